@@ -1,0 +1,2 @@
+//! The `dist` command.
+fn main() {}

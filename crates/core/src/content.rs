@@ -1,0 +1,312 @@
+//! Content: bytes addressed by their digest, and the ingests that bring them.
+//!
+//! Two descriptions are kept apart: a [`Status`] describes a write in progress, an [`Info`] a committed blob.
+//!
+//! The life of an ingest: [`Ingester::writer`] opens it atomically on an [`IngestRef`] (a second opener is refused),
+//! bytes are written, and [`Writer::commit`] turns it into a blob if its digest and size are the expected ones. A
+//! writer that is dropped leaves the ingest behind; the next opener of the same ref continues at its offset.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::field::FieldMask;
+use crate::filter::{Fields, Filter};
+use crate::label::Labels;
+use crate::{Listing, timestamp};
+
+/// The key of an ongoing ingest, chosen by whoever writes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct IngestRef(String);
+
+impl IngestRef {
+    /// The longest ref that is accepted, in bytes.
+    pub const MAX_LEN: usize = 1024;
+
+    pub(crate) fn for_content(role: &str, digest: &Digest) -> Self {
+        Self(format!("{role}-{digest}"))
+    }
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IngestRef {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
+            return Err(Error::invalid_argument(format!(
+                "ingest ref {text:?} must have 1 to {} bytes and no control characters",
+                Self::MAX_LEN
+            )));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for IngestRef {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<IngestRef> for String {
+    fn from(ingest: IngestRef) -> Self {
+        ingest.0
+    }
+}
+
+impl fmt::Display for IngestRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is known of the content before it arrives; whatever is given is enforced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The digest that the content must have.
+    pub digest: Option<Digest>,
+    /// The size in bytes that the content must have.
+    pub size: Option<u64>,
+}
+
+impl From<&Descriptor> for Expected {
+    fn from(descriptor: &Descriptor) -> Self {
+        Self { digest: Some(descriptor.digest.clone()), size: Some(descriptor.size) }
+    }
+}
+
+/// A committed blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// The digest that the blob is addressed by.
+    pub digest: Digest,
+    /// The size in bytes.
+    pub size: u64,
+    /// When the namespace got the blob.
+    #[serde(with = "timestamp")]
+    pub created_at: SystemTime,
+    /// When the record changed last.
+    #[serde(with = "timestamp")]
+    pub updated_at: SystemTime,
+    /// The labels of the record, among them those that tell garbage collection what the blob refers to.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+impl Fields for Info {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["digest"] => Some(self.digest.to_string()),
+            ["size"] => Some(self.size.to_string()),
+            ["labels", key @ ..] => self.labels.field(key),
+            _ => None,
+        }
+    }
+}
+
+/// A write in progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The key of the ingest.
+    #[serde(rename = "ref")]
+    pub ingest: IngestRef,
+    /// How many bytes are there: the next write goes here.
+    pub offset: u64,
+    /// How many bytes there will be, if that was declared.
+    pub total: Option<u64>,
+    /// The digest that was declared.
+    pub expected: Option<Digest>,
+    /// When the ingest began.
+    #[serde(with = "timestamp")]
+    pub started_at: SystemTime,
+    /// When bytes were written last.
+    #[serde(with = "timestamp")]
+    pub updated_at: SystemTime,
+}
+
+impl Fields for Status {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["ref"] => Some(self.ingest.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// A blob opened for reading at any offset, by any number of readers.
+#[async_trait]
+pub trait ReaderAt: Send + Sync {
+    /// Returns the size in bytes.
+    fn size(&self) -> u64;
+
+    /// Reads up to `length` bytes at `offset`; fewer only at the end, none past it.
+    ///
+    /// # Cancel safety
+    /// A read that is dropped has no effect.
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
+}
+
+/// Where content can be read.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Opens a blob by its digest; the other properties of the descriptor are hints.
+    ///
+    /// # Errors
+    /// `NotFound` when the blob is not here.
+    async fn reader(&self, descriptor: &Descriptor) -> Result<Box<dyn ReaderAt>>;
+}
+
+/// Where content can be brought.
+#[async_trait]
+pub trait Ingester: Send + Sync {
+    /// Opens the ingest of that ref, new or where it was left, and locks the ref until the writer is gone.
+    ///
+    /// # Errors
+    /// `Unavailable` when another writer holds the ref. `AlreadyExists` when the expected digest is here already.
+    /// `FailedPrecondition` when an ingest in progress under that ref was declared with another digest or size.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped may leave an empty ingest, which the next opener continues.
+    async fn writer(&self, ingest: &IngestRef, expected: Expected) -> Result<Box<dyn Writer>>;
+}
+
+/// What is said at the commit of an ingest, beside what was said when it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Digest and size that the content must have, as far as not declared before.
+    pub expected: Expected,
+    /// Labels of the new blob.
+    pub labels: Labels,
+}
+
+/// The writing end of an ingest.
+///
+/// Dropping it unlocks the ref and keeps what was written.
+#[async_trait]
+pub trait Writer: Send + Sync {
+    /// Returns where the ingest stands.
+    async fn status(&mut self) -> Result<Status>;
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// `OutOfRange` when there would be more bytes than were declared. `ResourceExhausted` when the disk is full;
+    /// what was written before stays.
+    ///
+    /// # Cancel safety
+    /// A write that is dropped may have happened in part; [`Writer::status`] tells.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Cuts the ingest back to `size` bytes.
+    ///
+    /// # Errors
+    /// `OutOfRange` when there are fewer.
+    async fn truncate(&mut self, size: u64) -> Result<()>;
+
+    /// Verifies digest and size and turns the ingest into a blob, durably.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a wrong size, `DataLoss` for a wrong digest: the ingest is discarded in both cases,
+    /// because its bytes cannot become right. `AlreadyExists` when the blob is here: the ingest is discarded too.
+    ///
+    /// # Cancel safety
+    /// A commit that is dropped has happened or has not; [`Store::info`] tells.
+    async fn commit(self: Box<Self>, commit: Commit) -> Result<Info>;
+}
+
+/// All of a content store, as seen from one namespace.
+#[async_trait]
+pub trait Store: Provider + Ingester {
+    /// Returns the record of a blob.
+    async fn info(&self, digest: &Digest) -> Result<Info>;
+
+    /// Lists blobs that match any of the filters; all of them without a filter.
+    fn list(&self, filters: &[Filter]) -> Listing<Info>;
+
+    /// Changes the labels of a blob: all of them with an empty mask, otherwise the fields named.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the mask names anything but `labels` and `labels.<key>`.
+    async fn update(&self, info: &Info, mask: &FieldMask) -> Result<Info>;
+
+    /// Deletes the record of a blob; its bytes go when no namespace has a record of it.
+    async fn delete(&self, digest: &Digest) -> Result<()>;
+
+    /// Returns where an ingest stands.
+    async fn status(&self, ingest: &IngestRef) -> Result<Status>;
+
+    /// Lists the ingests that match any of the filters.
+    async fn statuses(&self, filters: &[Filter]) -> Result<Vec<Status>>;
+
+    /// Discards an ingest and what was written.
+    ///
+    /// # Errors
+    /// `Unavailable` while a writer holds it.
+    async fn abort(&self, ingest: &IngestRef) -> Result<()>;
+}
+
+/// Conveniences over any [`Provider`].
+#[async_trait]
+pub trait ProviderExt: Provider {
+    /// Reads a whole blob of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when it is larger.
+    async fn read_all(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
+        let reader = self.reader(descriptor).await?;
+        let size = reader.size();
+        if size > limit {
+            return Err(Error::resource_exhausted(format!(
+                "blob {} has {size} bytes, more than the {limit} that are read at once",
+                descriptor.digest
+            )));
+        }
+        let mut all = BytesMut::new();
+        while (all.len() as u64) < size {
+            let part = reader.read_at(all.len() as u64, 1 << 20).await?;
+            if part.is_empty() {
+                return Err(Error::data_loss(format!("blob {} ends before its {size} bytes", descriptor.digest)));
+            }
+            all.extend_from_slice(&part);
+        }
+        Ok(all.freeze())
+    }
+}
+
+impl<P: Provider + ?Sized> ProviderExt for P {}
+
+/// Conveniences over any [`Ingester`].
+#[async_trait]
+pub trait IngesterExt: Ingester {
+    /// Brings bytes that are at hand; content that is here already is success.
+    async fn write_blob(&self, descriptor: &Descriptor, bytes: Bytes, labels: Labels) -> Result<()> {
+        let exists = |error: &Error| error.is(crate::Kind::AlreadyExists);
+        let mut writer = match self.writer(&descriptor.ingest_ref(), descriptor.into()).await {
+            Err(error) if exists(&error) => return Ok(()),
+            opened => opened?,
+        };
+        writer.truncate(0).await?;
+        writer.write(bytes).await?;
+        match writer.commit(Commit { labels, ..Commit::default() }).await {
+            Err(error) if !exists(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<I: Ingester + ?Sized> IngesterExt for I {}

@@ -1,0 +1,295 @@
+//! Filters: containerd's small language over fields and labels.
+//!
+//! ```text
+//! filter    := selector ("," selector)*            all of them must hold
+//! selector  := path (operator value)?              without an operator: the field is present
+//! path      := field ("." field)*
+//! field     := quoted | [A-Za-z] [A-Za-z0-9_]*
+//! operator  := "==" | "!=" | "~="                  ~= is a regular expression
+//! value     := quoted | [^\s,]+
+//! quoted    := a Go string literal: "…", or the same between | or / after ~=
+//! ```
+//!
+//! A record matches a list of filters when any one of them matches, or when the list is empty.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// A record whose fields a filter can look at.
+pub trait Fields {
+    /// Returns the value of a field, `None` when it is absent.
+    fn field(&self, path: &[&str]) -> Option<String>;
+}
+
+/// Tells whether a record matches any of the filters, or there are none.
+pub fn any_matches(filters: &[Filter], record: &dyn Fields) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| filter.matches(record))
+}
+
+/// One filter: selectors that must all hold.
+///
+/// ```
+/// use windlass_core::filter::{Fields, Filter};
+/// use windlass_core::Labels;
+///
+/// struct Image;
+/// impl Fields for Image {
+///     fn field(&self, path: &[&str]) -> Option<String> {
+///         match path {
+///             ["name"] => Some("docker.io/library/redis:7".into()),
+///             ["labels", key @ ..] => Labels::new().with("a.b", "c").field(key),
+///             _ => None,
+///         }
+///     }
+/// }
+///
+/// let filter: Filter = r#"name~=redis,labels."a.b"==c"#.parse().unwrap();
+/// assert!(filter.matches(&Image));
+/// assert!("name==".parse::<Filter>().is_err());
+/// ```
+#[derive(Debug, Clone)]
+pub struct Filter {
+    text: String,
+    selectors: Vec<Selector>,
+}
+
+#[derive(Debug, Clone)]
+struct Selector {
+    path: Vec<String>,
+    test: Test,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Present,
+    Equal(String),
+    NotEqual(String),
+    Matches(regex_lite::Regex),
+}
+
+impl Filter {
+    /// Tells whether all selectors hold.
+    pub fn matches(&self, record: &dyn Fields) -> bool {
+        self.selectors.iter().all(|selector| selector.matches(record))
+    }
+
+    /// Parses several filters.
+    pub fn parse_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>> {
+        texts.into_iter().map(str::parse).collect()
+    }
+}
+
+impl Selector {
+    fn matches(&self, record: &dyn Fields) -> bool {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let value = record.field(&path);
+        match &self.test {
+            Test::Present => value.is_some(),
+            Test::Equal(expected) => value.as_ref() == Some(expected),
+            Test::NotEqual(expected) => value.as_ref() != Some(expected),
+            Test::Matches(pattern) => value.is_some_and(|value| pattern.is_match(&value)),
+        }
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Filter {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parser = Parser { text, position: 0 };
+        let mut selectors = Vec::new();
+        while parser.peek().is_some() {
+            selectors.push(parser.selector()?);
+            match parser.peek() {
+                None => break,
+                Some(',') => parser.advance(),
+                Some(other) => return Err(parser.error(&format!("expected ',' and found {other:?}"))),
+            }
+            if parser.peek().is_none() {
+                return Err(parser.error("expected a selector after ','"));
+            }
+        }
+        Ok(Self { text: text.to_owned(), selectors })
+    }
+}
+
+/// A position in the text; every rule leaves it behind what it took.
+struct Parser<'a> {
+    text: &'a str,
+    position: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a str {
+        self.text.get(self.position..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn advance(&mut self) {
+        self.position += self.peek().map_or(0, char::len_utf8);
+    }
+
+    fn error(&self, problem: &str) -> Error {
+        Error::invalid_argument(format!("filter {:?} at byte {}: {problem}", self.text, self.position))
+            .hint("a filter looks like name==redis, labels.\"a.b\"~=re, or labels.gc")
+    }
+
+    fn selector(&mut self) -> Result<Selector> {
+        let mut path = vec![self.field()?];
+        while self.peek() == Some('.') {
+            self.advance();
+            path.push(self.field()?);
+        }
+        let operator = self.rest().get(..2).unwrap_or_default();
+        let test = match operator {
+            "==" => Test::Equal(self.operand(false)?),
+            "!=" => Test::NotEqual(self.operand(false)?),
+            "~=" => {
+                let start = self.position + 2;
+                let pattern = self.operand(true)?;
+                Test::Matches(regex_lite::Regex::new(&pattern).map_err(|e| {
+                    self.position = start;
+                    self.error(&format!("{pattern:?} is not a regular expression: {e}"))
+                })?)
+            }
+            _ => match self.peek() {
+                None | Some(',') => Test::Present,
+                Some(other) => return Err(self.error(&format!("expected ==, != or ~= and found {other:?}"))),
+            },
+        };
+        Ok(Selector { path, test })
+    }
+
+    fn field(&mut self) -> Result<String> {
+        if self.peek() == Some('"') {
+            return self.quoted('"');
+        }
+        if !self.peek().is_some_and(|c| c.is_ascii_alphabetic()) {
+            return Err(self.error("expected a field name"));
+        }
+        let rest = self.rest();
+        let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        self.position += length;
+        Ok(rest.get(..length).unwrap_or_default().to_owned())
+    }
+
+    fn operand(&mut self, pattern: bool) -> Result<String> {
+        self.position += 2;
+        match self.peek() {
+            Some('"') => self.quoted('"'),
+            Some(delimiter @ ('|' | '/')) if pattern => self.quoted(delimiter),
+            _ => {
+                let rest = self.rest();
+                let length = rest.find(|c: char| c.is_whitespace() || c == ',').unwrap_or(rest.len());
+                if length == 0 {
+                    return Err(self.error("expected a value"));
+                }
+                self.position += length;
+                Ok(rest.get(..length).unwrap_or_default().to_owned())
+            }
+        }
+    }
+
+    /// Reads a literal up to its closing delimiter. Within quotes the usual escapes hold; between other delimiters a
+    /// backslash only protects the delimiter, so that a regular expression needs no second escaping.
+    fn quoted(&mut self, delimiter: char) -> Result<String> {
+        let start = self.position;
+        self.advance();
+        let mut value = String::new();
+        while let Some(c) = self.peek() {
+            self.advance();
+            if c == delimiter {
+                return Ok(value);
+            }
+            if c != '\\' {
+                value.push(c);
+                continue;
+            }
+            let Some(escaped) = self.peek() else { break };
+            self.advance();
+            match escaped {
+                c if c == delimiter => value.push(c),
+                other if delimiter != '"' => value.extend(['\\', other]),
+                'n' => value.push('\n'),
+                't' => value.push('\t'),
+                'r' => value.push('\r'),
+                '\\' => value.push('\\'),
+                other => return Err(self.error(&format!("unknown escape \\{other}"))),
+            }
+        }
+        self.position = start;
+        Err(self.error("the literal is not closed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::label::Labels;
+
+    struct Record;
+
+    impl Fields for Record {
+        fn field(&self, path: &[&str]) -> Option<String> {
+            match path {
+                ["name"] => Some("redis".into()),
+                ["labels", key @ ..] => Labels::new().with("a.b", "x y").with("plain", "1").field(key),
+                _ => None,
+            }
+        }
+    }
+
+    fn matches(text: &str) -> bool {
+        text.parse::<Filter>().unwrap().matches(&Record)
+    }
+
+    #[test]
+    fn selectors_hold_or_do_not() {
+        for text in [
+            "",
+            "name",
+            "name==redis",
+            "name!=nginx",
+            "absent!=x",
+            "name~=^re",
+            "name~=|^r.dis$|",
+            r#"labels."a.b"=="x y""#,
+            "labels.a.b",
+            "labels.plain==1,name==redis",
+            r"name~=/red\w+/",
+        ] {
+            assert!(matches(text), "{text:?}");
+        }
+        for text in ["absent", "name==nginx", "name!=redis", "name~=^x", "name==redis,absent", "absent==x"] {
+            assert!(!matches(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn syntax_errors_name_the_position() {
+        for (text, position) in [
+            ("==x", 0),
+            ("name==", 6),
+            ("name=redis", 4),
+            ("name==redis,", 12),
+            ("name==\"open", 6),
+            ("name~=[", 6),
+            ("name==a b", 7),
+            ("labels.", 7),
+        ] {
+            let error = text.parse::<Filter>().unwrap_err();
+            assert!(error.to_string().contains(&format!("at byte {position}:")), "{text:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Progress as state: workers update a tracker, and whoever wants to show it samples the tracker.
+//!
+//! A [`Tracker`] holds one [`Object`] per resource of a running operation, in the order they appeared. Bars, JSON lines
+//! and a stream over the wire are all made of [`Tracker::snapshot`].
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// What an object is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum State {
+    /// Nothing yet: it waits for a place.
+    Queued,
+    /// Being resolved.
+    Resolving,
+    /// Resolved.
+    Resolved,
+    /// Being fetched.
+    Fetching {
+        /// Bytes that are here.
+        offset: u64,
+        /// Bytes that there will be.
+        total: u64,
+    },
+    /// Here already: nothing to fetch.
+    Exists,
+    /// Fetched.
+    Fetched,
+    /// Being unpacked.
+    Unpacking {
+        /// Compressed bytes used.
+        offset: u64,
+        /// Compressed bytes in all.
+        total: u64,
+    },
+    /// Waiting for another operation that does the same.
+    Waiting {
+        /// What it waits for.
+        reason: String,
+    },
+    /// About to try again.
+    Retrying {
+        /// Why.
+        reason: String,
+    },
+    /// Done.
+    Done,
+    /// Failed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One resource of a running operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Object {
+    /// What it is called: a reference, or the ingest ref of some content.
+    pub id: String,
+    /// What it is doing.
+    #[serde(flatten)]
+    pub state: State,
+    /// How long it has been known.
+    #[serde(rename = "elapsed_ms", serialize_with = "milliseconds")]
+    pub elapsed: Duration,
+}
+
+fn milliseconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What an operation moved, in bytes of content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Bytes that came from the remote.
+    pub downloaded: u64,
+    /// Bytes that were here already.
+    pub reused: u64,
+}
+
+/// The progress of one operation. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Tracker(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    objects: Vec<Tracked>,
+    totals: Totals,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    id: String,
+    state: State,
+    began: Instant,
+    ended: Option<Instant>,
+}
+
+impl Tracker {
+    /// Makes a tracker without objects.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    // A panic while the lock was held cannot leave a half-made state behind: every change is one assignment.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the task of the object of that id, known from now on.
+    pub fn task(&self, id: impl Into<String>) -> Task {
+        let id = id.into();
+        let mut inner = self.lock();
+        let index = inner.objects.iter().position(|object| object.id == id).unwrap_or_else(|| {
+            inner.objects.push(Tracked { id, state: State::Queued, began: Instant::now(), ended: None });
+            inner.objects.len() - 1
+        });
+        Task { tracker: self.clone(), index }
+    }
+
+    /// Returns all objects as they are now, in the order they appeared.
+    pub fn snapshot(&self) -> Vec<Object> {
+        let elapsed = |object: &Tracked| object.ended.unwrap_or_else(Instant::now).duration_since(object.began);
+        let object =
+            |object: &Tracked| Object { id: object.id.clone(), state: object.state.clone(), elapsed: elapsed(object) };
+        self.lock().objects.iter().map(object).collect()
+    }
+
+    /// Returns what was moved so far.
+    pub fn totals(&self) -> Totals {
+        self.lock().totals
+    }
+
+    /// Counts bytes that came from the remote.
+    pub fn add_downloaded(&self, bytes: u64) {
+        self.lock().totals.downloaded += bytes;
+    }
+
+    /// Counts bytes that were here already.
+    pub fn add_reused(&self, bytes: u64) {
+        self.lock().totals.reused += bytes;
+    }
+}
+
+/// The handle with which a worker says what one object is doing.
+#[derive(Debug, Clone)]
+pub struct Task {
+    tracker: Tracker,
+    index: usize,
+}
+
+impl Task {
+    /// Says what the object is doing now.
+    pub fn set(&self, state: State) {
+        let mut inner = self.tracker.lock();
+        if let Some(object) = inner.objects.get_mut(self.index) {
+            let ended = matches!(state, State::Done | State::Exists | State::Failed { .. } | State::Resolved);
+            object.ended = ended.then(Instant::now);
+            object.state = state;
+        }
+    }
+
+    /// Returns the tracker that the task belongs to.
+    pub fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_shows_every_object_once_in_order() {
+        let tracker = Tracker::new();
+        let layer = tracker.task("layer-1");
+        tracker.task("layer-2").set(State::Exists);
+        layer.set(State::Fetching { offset: 1, total: 2 });
+        tracker.task("layer-1").set(State::Done);
+        let states: Vec<_> = tracker.snapshot().into_iter().map(|object| (object.id, object.state)).collect();
+        assert_eq!(states, [("layer-1".to_owned(), State::Done), ("layer-2".to_owned(), State::Exists)]);
+    }
+
+    #[test]
+    fn an_object_serialises_flat() {
+        let object = Object {
+            id: "layer-1".into(),
+            state: State::Fetching { offset: 1, total: 2 },
+            elapsed: Duration::from_millis(5),
+        };
+        assert_eq!(
+            serde_json::to_string(&object).unwrap(),
+            r#"{"id":"layer-1","state":"fetching","offset":1,"total":2,"elapsed_ms":5}"#
+        );
+    }
+}

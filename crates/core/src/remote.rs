@@ -1,0 +1,96 @@
+//! Remotes: where a name's content comes from and where it can be brought.
+//!
+//! The interface answers one question: what is written into the metadata store? Discovery, trust, mirrors and
+//! credentials stay behind it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::ByteStream;
+use crate::content::Writer;
+use crate::descriptor::Descriptor;
+use crate::error::Result;
+use crate::image::Name;
+use crate::reference::Reference;
+
+/// What a reference turned out to mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The name to record.
+    pub name: Name,
+    /// What the name points at.
+    pub descriptor: Descriptor,
+}
+
+/// Turns references into names and descriptors, and gives access to the content of a name.
+#[async_trait]
+pub trait Resolver: Send + Sync {
+    /// Finds out what a reference means; the caller need not know whether it is a tag or a digest.
+    ///
+    /// # Errors
+    /// `NotFound` saying which of host, repository and object is missing; `Unauthenticated`, `PermissionDenied`,
+    /// `Unavailable`; `InvalidArgument` for a reference that is not this resolver's.
+    async fn resolve(&self, reference: &Reference) -> Result<Resolved>;
+
+    /// Returns a fetcher for the content of a name and its children.
+    async fn fetcher(&self, name: &Name) -> Result<Arc<dyn Fetcher>>;
+
+    /// Returns a pusher to a name.
+    ///
+    /// # Errors
+    /// `Unimplemented` when nothing can be pushed there.
+    async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>>;
+}
+
+/// The part of some content that is wanted, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ByteRange {
+    /// The first byte.
+    pub start: u64,
+    /// The byte after the last one; everything when absent.
+    pub end: Option<u64>,
+}
+
+impl ByteRange {
+    /// Everything from `start` on.
+    pub fn from(start: u64) -> Self {
+        Self { start, end: None }
+    }
+}
+
+/// Content on its way.
+pub struct Body {
+    /// Where in the content the stream begins: before the start that was asked for when the remote cannot seek, and the
+    /// receiver skips.
+    pub offset: u64,
+    /// The size of the whole content, if the remote says; a hint.
+    pub size: Option<u64>,
+    /// The bytes, unverified.
+    pub stream: ByteStream,
+}
+
+/// Fetches content by descriptor; usable concurrently.
+#[async_trait]
+pub trait Fetcher: Send + Sync {
+    /// Opens content. The bytes are what the remote sends: whoever uses them verifies them. Media type and size of the
+    /// descriptor are hints about where to look.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unauthenticated`, `PermissionDenied`, `Unavailable`; `OutOfRange` when the content is shorter than
+    /// the start of the range.
+    ///
+    /// # Cancel safety
+    /// Dropping the call or the stream closes the transfer.
+    async fn fetch(&self, descriptor: &Descriptor, range: ByteRange) -> Result<Body>;
+}
+
+/// Pushes content by descriptor; a push is an ingest.
+#[async_trait]
+pub trait Pusher: Send + Sync {
+    /// Opens the ingest of some content at the remote.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the remote has it.
+    async fn push(&self, descriptor: &Descriptor) -> Result<Box<dyn Writer>>;
+}
