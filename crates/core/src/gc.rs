@@ -17,6 +17,16 @@ pub const EXPIRE: &str = "containerd.io/gc.expire";
 /// The label of a lease that holds only its own resources, not what they refer to.
 pub const FLAT: &str = "containerd.io/gc.flat";
 
+/// Whether a deletion waits until what it freed is gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Deletion {
+    /// Garbage collection will get to it.
+    #[default]
+    Background,
+    /// The call returns after a garbage collection that saw the deletion.
+    Synchronous,
+}
+
 /// Something that can be collected or that refers to such a thing, within one namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Node {

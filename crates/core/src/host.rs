@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::{Error, Result};
+use crate::gc::Deletion;
 use crate::lease::Lease;
 use crate::namespace::Namespace;
 use crate::{container, content, diff, image, lease, namespace, snapshot};
@@ -102,8 +103,10 @@ impl Leased {
     }
 
     /// Deletes the lease: from here on only what recorded objects refer to is kept.
-    pub async fn release(self) -> Result<()> {
-        self.services.leases.delete(&self.lease).await
+    ///
+    /// With [`Deletion::Synchronous`] the rest is gone when the call returns.
+    pub async fn release(self, deletion: Deletion) -> Result<()> {
+        self.services.leases.delete(&self.lease, deletion).await
     }
 }
 

@@ -11,6 +11,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::field::FieldMask;
 use crate::filter::{Fields, Filter};
+pub use crate::gc::Deletion;
 use crate::label::Labels;
 use crate::{Listing, timestamp};
 
@@ -100,16 +101,6 @@ impl Fields for Image {
             _ => None,
         }
     }
-}
-
-/// Whether a deletion waits until what it freed is gone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Deletion {
-    /// Garbage collection will get to it.
-    #[default]
-    Background,
-    /// The call returns after a garbage collection that saw the deletion.
-    Synchronous,
 }
 
 /// The records of images, as seen from one namespace.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::filter::{Fields, Filter};
+use crate::gc::Deletion;
 use crate::label::Labels;
 use crate::{identifier, timestamp};
 
@@ -126,7 +127,10 @@ pub trait Manager: Send + Sync {
     async fn create(&self, options: Options) -> Result<Lease>;
 
     /// Deletes a lease; what it alone held becomes garbage.
-    async fn delete(&self, id: &Id) -> Result<()>;
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn delete(&self, id: &Id, deletion: Deletion) -> Result<()>;
 
     /// Lists the leases that match any of the filters.
     async fn list(&self, filters: &[Filter]) -> Result<Vec<Lease>>;
