@@ -163,6 +163,17 @@ impl Task {
         }
     }
 
+    /// Says that nothing is left to do, unless the object was here all along.
+    pub fn finish_unless_exists(&self) {
+        let mut inner = self.tracker.lock();
+        if let Some(object) = inner.objects.get_mut(self.index)
+            && object.state != State::Exists
+        {
+            object.ended = Some(Instant::now());
+            object.state = State::Done;
+        }
+    }
+
     /// Returns the tracker that the task belongs to.
     pub fn tracker(&self) -> &Tracker {
         &self.tracker

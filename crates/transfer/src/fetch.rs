@@ -1,0 +1,313 @@
+//! Fetching: bytes from a remote into the content store, verified, resumable, once per digest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use windlass_core::content::{self, Commit, Expected, IngesterExt, ProviderExt, Writer};
+use windlass_core::document::{ImageConfig, Root};
+use windlass_core::field::FieldMask;
+use windlass_core::progress::{State, Task, Tracker};
+use windlass_core::remote::{Body, ByteRange, Fetcher};
+use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Result};
+
+use crate::documents;
+
+/// How often a blob is tried again without a byte of progress in between.
+const MAX_IDLE_RETRIES: u32 = 4;
+/// The wait before the first retry; it doubles with each.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// How long to wait before asking again whether another writer is done.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a fetch needs: where from, where to, whom to tell. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fetch {
+    pub(crate) content: Arc<dyn content::Store>,
+    pub(crate) fetcher: Arc<dyn Fetcher>,
+    pub(crate) progress: Tracker,
+    /// Labels of every new blob: where it came from.
+    pub(crate) labels: Labels,
+}
+
+impl Fetch {
+    /// Tells whether a blob is here.
+    pub(crate) async fn has(&self, digest: &Digest) -> Result<bool> {
+        match self.content.info(digest).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(Kind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns an index or a manifest, from here or from the remote, and sees to it that its record keeps what it
+    /// refers to alive.
+    pub(crate) async fn root(&self, descriptor: &Descriptor) -> Result<Root> {
+        let task = self.progress.task(descriptor.ingest_ref().as_str());
+        let (bytes, present) = self.document(descriptor, &task).await?;
+        let root = Root::parse(descriptor, &bytes)?;
+        let labels = documents::child_labels(&root);
+        self.keep(descriptor, bytes, present, labels).await?;
+        task.set(if present { State::Exists } else { State::Done });
+        Ok(root)
+    }
+
+    /// Returns an image config, from here or from the remote.
+    pub(crate) async fn config(&self, descriptor: &Descriptor) -> Result<ImageConfig> {
+        let task = self.progress.task(descriptor.ingest_ref().as_str());
+        let (bytes, present) = self.document(descriptor, &task).await?;
+        let config = ImageConfig::parse(descriptor, &bytes)?;
+        self.keep(descriptor, bytes, present, Labels::new()).await?;
+        task.set(if present { State::Exists } else { State::Done });
+        Ok(config)
+    }
+
+    /// Reads a small blob whole, verified; nothing is stored yet, because what it is may still be refused.
+    async fn document(&self, descriptor: &Descriptor, task: &Task) -> Result<(Bytes, bool)> {
+        let limit = documents::limit(descriptor);
+        match self.content.read_all(descriptor, limit).await {
+            Ok(bytes) => {
+                verify(descriptor, &bytes).map_err(|error| {
+                    error.hint(format!(
+                        "the stored blob is damaged: `dist content rm {}`, then pull again",
+                        descriptor.digest
+                    ))
+                })?;
+                self.progress.add_reused(descriptor.size);
+                return Ok((bytes, true));
+            }
+            Err(error) if error.is(Kind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        if descriptor.size > limit {
+            return Err(Error::resource_exhausted(format!(
+                "{} {} has {} bytes, more than the {limit} that are accepted",
+                descriptor.media_type, descriptor.digest, descriptor.size
+            )));
+        }
+        let mut attempt = 0;
+        loop {
+            task.set(State::Fetching { offset: 0, total: descriptor.size });
+            match self.read_remote(descriptor, limit).await.and_then(|bytes| verify(descriptor, &bytes).map(|()| bytes))
+            {
+                Ok(bytes) => {
+                    self.progress.add_downloaded(bytes.len() as u64);
+                    return Ok((bytes, false));
+                }
+                Err(error) if attempt < MAX_IDLE_RETRIES && is_transient(&error) => {
+                    back_off(task, &mut attempt, &error).await;
+                }
+                Err(error) => return Err(failed(task, error, descriptor)),
+            }
+        }
+    }
+
+    async fn read_remote(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
+        let mut body = self.fetcher.fetch(descriptor, ByteRange::default()).await?;
+        let mut all = BytesMut::new();
+        while let Some(part) = body.stream.next().await {
+            all.extend_from_slice(&part?);
+            if all.len() as u64 > limit {
+                return Err(Error::resource_exhausted(format!(
+                    "{} {} has more than the {limit} bytes that are accepted",
+                    descriptor.media_type, descriptor.digest
+                )));
+            }
+        }
+        Ok(all.freeze())
+    }
+
+    /// Stores a document, or adds what its record lacks.
+    async fn keep(&self, descriptor: &Descriptor, bytes: Bytes, present: bool, mut labels: Labels) -> Result<()> {
+        if !present {
+            labels.extend(&self.labels);
+            return self.content.write_blob(descriptor, bytes, labels).await;
+        }
+        let mut info = self.content.info(&descriptor.digest).await?;
+        let missing: Vec<String> = labels
+            .iter()
+            .filter(|(key, value)| info.labels.get(key) != Some(value))
+            .map(|(key, _)| format!("labels.{key}"))
+            .collect();
+        if !missing.is_empty() {
+            info.labels.extend(&labels);
+            self.content.update(&info, &FieldMask::parse(missing.iter().map(String::as_str))?).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings a blob into the content store.
+    ///
+    /// An ingest that was left by an earlier try is continued; one that somebody else is writing is waited for.
+    pub(crate) async fn blob(&self, descriptor: &Descriptor, task: &Task) -> Result<()> {
+        let mut attempt = 0;
+        let mut from_scratch = false;
+        let left = self.offset(descriptor).await;
+        let mut before = left;
+        loop {
+            let result = self.blob_once(descriptor, task).await;
+            let Err(error) = result else {
+                self.progress.add_reused(if from_scratch { 0 } else { left });
+                return Ok(());
+            };
+            // Bytes that an earlier process left may have been damaged since; once is worth another download.
+            if error.is(Kind::DataLoss) && before > 0 && !from_scratch {
+                from_scratch = true;
+                before = 0;
+                task.set(State::Retrying { reason: error.to_string() });
+                continue;
+            }
+            if !is_transient(&error) {
+                return Err(failed(task, error, descriptor));
+            }
+            let now = self.offset(descriptor).await;
+            if now > before {
+                attempt = 0;
+            }
+            before = now;
+            if attempt >= MAX_IDLE_RETRIES {
+                return Err(failed(task, error, descriptor));
+            }
+            back_off(task, &mut attempt, &error).await;
+        }
+    }
+
+    async fn offset(&self, descriptor: &Descriptor) -> u64 {
+        self.content.status(&descriptor.ingest_ref()).await.map_or(0, |status| status.offset)
+    }
+
+    async fn blob_once(&self, descriptor: &Descriptor, task: &Task) -> Result<()> {
+        let Some(mut writer) = self.open(descriptor, task).await? else {
+            self.progress.add_reused(descriptor.size);
+            task.set(State::Exists);
+            return Ok(());
+        };
+        let offset = writer.status().await?.offset;
+        if offset < descriptor.size || descriptor.size == 0 {
+            match self.receive(descriptor, offset, &mut *writer, task).await {
+                Ok(()) => {}
+                // More or other bytes than were promised: no continuation can make them right.
+                Err(error) if matches!(error.kind(), Kind::OutOfRange | Kind::DataLoss) => {
+                    drop(writer);
+                    self.discard(descriptor).await;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match writer.commit(Commit { labels: self.labels.clone(), ..Commit::default() }).await {
+            Err(error) if !error.is(Kind::AlreadyExists) => Err(error),
+            _ => {
+                task.set(State::Fetched);
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens the ingest of a blob; `None` when the blob is here. While somebody else writes it, waits: either the blob
+    /// appears, or the other one gives up and this one continues.
+    async fn open(&self, descriptor: &Descriptor, task: &Task) -> Result<Option<Box<dyn Writer>>> {
+        loop {
+            match self.content.writer(&descriptor.ingest_ref(), Expected::from(descriptor)).await {
+                Ok(writer) => return Ok(Some(writer)),
+                Err(error) if error.is(Kind::AlreadyExists) => return Ok(None),
+                Err(error) if error.is(Kind::Unavailable) => {
+                    task.set(State::Waiting { reason: error.to_string() });
+                    tokio::time::sleep(POLL).await;
+                }
+                // An ingest under this ref that was declared with another size: a descriptor lied, then or now.
+                Err(error) if error.is(Kind::FailedPrecondition) => {
+                    self.content.abort(&descriptor.ingest_ref()).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn receive(&self, descriptor: &Descriptor, offset: u64, writer: &mut dyn Writer, task: &Task) -> Result<()> {
+        let total = descriptor.size;
+        task.set(State::Fetching { offset, total });
+        let Body { offset: begins, size, mut stream } = self.fetcher.fetch(descriptor, ByteRange::from(offset)).await?;
+        if let Some(size) = size
+            && size != total
+        {
+            return Err(wrong_size(descriptor, size));
+        }
+        let mut skip = offset.saturating_sub(begins);
+        let mut written = offset;
+        while let Some(part) = stream.next().await {
+            let mut part = part?;
+            self.progress.add_downloaded(part.len() as u64);
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(part.len());
+            let part = part.split_off(skipped);
+            skip -= skipped as u64;
+            if part.is_empty() {
+                continue;
+            }
+            written += part.len() as u64;
+            if written > total {
+                return Err(wrong_size(descriptor, written));
+            }
+            writer.write(part).await?;
+            task.set(State::Fetching { offset: written, total });
+        }
+        if written < total {
+            return Err(Error::unavailable(format!("the transfer ended after {written} of {total} bytes")));
+        }
+        Ok(())
+    }
+
+    async fn discard(&self, descriptor: &Descriptor) {
+        if let Err(error) = self.content.abort(&descriptor.ingest_ref()).await
+            && !error.is(Kind::NotFound)
+        {
+            tracing::warn!(%error, digest = %descriptor.digest, "an ingest that cannot become right was not discarded");
+        }
+    }
+}
+
+fn wrong_size(descriptor: &Descriptor, found: u64) -> Error {
+    Error::data_loss(format!(
+        "{} has {found} or more bytes, its descriptor says {}",
+        descriptor.digest, descriptor.size
+    ))
+    .hint("the manifest and the blob do not belong together; its publisher has to push the image again")
+}
+
+fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
+    if bytes.len() as u64 != descriptor.size {
+        return Err(Error::data_loss(format!(
+            "{} {} has {} bytes, its descriptor says {}",
+            descriptor.media_type,
+            descriptor.digest,
+            bytes.len(),
+            descriptor.size
+        )));
+    }
+    let found = descriptor.digest.algorithm().digest(bytes);
+    if found != descriptor.digest {
+        return Err(Error::data_loss(format!(
+            "{} {} arrived with the digest {found}",
+            descriptor.media_type, descriptor.digest
+        ))
+        .hint("the registry, or something between it and this machine, changes content; nothing was kept"));
+    }
+    Ok(())
+}
+
+/// Tells whether trying again may help.
+fn is_transient(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
+}
+
+async fn back_off(task: &Task, attempt: &mut u32, error: &Error) {
+    task.set(State::Retrying { reason: error.to_string() });
+    tokio::time::sleep(FIRST_DELAY * 2u32.pow(*attempt)).await;
+    *attempt += 1;
+}
+
+fn failed(task: &Task, error: Error, descriptor: &Descriptor) -> Error {
+    task.set(State::Failed { reason: error.to_string() });
+    error.context(format!("fetch {}", descriptor.ingest_ref()))
+}

@@ -1,0 +1,210 @@
+//! Plans: what a pull is going to do, as plain data that can be printed and compared.
+//!
+//! Making one reads small blobs only (index, manifests, configs) and decides nothing that depends on the large ones.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use windlass_core::document::{ImageConfig, Manifest, Root};
+use windlass_core::media_type::Role;
+use windlass_core::platform::Selection;
+use windlass_core::{ChainId, Descriptor, DiffId, Error, Kind, Platform, Result, image};
+
+use crate::fetch::Fetch;
+
+/// How deep indexes may be nested.
+const MAX_DEPTH: usize = 4;
+
+/// What a pull is going to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The name that will be recorded.
+    pub name: image::Name,
+    /// What the name will point at.
+    pub target: Descriptor,
+    /// The images that were selected.
+    pub images: Vec<ImagePlan>,
+    /// Every blob beside the manifests and configs, once each, in the order in which they are fetched.
+    pub blobs: Vec<BlobPlan>,
+}
+
+/// One image of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImagePlan {
+    /// The manifest.
+    pub manifest: Descriptor,
+    /// The config.
+    pub config: Descriptor,
+    /// What the image runs on, if it says.
+    pub platform: Option<Platform>,
+    /// The layers, bottom first; none for an artifact, which has no root filesystem.
+    pub layers: Vec<LayerPlan>,
+}
+
+/// One layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LayerPlan {
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// The digest that its uncompressed tar must have.
+    pub diff_id: DiffId,
+    /// The name of the snapshot that it becomes.
+    pub chain_id: ChainId,
+    /// The snapshot that it stands on.
+    pub parent: Option<ChainId>,
+}
+
+/// One blob of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlobPlan {
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// Whether it is here already.
+    pub present: bool,
+}
+
+impl Plan {
+    /// Returns how many bytes are still to be downloaded.
+    pub fn missing_bytes(&self) -> u64 {
+        self.blobs.iter().filter(|blob| !blob.present).map(|blob| blob.descriptor.size).sum()
+    }
+
+    /// Returns the layers of all images, each stack once.
+    pub fn layers(&self) -> Vec<&LayerPlan> {
+        let all = self.images.iter().flat_map(|image| &image.layers);
+        let mut unique: BTreeMap<&ChainId, usize> = BTreeMap::new();
+        let mut layers = Vec::new();
+        for layer in all {
+            unique.entry(&layer.chain_id).or_insert_with(|| {
+                layers.push(layer);
+                layers.len()
+            });
+        }
+        layers
+    }
+
+    /// Fetches the small blobs of an image and decides what a pull of the selected platforms has to do.
+    pub(crate) async fn make(
+        fetch: &Fetch,
+        name: &image::Name,
+        target: &Descriptor,
+        platforms: &Selection,
+    ) -> Result<Self> {
+        let candidates = candidates(fetch, target).await?;
+        let of: Vec<Option<Platform>> = candidates.iter().map(|candidate| candidate.platform.clone()).collect();
+        let alone = !matches!(target.media_type.role(), Role::Index);
+        let chosen = match (alone, of.as_slice()) {
+            // A manifest that does not say what it is for is taken at its word by whoever names it.
+            (true, [None]) => vec![0],
+            _ => platforms.select(&of)?,
+        };
+        let mut images = Vec::new();
+        let mut blobs: Vec<BlobPlan> = Vec::new();
+        for (at, candidate) in candidates.into_iter().enumerate() {
+            if !chosen.contains(&at) {
+                continue;
+            }
+            let (manifest, config) = match candidate.read {
+                Some(read) => read,
+                None => read(fetch, &candidate.manifest).await?,
+            };
+            for descriptor in blobs_of(&manifest) {
+                if !blobs.iter().any(|blob| blob.descriptor.digest == descriptor.digest) {
+                    let present = fetch.has(&descriptor.digest).await?;
+                    blobs.push(BlobPlan { descriptor: descriptor.clone(), present });
+                }
+            }
+            let platform = config.as_ref().and_then(ImageConfig::platform).or(candidate.platform);
+            let layers = match &config {
+                Some(config) => layers(&manifest, config)?,
+                None => Vec::new(),
+            };
+            images.push(ImagePlan { manifest: candidate.manifest, config: manifest.config, platform, layers });
+        }
+        Ok(Self { name: name.clone(), target: target.clone(), images, blobs })
+    }
+}
+
+/// A manifest that could be selected.
+struct Candidate {
+    manifest: Descriptor,
+    platform: Option<Platform>,
+    /// What was read to find out the platform.
+    read: Option<(Manifest, Option<ImageConfig>)>,
+}
+
+/// Lists the manifests below a target, those of nested indexes included.
+async fn candidates(fetch: &Fetch, target: &Descriptor) -> Result<Vec<Candidate>> {
+    let mut found = Vec::new();
+    let mut stack = vec![(target.clone(), 0)];
+    while let Some((descriptor, depth)) = stack.pop() {
+        if descriptor.media_type.role() != Role::Index && descriptor.platform.is_some() {
+            let platform = descriptor.platform.clone();
+            found.push(Candidate { manifest: descriptor, platform, read: None });
+            continue;
+        }
+        if depth > MAX_DEPTH {
+            return Err(Error::failed_precondition(format!("{} nests indexes too deeply", target.digest)));
+        }
+        match fetch.root(&descriptor).await? {
+            Root::Index(index) => stack.extend(index.manifests.into_iter().rev().map(|child| (child, depth + 1))),
+            Root::Manifest(manifest) => {
+                let config = image_config(fetch, &manifest).await?;
+                let platform = config.as_ref().and_then(ImageConfig::platform);
+                found.push(Candidate { manifest: descriptor, platform, read: Some((manifest, config)) });
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn read(fetch: &Fetch, descriptor: &Descriptor) -> Result<(Manifest, Option<ImageConfig>)> {
+    match fetch.root(descriptor).await? {
+        Root::Manifest(manifest) => {
+            let config = image_config(fetch, &manifest).await?;
+            Ok((manifest, config))
+        }
+        Root::Index(_) => Err(Error::failed_precondition(format!("{} is an index, not a manifest", descriptor.digest))),
+    }
+}
+
+/// Returns the config of an image; an artifact has none, and neither has an attestation, whose layers are no layers.
+async fn image_config(fetch: &Fetch, manifest: &Manifest) -> Result<Option<ImageConfig>> {
+    let unpackable = manifest.layers.iter().all(|layer| matches!(layer.media_type.role(), Role::Layer(_)));
+    if !manifest.is_image() || !unpackable {
+        return Ok(None);
+    }
+    fetch.config(&manifest.config).await.map(Some)
+}
+
+/// Returns what is to be fetched of a manifest beside the manifest: an image's config has been read already, an
+/// artifact's has not.
+fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {
+    std::iter::once(&manifest.config).chain(&manifest.layers)
+}
+
+/// Pairs layers and diff ids.
+fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<LayerPlan>> {
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(Error::new(
+            Kind::FailedPrecondition,
+            format!(
+                "image config {} lists {} diff ids for {} layers",
+                manifest.config.digest,
+                diff_ids.len(),
+                manifest.layers.len()
+            ),
+        )
+        .hint("the image was pushed damaged; its publisher has to push it again"));
+    }
+    let mut parent = None;
+    let chain = ChainId::chain(diff_ids);
+    let layer = |((descriptor, diff_id), chain_id): ((&Descriptor, &DiffId), ChainId)| LayerPlan {
+        descriptor: descriptor.clone(),
+        diff_id: diff_id.clone(),
+        parent: parent.replace(chain_id.clone()),
+        chain_id,
+    };
+    Ok(manifest.layers.iter().zip(diff_ids).zip(chain).map(layer).collect())
+}

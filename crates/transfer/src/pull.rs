@@ -1,0 +1,363 @@
+//! A pull, told from the top.
+//!
+//! ```text
+//! resolve ─► plan ─► fetch every blob ──────────────┐
+//!                      └─► unpack every layer ───────┴─► record the name ─► release the lease
+//! ```
+//!
+//! Everything between resolving and recording is held by a lease, and recording is the one step that makes a pull
+//! visible. A pull that fails for a reason that may pass keeps its lease, so that running it again continues; one that
+//! cannot succeed gives it up, and what it brought is collected.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use windlass_core::content::Store;
+use windlass_core::field::FieldMask;
+use windlass_core::gc::{self, Deletion};
+use windlass_core::image::{Image, StoreExt};
+use windlass_core::media_type::Role;
+use windlass_core::platform::Selection;
+use windlass_core::progress::{State, Totals, Tracker};
+use windlass_core::remote::{Resolved, Resolver};
+use windlass_core::{
+    ChainId, Descriptor, Digest, Error, Host, Kind, Labels, Leased, Namespace, Reference, Result, ResultExt, image,
+    lease,
+};
+
+use crate::fetch::Fetch;
+use crate::plan::{LayerPlan, Plan};
+use crate::unpack::{Gate, Unpacker};
+
+/// The label of a pull's lease: the reference that was pulled. A lease with it that outlived its process belongs to an
+/// interrupted pull.
+pub const LEASE_LABEL: &str = "windlass.dev/pull";
+
+/// The prefix of the label that tells where a blob came from: the host follows, the repository is the value.
+const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
+
+/// What is wanted of a pull.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    /// The platforms.
+    pub platforms: Selection,
+    /// Whether layers become snapshots.
+    pub unpack: Unpack,
+    /// The snapshotter, or the host's default one.
+    pub snapshotter: Option<String>,
+    /// Whether the large blobs are fetched.
+    pub metadata_only: bool,
+    /// How many blobs are fetched at once.
+    pub concurrent_downloads: usize,
+    /// How many layers are unpacked at once.
+    pub concurrent_unpacks: usize,
+}
+
+/// Whether layers become snapshots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unpack {
+    /// They do.
+    #[default]
+    Yes,
+    /// Only their blobs are kept.
+    No,
+}
+
+impl Default for Pull {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            platforms: Selection::default(),
+            unpack: Unpack::default(),
+            snapshotter: None,
+            metadata_only: false,
+            concurrent_downloads: 6,
+            concurrent_unpacks: cores.max(2),
+        }
+    }
+}
+
+/// What came of a pull.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pulled {
+    /// The name that was recorded.
+    pub name: image::Name,
+    /// What it points at.
+    pub target: Descriptor,
+    /// The topmost snapshot of each image that was unpacked.
+    pub snapshots: Vec<ChainId>,
+    /// What was moved.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// What came of a fetch: a pull without snapshots.
+pub type Fetched = Pulled;
+
+/// Brings an image here: resolves the reference, fetches what is missing, unpacks, and records the name.
+///
+/// # Errors
+/// Those of the resolver, the fetcher, the applier and the stores, with what was attempted. `NotFound` when no image
+/// fits a platform.
+///
+/// # Cancel safety
+/// Dropping the call stops it. The name is recorded or it is not; what was fetched stays under the pull's lease, and
+/// the next pull continues.
+pub async fn pull(
+    host: &dyn Host,
+    namespace: &Namespace,
+    resolver: &dyn Resolver,
+    reference: &Reference,
+    options: &Pull,
+    progress: &Tracker,
+) -> Result<Pulled> {
+    let pulled = async {
+        let resolved = resolve(resolver, reference, progress).await?;
+        let leased = acquire(host, namespace, reference).await?;
+        let fetch = fetch_of(&leased, resolver, reference, &resolved, progress).await?;
+        let result = execute(&leased, &fetch, &resolved, options).await;
+        settle(leased, result).await
+    };
+    pulled.await.context(|| format!("pull {reference}"))
+}
+
+/// Brings all content of an image here and records the name, without snapshots.
+///
+/// # Errors
+/// As [`fn@pull`].
+///
+/// # Cancel safety
+/// As [`fn@pull`].
+pub async fn fetch(
+    host: &dyn Host,
+    namespace: &Namespace,
+    resolver: &dyn Resolver,
+    reference: &Reference,
+    options: &Pull,
+    progress: &Tracker,
+) -> Result<Fetched> {
+    let options = Pull { unpack: Unpack::No, ..options.clone() };
+    pull(host, namespace, resolver, reference, &options, progress).await
+}
+
+/// Says what a pull would do; fetches the small blobs for that and records nothing.
+///
+/// # Errors
+/// As [`fn@pull`].
+pub async fn plan(
+    host: &dyn Host,
+    namespace: &Namespace,
+    resolver: &dyn Resolver,
+    reference: &Reference,
+    options: &Pull,
+    progress: &Tracker,
+) -> Result<Plan> {
+    let planned = async {
+        let resolved = resolve(resolver, reference, progress).await?;
+        let leased = acquire(host, namespace, reference).await?;
+        let fetch = fetch_of(&leased, resolver, reference, &resolved, progress).await?;
+        let result = Plan::make(&fetch, &resolved.name, &resolved.descriptor, &options.platforms).await;
+        leased.release(Deletion::Background).await?;
+        result
+    };
+    planned.await.context(|| format!("plan {reference}"))
+}
+
+async fn resolve(resolver: &dyn Resolver, reference: &Reference, progress: &Tracker) -> Result<Resolved> {
+    let task = progress.task(reference.to_string());
+    task.set(State::Resolving);
+    let resolved = resolver.resolve(reference).await;
+    task.set(match &resolved {
+        Ok(_) => State::Resolved,
+        Err(error) => State::Failed { reason: error.to_string() },
+    });
+    resolved
+}
+
+async fn acquire(host: &dyn Host, namespace: &Namespace, reference: &Reference) -> Result<Leased> {
+    let options = lease::Options {
+        id: None,
+        expiry: Some(lease::DEFAULT_EXPIRY),
+        labels: Labels::new().with(LEASE_LABEL, reference.to_string()),
+    };
+    Leased::acquire(host, namespace, options).await
+}
+
+async fn fetch_of(
+    leased: &Leased,
+    resolver: &dyn Resolver,
+    reference: &Reference,
+    resolved: &Resolved,
+    progress: &Tracker,
+) -> Result<Fetch> {
+    let labels = match (reference.host(), reference.repository()) {
+        (Some(host), Some(repository)) => Labels::new().with(format!("{SOURCE_LABEL}{host}"), repository),
+        _ => Labels::new(),
+    };
+    let fetcher = resolver.fetcher(&resolved.name).await?;
+    Ok(Fetch { content: leased.content.clone(), fetcher, progress: progress.clone(), labels })
+}
+
+/// Gives the lease up, unless running the pull again could use what it holds.
+async fn settle(leased: Leased, result: Result<Pulled>) -> Result<Pulled> {
+    match result {
+        Ok(pulled) => {
+            leased.release(Deletion::Background).await?;
+            Ok(pulled)
+        }
+        Err(error) => {
+            let resumable = matches!(
+                error.kind(),
+                Kind::Unavailable
+                    | Kind::DeadlineExceeded
+                    | Kind::ResourceExhausted
+                    | Kind::Canceled
+                    | Kind::Unauthenticated
+                    | Kind::Unknown
+            );
+            if !resumable && let Err(release) = leased.release(Deletion::Synchronous).await {
+                tracing::warn!(error = %release, "the lease of a failed pull was not given up; it expires by itself");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Pulled> {
+    let Resolved { name, descriptor: target } = resolved;
+    let unpacker = match options.unpack {
+        Unpack::Yes if !options.metadata_only => Some(unpacker(leased, options)?),
+        _ => None,
+    };
+    let plan = Plan::make(fetch, name, target, &options.platforms).await?;
+    let snapshots = if options.metadata_only {
+        Vec::new()
+    } else {
+        transfer(fetch, &plan, unpacker.as_ref().map(|(_, unpacker)| unpacker), options).await?;
+        match &unpacker {
+            Some((snapshotter, _)) => keep_snapshots(&*leased.content, &plan, snapshotter).await?,
+            None => Vec::new(),
+        }
+    };
+    leased.images.put(&Image::new(name.clone(), target.clone())).await?;
+    Ok(Pulled { name: name.clone(), target: target.clone(), snapshots, totals: fetch.progress.totals() })
+}
+
+fn unpacker(leased: &Leased, options: &Pull) -> Result<(String, Unpacker)> {
+    let (name, snapshotter) = leased.snapshotter(options.snapshotter.as_deref())?;
+    let unpacker = Unpacker {
+        content: leased.content.clone(),
+        snapshotter: snapshotter.clone(),
+        applier: leased.applier.clone(),
+        lease: leased.lease().clone(),
+        places: Arc::new(Semaphore::new(options.concurrent_unpacks.max(1))),
+    };
+    Ok((name.to_owned(), unpacker))
+}
+
+/// Fetches the blobs of a plan and unpacks its layers, all at once; the first failure ends everything.
+async fn transfer(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, options: &Pull) -> Result<()> {
+    let mut work: JoinSet<Result<()>> = JoinSet::new();
+    let fetched = spawn_fetches(&mut work, fetch, plan, unpacker, options);
+    if let Some(unpacker) = unpacker {
+        spawn_unpacks(&mut work, fetch, plan, unpacker, &fetched)?;
+    }
+    let mut result = Ok(());
+    while let Some(joined) = work.join_next().await {
+        let finished = joined.unwrap_or_else(|error| {
+            if error.is_cancelled() {
+                Ok(())
+            } else {
+                Err(Error::internal("a task of the pull panicked").source(error))
+            }
+        });
+        if result.is_ok() && finished.is_err() {
+            result = finished;
+            work.abort_all();
+        }
+    }
+    if let (Err(_), Some(unpacker)) = (&result, unpacker) {
+        for layer in plan.layers() {
+            unpacker.forget(layer).await;
+        }
+    }
+    result
+}
+
+/// Starts the fetch of every blob and returns the gates that open when they are here.
+fn spawn_fetches(
+    work: &mut JoinSet<Result<()>>,
+    fetch: &Fetch,
+    plan: &Plan,
+    unpacker: Option<&Unpacker>,
+    options: &Pull,
+) -> BTreeMap<Digest, Gate> {
+    let places = Arc::new(Semaphore::new(options.concurrent_downloads.max(1)));
+    let mut gates = BTreeMap::new();
+    for blob in &plan.blobs {
+        let gate = Gate::new();
+        gates.insert(blob.descriptor.digest.clone(), gate.clone());
+        let unpacks = unpacker.is_some() && matches!(blob.descriptor.media_type.role(), Role::Layer(_));
+        let task = fetch.progress.task(blob.descriptor.ingest_ref().as_str());
+        let (fetch, descriptor, places) = (fetch.clone(), blob.descriptor.clone(), places.clone());
+        // An image's config was read to make the plan, and has been counted.
+        if descriptor.media_type.role() == Role::Config && blob.present {
+            gate.open();
+            continue;
+        }
+        work.spawn(async move {
+            let _place = places.acquire().await.map_err(|_| Error::canceled("the pull was stopped"))?;
+            fetch.blob(&descriptor, &task).await?;
+            gate.open();
+            if !unpacks {
+                task.finish_unless_exists();
+            }
+            Ok(())
+        });
+    }
+    gates
+}
+
+/// Starts the unpacking of every layer.
+fn spawn_unpacks(
+    work: &mut JoinSet<Result<()>>,
+    fetch: &Fetch,
+    plan: &Plan,
+    unpacker: &Unpacker,
+    fetched: &BTreeMap<Digest, Gate>,
+) -> Result<()> {
+    let mut committed: BTreeMap<ChainId, Gate> = BTreeMap::new();
+    for layer in plan.layers() {
+        let done = Gate::new();
+        let parent = layer.parent.as_ref().and_then(|parent| committed.get(parent).cloned());
+        committed.insert(layer.chain_id.clone(), done.clone());
+        let gate = fetched.get(&layer.descriptor.digest).cloned();
+        let gate = gate.ok_or_else(|| Error::internal(format!("layer {} is not planned", layer.descriptor.digest)))?;
+        let task = fetch.progress.task(layer.descriptor.ingest_ref().as_str());
+        let (unpacker, layer): (Unpacker, LayerPlan) = (unpacker.clone(), layer.clone());
+        work.spawn(async move {
+            unpacker.layer(&layer, &gate, parent.as_ref(), &task).await?;
+            done.open();
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
+/// Has each config keep the topmost snapshot of its layers alive.
+async fn keep_snapshots(content: &dyn Store, plan: &Plan, snapshotter: &str) -> Result<Vec<ChainId>> {
+    let label = gc::snapshot_label(snapshotter);
+    let mask = FieldMask::parse([format!("labels.{label}").as_str()])?;
+    let mut tops = Vec::new();
+    for image in &plan.images {
+        let Some(top) = image.layers.last() else { continue };
+        let mut info = content.info(&image.config.digest).await?;
+        info.labels.set(&label, top.chain_id.to_string());
+        content.update(&info, &mask).await?;
+        tops.push(top.chain_id.clone());
+    }
+    Ok(tops)
+}

@@ -1,0 +1,125 @@
+//! Handlers that walk a tree of descriptors.
+//!
+//! A [`Handler`] looks at one descriptor and decides what comes below it. Handlers are stacked ([`Chain`]), filtered
+//! ([`Only`]) and run in sequence ([`walk`]) or in parallel ([`walk_parallel`]); [`Children`] reads what a manifest or
+//! an index refers to.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{FuturesUnordered, StreamExt};
+use windlass_core::content::Provider;
+use windlass_core::media_type::Role;
+use windlass_core::{Descriptor, Kind, Result};
+
+use crate::documents;
+
+/// What to do below a descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visit {
+    /// Go on with these.
+    Descend(Vec<Descriptor>),
+    /// Do not go below this one, and do not run the handlers stacked behind.
+    Skip,
+}
+
+/// Looks at one descriptor of a tree.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// Decides what comes below.
+    async fn visit(&self, descriptor: &Descriptor) -> Result<Visit>;
+}
+
+/// Runs handlers one after the other on the same descriptor; what comes below is what all of them name.
+pub struct Chain(pub Vec<Arc<dyn Handler>>);
+
+#[async_trait]
+impl Handler for Chain {
+    async fn visit(&self, descriptor: &Descriptor) -> Result<Visit> {
+        let mut below = Vec::new();
+        for handler in &self.0 {
+            match handler.visit(descriptor).await? {
+                Visit::Descend(children) => below.extend(children),
+                Visit::Skip => return Ok(Visit::Skip),
+            }
+        }
+        Ok(Visit::Descend(below))
+    }
+}
+
+/// Runs a handler and goes on only with the children that a predicate keeps.
+pub struct Only<H, F> {
+    /// The handler.
+    pub handler: H,
+    /// The predicate.
+    pub keep: F,
+}
+
+#[async_trait]
+impl<H: Handler, F: Fn(&Descriptor) -> bool + Send + Sync> Handler for Only<H, F> {
+    async fn visit(&self, descriptor: &Descriptor) -> Result<Visit> {
+        Ok(match self.handler.visit(descriptor).await? {
+            Visit::Descend(mut children) => {
+                children.retain(&self.keep);
+                Visit::Descend(children)
+            }
+            Visit::Skip => Visit::Skip,
+        })
+    }
+}
+
+/// Reads what a manifest or an index in a content store refers to. What is not there has nothing below it: an image need
+/// not be here for every platform.
+pub struct Children {
+    /// Where the documents are read.
+    pub content: Arc<dyn Provider>,
+}
+
+#[async_trait]
+impl Handler for Children {
+    async fn visit(&self, descriptor: &Descriptor) -> Result<Visit> {
+        if !matches!(descriptor.media_type.role(), Role::Index | Role::Manifest) {
+            return Ok(Visit::Descend(Vec::new()));
+        }
+        match documents::root(&*self.content, descriptor).await {
+            Ok(root) => Ok(Visit::Descend(documents::children(&root))),
+            Err(error) if error.is(Kind::NotFound) => Ok(Visit::Descend(Vec::new())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Walks depth-first: a descriptor is visited before what is below it, and that before its next sibling.
+pub async fn walk(handler: &dyn Handler, roots: &[Descriptor]) -> Result<()> {
+    let mut stack: Vec<Descriptor> = roots.iter().rev().cloned().collect();
+    while let Some(descriptor) = stack.pop() {
+        if let Visit::Descend(children) = handler.visit(&descriptor).await? {
+            stack.extend(children.into_iter().rev());
+        }
+    }
+    Ok(())
+}
+
+/// Walks with up to `limit` visits at once; a descriptor is still visited before what is below it.
+///
+/// # Cancel safety
+/// Dropping the call drops the visits under way.
+pub async fn walk_parallel(handler: &dyn Handler, roots: &[Descriptor], limit: usize) -> Result<()> {
+    let mut waiting: Vec<Descriptor> = roots.iter().rev().cloned().collect();
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < limit.max(1)
+            && let Some(descriptor) = waiting.pop()
+        {
+            running.push(async move { handler.visit(&descriptor).await });
+        }
+        match running.next().await {
+            None => return Ok(()),
+            Some(visited) => {
+                if let Visit::Descend(children) = visited? {
+                    waiting.extend(children.into_iter().rev());
+                }
+            }
+        }
+    }
+}
