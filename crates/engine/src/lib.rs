@@ -1,1 +1,151 @@
-//! See the crate description.
+//! The Windlass engine: every part assembled in one process.
+//!
+//! [`Engine::open`] takes a root directory, and the engine is a [`Host`]: it hands out content, images, snapshots and
+//! leases bound to a namespace. The workflows of [`transfer`] run on it as they do on a client of a daemon.
+//!
+//! ```no_run
+//! # async fn example() -> windlass::core::Result<()> {
+//! use windlass::Engine;
+//!
+//! let engine = Engine::open("/var/lib/windlass").await?;
+//! let pulled = engine.pull("docker.io/library/redis:7").await?;
+//! println!("{} is {}", pulled.name, pulled.target.digest);
+//! # Ok(())
+//! # }
+//! ```
+
+mod recover;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use windlass_core::progress::Tracker;
+use windlass_core::snapshot::Snapshotter;
+use windlass_core::{Host, Namespace, Reference, Result, ResultExt, Scope, Services};
+use windlass_layer::Differ;
+use windlass_registry::{Options, Remote};
+use windlass_snapshot::native::Native;
+use windlass_snapshot::overlay::Overlay;
+use windlass_store::{RootLock, Store};
+use windlass_transfer::{Pull, Pulled};
+
+pub use windlass_core as core;
+pub use windlass_registry as registry;
+pub use windlass_snapshot::mount;
+pub use windlass_store::{Collected, LockWait};
+pub use windlass_transfer as transfer;
+
+/// The snapshotter that stacks layers with overlayfs.
+pub const OVERLAYFS: &str = "overlayfs";
+/// The snapshotter that copies.
+pub const NATIVE: &str = "native";
+
+/// Says how an engine is to be opened.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    root: PathBuf,
+    lock_wait: LockWait,
+    default_snapshotter: Option<String>,
+}
+
+impl Builder {
+    /// Says whether to wait while another process has the root; by default it is an error.
+    pub fn lock_wait(mut self, wait: LockWait) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// Names the snapshotter to use when none is asked for; overlayfs for root, native for anyone else.
+    pub fn default_snapshotter(mut self, name: impl Into<String>) -> Self {
+        self.default_snapshotter = Some(name.into());
+        self
+    }
+
+    /// Opens the engine.
+    ///
+    /// # Errors
+    /// `Unavailable` when another process has the root, naming it; `PermissionDenied`; `FailedPrecondition` for a root of
+    /// a newer format.
+    pub async fn open(self) -> Result<Engine> {
+        self.assemble().await.context(|| format!("open root {}", self.root.display()))
+    }
+
+    /// The one place that lists every part.
+    async fn assemble(&self) -> Result<Engine> {
+        let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
+        let directory = self.root.join("snapshots");
+        let snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::from([
+            (OVERLAYFS.to_owned(), Arc::new(Overlay::open(&directory.join(OVERLAYFS)).await?) as _),
+            (NATIVE.to_owned(), Arc::new(Native::open(&directory.join(NATIVE)).await?) as _),
+        ]);
+        let usual = if rustix::process::geteuid().is_root() { OVERLAYFS } else { NATIVE };
+        let engine = Engine {
+            store: Store::open(lock, snapshotters).await?,
+            applier: Arc::new(Differ::new(windlass_layer::Options::default())),
+            default_snapshotter: self.default_snapshotter.clone().unwrap_or_else(|| usual.to_owned()),
+        };
+        recover::interrupted_pulls(&engine).await?;
+        Ok(engine)
+    }
+}
+
+/// Everything assembled in this process, on one root directory. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    store: Store,
+    applier: Arc<Differ>,
+    default_snapshotter: String,
+}
+
+impl Engine {
+    /// Opens the engine on a root directory, which is created when missing.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(root).open().await
+    }
+
+    /// Says how to open an engine.
+    pub fn builder(root: impl AsRef<Path>) -> Builder {
+        Builder { root: root.as_ref().to_owned(), lock_wait: LockWait::Fail, default_snapshotter: None }
+    }
+
+    /// Pulls an image into the default namespace, anonymously and with default options; [`transfer::pull()`] takes all of
+    /// them.
+    ///
+    /// # Errors
+    /// As [`transfer::pull()`].
+    pub async fn pull(&self, reference: &str) -> Result<Pulled> {
+        let reference: Reference = reference.parse()?;
+        let remote = Remote::new(Options::default())?;
+        transfer::pull(self, &Namespace::default(), &remote, &reference, &Pull::default(), &Tracker::new()).await
+    }
+
+    /// Collects garbage now.
+    ///
+    /// # Errors
+    /// Those of the store, after everything that could be collected was.
+    pub async fn collect(&self) -> Result<Collected> {
+        self.store.collect().await
+    }
+}
+
+#[async_trait]
+impl Host for Engine {
+    async fn services(&self, scope: &Scope) -> Result<Services> {
+        Ok(Services {
+            scope: scope.clone(),
+            content: self.store.content(scope),
+            images: self.store.images(scope),
+            containers: self.store.containers(scope),
+            leases: self.store.leases(&scope.namespace),
+            namespaces: self.store.namespaces(),
+            snapshotters: self.store.snapshotters(scope),
+            default_snapshotter: self.default_snapshotter.clone(),
+            applier: self.applier.clone(),
+        })
+    }
+}
