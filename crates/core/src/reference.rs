@@ -6,6 +6,7 @@
 //! such as `redis` is refused here and is the business of a command line.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use crate::digest::Digest;
@@ -234,36 +235,37 @@ fn parse_object(text: &str) -> Result<Object> {
     Object::parse_tagged(text.strip_prefix(':').unwrap_or(text))
 }
 
-/// A DNS name, an IPv4 address or an IPv6 address in brackets, and a port.
+/// A DNS name, an IPv4 address or an IPv6 address in brackets, and perhaps a port.
 fn validate_host(host: &str) -> Result<()> {
-    let invalid = || Err(Error::invalid_argument(format!("{host:?} is not a host")));
-    let (name, port) = match host.strip_prefix('[') {
+    let (valid, port) = match host.strip_prefix('[') {
         Some(bracketed) => match bracketed.split_once(']') {
-            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => {
-                ("", port.strip_prefix(':').or((!port.is_empty()).then_some("")))
+            Some((address, "")) => (address.parse::<Ipv6Addr>().is_ok(), None),
+            // What follows the bracket without a colon is no port, and the empty string is none either.
+            Some((address, rest)) => {
+                (address.parse::<Ipv6Addr>().is_ok(), Some(rest.strip_prefix(':').unwrap_or_default()))
             }
-            _ => return invalid(),
+            None => (false, None),
         },
         None => match host.split_once(':') {
-            Some((name, port)) => (name, Some(port)),
-            None => (host, None),
+            Some((name, port)) => (is_dns_name(name), Some(port)),
+            None => (is_dns_name(host), None),
         },
     };
-    let bracketed = host.starts_with('[');
+    if !valid || port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return Err(Error::invalid_argument(format!("{host:?} is not a host")));
+    }
+    Ok(())
+}
+
+/// RFC 1123, section 2.1, and underscores, which exist in practice.
+fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
+        (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    if !bracketed && (name.len() > 253 || !name.split('.').all(label)) {
-        return invalid();
-    }
-    match port {
-        Some(port) if !port.parse::<u16>().is_ok_and(|port| port > 0) => invalid(),
-        _ => Ok(()),
-    }
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// OCI distribution-spec: lower-case path components with single separators. Not enforced on a backend beyond what
