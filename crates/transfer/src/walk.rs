@@ -123,3 +123,90 @@ pub async fn walk_parallel(handler: &dyn Handler, roots: &[Descriptor], limit: u
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A tree by hand; remembers the order of the visits.
+    #[derive(Default)]
+    struct Tree {
+        below: BTreeMap<String, Vec<Descriptor>>,
+        visited: Mutex<Vec<String>>,
+    }
+
+    fn node(name: &str) -> Descriptor {
+        Descriptor::of(name, name.as_bytes())
+    }
+
+    impl Tree {
+        fn with(mut self, parent: &str, children: &[&str]) -> Self {
+            self.below.insert(parent.to_owned(), children.iter().map(|name| node(name)).collect());
+            self
+        }
+
+        fn visited(&self) -> Vec<String> {
+            self.visited.lock().unwrap().clone()
+        }
+    }
+
+    #[async_trait]
+    impl Handler for Tree {
+        async fn visit(&self, descriptor: &Descriptor) -> Result<Visit> {
+            let name = descriptor.media_type.as_str();
+            self.visited.lock().unwrap().push(name.to_owned());
+            Ok(Visit::Descend(self.below.get(name).cloned().unwrap_or_default()))
+        }
+    }
+
+    /// Skips one node.
+    struct Without(&'static str);
+
+    #[async_trait]
+    impl Handler for Without {
+        async fn visit(&self, descriptor: &Descriptor) -> Result<Visit> {
+            Ok(if descriptor.media_type.as_str() == self.0 { Visit::Skip } else { Visit::Descend(Vec::new()) })
+        }
+    }
+
+    fn tree() -> Tree {
+        Tree::default().with("root", &["a", "b"]).with("a", &["a1", "a2"]).with("b", &["b1"])
+    }
+
+    #[tokio::test]
+    async fn a_walk_is_depth_first_in_order() {
+        let tree = tree();
+        walk(&tree, &[node("root")]).await.unwrap();
+        assert_eq!(tree.visited(), ["root", "a", "a1", "a2", "b", "b1"]);
+    }
+
+    #[tokio::test]
+    async fn a_skip_ends_the_chain_and_the_descent() {
+        let tree = Arc::new(tree());
+        let chain = Chain(vec![Arc::new(Without("a")), tree.clone()]);
+        walk(&chain, &[node("root")]).await.unwrap();
+        assert_eq!(tree.visited(), ["root", "b", "b1"]);
+    }
+
+    #[tokio::test]
+    async fn a_filter_keeps_children_out_of_the_walk() {
+        let tree = Arc::new(tree());
+        let chain =
+            Only { handler: Chain(vec![tree.clone()]), keep: |child: &Descriptor| child.media_type.as_str() != "b" };
+        walk(&chain, &[node("root")]).await.unwrap();
+        assert_eq!(tree.visited(), ["root", "a", "a1", "a2"]);
+    }
+
+    #[tokio::test]
+    async fn a_parallel_walk_visits_everything_once_and_parents_first() {
+        let tree = tree();
+        walk_parallel(&tree, &[node("root")], 4).await.unwrap();
+        let visited = tree.visited();
+        let at = |name: &str| visited.iter().position(|visited| visited == name).unwrap();
+        assert_eq!(visited.len(), 6);
+        assert!(at("root") < at("a") && at("a") < at("a2") && at("b") < at("b1"));
+    }
+}
