@@ -1,2 +1,53 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands, run as `cargo xtask COMMAND`: what a shell script would do elsewhere.
+//!
+//! One module a command. Nothing here is part of the product, and nothing in the product depends on it.
+
+mod bench;
+mod image;
+mod packages;
+mod peer;
+mod process;
+mod quickstart;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring an image from a registry to a mounted root filesystem, on a fresh machine
+    Quickstart(quickstart::Options),
+    /// Run every check there is: format, tidy, lints, tests, doc tests, examples, documentation
+    Test,
+    /// Check the conventions that the compiler cannot: directions, sizes, words, links
+    Tidy,
+    /// Measure against peers, side by side
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Quickstart(options) => quickstart::run(&options),
+        Command::Test => test::run(),
+        Command::Tidy => tidy::run(),
+        Command::Bench(bench) => bench::run(&bench),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

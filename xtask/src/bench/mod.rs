@@ -1,0 +1,25 @@
+//! `cargo xtask bench`: measurements against peers, in turn, in the same run, as ratios.
+//!
+//! A figure alone says something about a machine; a ratio says something about the project. Nothing here fails because a
+//! bar was missed: the report says so.
+
+mod measure;
+mod pull;
+mod report;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// `dist pull` and `dist fetch` against skopeo and umoci, and against what the work itself costs
+    Pull(pull::Options),
+}
+
+/// Runs a benchmark.
+pub(crate) fn run(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Pull(options) => pull::run(options),
+    }
+}
