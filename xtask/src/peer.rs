@@ -156,6 +156,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_pushed_into_the_registry_is_served_until_it_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout { directory: directory.path().join("layout"), tag: "empty".to_owned() };
+        let image = format!("{}:{}", layout.directory.display(), layout.tag);
+        process::run(Command::new("umoci").args(["init", "--layout"]).arg(&layout.directory)).unwrap();
+        process::run(Command::new("umoci").args(["new", "--image", &image])).unwrap();
+
+        let registry = Registry::start(&directory.path().join("registry")).unwrap();
+        let (reference, mut push) = registry.push(&layout, "test/empty:1");
+        process::run(&mut push).unwrap();
+        let mut inspect = Command::new("skopeo");
+        inspect.args(["inspect", "--raw", "--tls-verify=false"]).arg(format!("docker://{reference}"));
+        let manifest = process::output(&mut inspect).unwrap();
+        assert!(manifest.contains("application/vnd.oci.image.config.v1+json"), "{manifest}");
+
+        let address = registry.address();
+        drop(registry);
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
     fn the_layers_of_a_layout_are_found_by_its_tag() {
         let directory = tempfile::tempdir().unwrap();
         let write = |path: &str, json: &str| {

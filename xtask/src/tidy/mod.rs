@@ -64,6 +64,7 @@ const RULES: &[fn(&Tree) -> Vec<Finding>] = &[
     map::unsafe_files,
     source::opening,
     source::length,
+    source::functions,
     source::leftovers,
     source::safety,
     source::machine_paths,

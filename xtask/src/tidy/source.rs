@@ -8,6 +8,8 @@ use super::tree::{File, Tree};
 const LONG: usize = 400;
 /// Lines of code, tests and comments apart, above which a file is too long.
 const TOO_LONG: usize = 500;
+/// Lines from which a function is said to be long.
+const LONG_FUNCTION: usize = 60;
 /// Lines above which a shell script should have been Rust.
 const SCRIPT: usize = 30;
 /// How many lines above an `unsafe` block its reason may begin.
@@ -34,6 +36,31 @@ pub(super) fn length(tree: &Tree) -> Vec<Finding> {
         }
     });
     long.collect()
+}
+
+/// A function is not long. This is said only: clippy fails for the very long ones.
+pub(super) fn functions(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in tree.sources().filter(|file| !is_generated(file)) {
+        let code = without_prose(&file.text);
+        let lines: Vec<&str> = code.lines().collect();
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| has_word(line, "fn")) {
+            // Formatted code ends a function where its indentation comes back; a body on one line is not long.
+            let indentation = line.len() - line.trim_start().len();
+            let end = format!("{}}}", " ".repeat(indentation));
+            let opens = lines.iter().skip(at).position(|line| line.ends_with(['{', ';', '}']));
+            let Some(opens) = opens.filter(|opens| lines.get(at + opens).is_some_and(|line| line.ends_with('{')))
+            else {
+                continue;
+            };
+            let length = lines.iter().skip(at + opens).position(|line| *line == end).unwrap_or(0);
+            if length > LONG_FUNCTION {
+                let what = format!("{length} lines; {LONG_FUNCTION} is a long function");
+                findings.push(Finding::new(&file.path, at + 1, "function", what).warning());
+            }
+        }
+    }
+    findings
 }
 
 /// Nothing unfinished, switched off or silenced is left behind.
@@ -139,6 +166,18 @@ mod tests {
             found,
             [of("long.rs", Level::Warning), of("longer.rs", Level::Warning), of("longest.rs", Level::Error)]
         );
+    }
+
+    #[test]
+    fn a_long_function_is_a_warning() {
+        let function = |lines: usize| {
+            format!("    pub fn f(\n        x: u8,\n    ) {{\n{}    }}\n", "        x();\n".repeat(lines))
+        };
+        let text =
+            format!("mod a {{\n{}{}    fn g() {{}}\n}}\n", function(LONG_FUNCTION - 1), function(LONG_FUNCTION + 1));
+        let found = functions(&Tree::of(&[("a.rs", &text)]));
+        let found: Vec<_> = found.into_iter().map(|it| (it.line, it.level)).collect();
+        assert_eq!(found, [(2 + LONG_FUNCTION + 3, Level::Warning)]);
     }
 
     #[test]
