@@ -1,1 +1,16 @@
-//! See the crate description.
+//! What the tests of every room share.
+//!
+//! - [`suite`]: conformance suites, one per trait of the contract. Every implementor passes the suite of its trait, and
+//!   so does everything that forwards one.
+//! - [`memory`]: strict in-memory implementations, for tests of what stands on the traits.
+//! - [`image`]: images made to order, right ones and wrong ones.
+//! - [`debian`]: large real images, made of Debian's packages.
+//! - [`tree`]: directories as comparable lists of entries.
+//!
+//! For tests and development tools only: nothing here is part of the product, and nothing in the product depends on it.
+
+pub mod mounted;
+pub mod suite;
+
+#[doc(hidden)]
+pub use windlass_core as contract;

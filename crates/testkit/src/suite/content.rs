@@ -1,0 +1,105 @@
+//! The suite of [`content::Store`](windlass_core::content::Store).
+
+mod commit;
+mod ingest;
+mod record;
+mod reopen;
+
+pub use commit::*;
+pub use ingest::*;
+pub use record::*;
+pub use reopen::*;
+
+use bytes::Bytes;
+use windlass_core::Digest;
+use windlass_core::content::{Commit, Expected, Info, Store};
+
+use super::parse;
+
+/// Expands to the tests of a content store; see [`suite`](crate::suite).
+#[macro_export]
+macro_rules! content_suite {
+    ($name:ident, $make:expr $(,)?) => {
+        mod $name {
+            use super::*;
+            $crate::content_suite!(@fresh $make);
+        }
+    };
+    ($name:ident, $make:expr, persistent $(,)?) => {
+        mod $name {
+            use super::*;
+            $crate::content_suite!(@fresh $make);
+            $crate::suite_cases!(persistent content, $make, [
+                blobs_and_labels_survive_a_restart
+                a_deleted_blob_stays_deleted_after_a_restart
+                an_ingest_continues_after_a_restart
+                what_was_declared_survives_a_restart
+            ]);
+        }
+    };
+    (@fresh $make:expr) => {
+        $crate::suite_cases!(content, dyn $crate::contract::content::Store, $make, [
+            a_blob_is_read_as_it_was_written
+            an_empty_blob_is_a_blob
+            a_blob_of_several_megabytes_arrives_in_odd_pieces
+            read_at_any_offset
+            an_absent_blob_is_not_found
+            read_all_refuses_more_than_its_limit
+            a_second_writer_on_a_ref_is_refused
+            of_many_openers_at_once_exactly_one_wins
+            writers_on_different_refs_do_not_meet
+            a_dropped_writer_leaves_a_resumable_ingest
+            a_writer_that_was_never_written_to_can_be_opened_again
+            any_ref_is_only_a_name
+            content_that_is_here_is_not_written_again
+            an_ingest_declared_otherwise_is_refused
+            the_status_tells_what_was_declared
+            the_store_and_the_writer_agree_on_the_status
+            statuses_by_filter
+            too_many_bytes_are_refused
+            truncate_then_write
+            truncate_beyond_the_end_is_refused
+            abort_discards_the_ingest
+            abort_is_refused_while_a_writer_holds_the_ingest
+            abort_of_an_absent_ingest_is_not_found
+            content_without_expectations_is_committed_under_its_sha256_digest
+            every_algorithm_addresses_a_blob
+            a_wrong_digest_at_commit_discards_the_ingest
+            a_wrong_size_at_commit_discards_the_ingest
+            expectations_can_be_declared_at_commit
+            commit_of_a_blob_that_is_there_answers_already_exists
+            a_blob_under_construction_is_invisible
+            labels_given_at_commit_are_recorded
+            the_store_sets_the_times
+            write_blob_succeeds_whether_or_not_it_is_there
+            write_blob_starts_over_what_was_left
+            list_by_filter
+            update_replaces_all_labels_with_an_empty_mask
+            labels_by_mask
+            update_with_an_unknown_field_is_refused
+            update_of_an_absent_blob_is_not_found
+            labels_over_the_limit_are_refused
+            delete_removes_the_record
+            delete_of_an_absent_blob_is_not_found
+            a_deleted_blob_can_be_brought_again
+        ]);
+    };
+}
+
+fn expected(bytes: &[u8]) -> Expected {
+    Expected { digest: Some(Digest::sha256(bytes)), size: Some(bytes.len() as u64) }
+}
+
+/// Brings bytes under a ref with nothing declared.
+async fn bring(store: &dyn Store, ingest: &str, bytes: &Bytes) -> Info {
+    let mut writer = store.writer(&parse(ingest), Expected::default()).await.unwrap();
+    writer.write(bytes.clone()).await.unwrap();
+    writer.commit(Commit::default()).await.unwrap()
+}
+
+/// Reads a whole blob by its digest alone.
+async fn read(store: &dyn Store, digest: &Digest) -> Bytes {
+    use windlass_core::content::ProviderExt as _;
+    let descriptor = windlass_core::Descriptor::new(windlass_core::MediaType::OCTET_STREAM, digest.clone(), 0);
+    store.read_all(&descriptor, u64::MAX).await.unwrap()
+}
