@@ -1,2 +1,54 @@
-//! The `dist` command.
-fn main() {}
+//! The `dist` command: what is asked for on the command line, done by an engine, and shown.
+//!
+//! Entry points: `args` says what can be asked for, `commands` does it with one file a command, `render` prints data and
+//! `progress` what is going on. Names are completed (`familiar`), the environment is read and exit codes are chosen
+//! nowhere else. Not here: anything that a program embedding the engine would need too.
+
+mod args;
+mod commands;
+mod context;
+mod failure;
+mod familiar;
+mod inspect;
+mod interrupt;
+mod log;
+mod progress;
+mod remote;
+mod render;
+mod version;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use indicatif::{MultiProgress, ProgressDrawTarget};
+
+use crate::args::Cli;
+use crate::context::Context;
+
+/// How long work on the blocking threads may go on after the command has ended, which happens only when it was
+/// interrupted.
+const GRACE: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error),
+    };
+    let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+    log::show(&cli.globals.log_level, &bars);
+    let context = Context { globals: cli.globals, bars };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = windlass_core::Error::io("start the threads of the program", error);
+            return failure::Failure::Error(error).report(context.error_format());
+        }
+    };
+    let outcome = runtime.block_on(commands::run(&context, cli.command));
+    runtime.shutdown_timeout(GRACE);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(context.error_format()),
+    }
+}

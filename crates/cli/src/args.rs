@@ -1,0 +1,212 @@
+//! The command line: the options that every command takes, and the tree of commands.
+//!
+//! What a command takes beyond that stands with the command, in `commands`. Values are parsed here into the types of the
+//! contract; a value that cannot be parsed is an error of the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use windlass_core::{Error, Namespace, Result};
+
+use crate::commands::{content, fetch, fetch_object, images, namespaces, pull, snapshots};
+use crate::log::Level;
+use crate::render::Format;
+use crate::version::VERSION;
+
+/// Haul container images: from a registry to verified content, to a mounted root filesystem.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dist",
+    bin_name = "dist",
+    version = VERSION,
+    disable_version_flag = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 120,
+    after_help = EXAMPLES,
+    after_long_help = LONG_EXAMPLES
+)]
+pub(crate) struct Cli {
+    /// Print the version.
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dist pull redis                fetch, unpack and record docker.io/library/redis
+  dist images ls                 what is here
+  dist images mount redis /mnt   look into its root filesystem
+  dist images unmount /mnt       and let go of it
+  dist images rm redis           delete it, and everything only it needed
+
+`dist --help` has more of them; `dist COMMAND --help` explains one command.";
+
+const LONG_EXAMPLES: &str = "\
+Examples:
+  dist pull redis                fetch, unpack and record docker.io/library/redis
+  dist pull --plan quay.io/x/y:1 what a pull would do
+  dist pull --platform arm64 x   for another platform
+  dist fetch oci:./layout:1      from a directory in OCI layout, no snapshots
+  dist images ls                 what is here
+  dist images inspect redis      manifests, layers, configuration, snapshots
+  dist images mount redis /mnt   look into its root filesystem
+  dist images unmount /mnt       and let go of it
+  dist images rm redis           delete it, and everything only it needed
+  dist fetch-object redis        the manifest as the registry has it
+  dist content ls                blobs; `content active` has those on their way
+  dist content get DIGEST        one of them, to standard output
+  dist snapshots ls              unpacked layers
+  dist -n k8s.io images ls       in another namespace
+  dist --format json images ls   for programs
+  dist --progress json pull x    progress for programs, on standard error
+
+Names:
+  redis is docker.io/library/redis:latest, user/app:1 is docker.io/user/app:1.
+  Anything else is written in full: HOST[:PORT]/REPOSITORY[:TAG][@DIGEST],
+  or oci:DIRECTORY[:TAG] for a directory in OCI layout.
+
+Output:
+  Data goes to standard output, everything else to standard error.
+
+Exit code:
+  0 success, 1 an error, 2 a command line that is wrong, 130 interrupted.
+  An interrupted pull continues where it stopped when it is run again.
+
+`dist COMMAND --help` explains one command.";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Globals {
+    /// Directory that holds everything [default: /var/lib/windlass as root, the user's data directory otherwise].
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) root: Option<PathBuf>,
+    /// Namespace to work in.
+    #[arg(
+        short,
+        long,
+        value_name = "NAME",
+        env = "CONTAINERD_NAMESPACE",
+        hide_env_values = true,
+        default_value = "default",
+        value_parser = namespace,
+        global = true
+    )]
+    pub(crate) namespace: Namespace,
+    /// How to show progress on standard error; auto is bars on a terminal, and plain lines elsewhere.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Progress::Auto, global = true)]
+    pub(crate) progress: Progress,
+    /// How to print data.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Table, global = true)]
+    pub(crate) format: Format,
+    /// Which log messages go to standard error: off, error, warn, info, debug, trace, or TARGET=LEVEL,…
+    #[arg(long, value_name = "LEVEL", default_value = "warn", global = true)]
+    pub(crate) log_level: Level,
+    /// Wait for another process that has the root: this long (30s, 5m), or as long as it takes.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "forever",
+        value_parser = wait,
+        global = true
+    )]
+    pub(crate) wait: Option<Wait>,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    // Without doc comments, which would make a page of the help of every command.
+    Auto,
+    Bars,
+    Plain,
+    Json,
+    None,
+}
+
+/// How long to wait for the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// So long.
+    UpTo(Duration),
+    /// As long as it takes.
+    Forever,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Pull(pull::Args),
+    Fetch(fetch::Args),
+    FetchObject(fetch_object::Args),
+    #[command(subcommand)]
+    Images(images::Command),
+    #[command(subcommand)]
+    Content(content::Command),
+    #[command(subcommand)]
+    Snapshots(snapshots::Command),
+    #[command(subcommand)]
+    Namespaces(namespaces::Command),
+}
+
+/// An empty value, as an environment often has it, is the default namespace.
+fn namespace(text: &str) -> Result<Namespace> {
+    if text.is_empty() { Ok(Namespace::default()) } else { text.parse() }
+}
+
+fn wait(text: &str) -> Result<Wait> {
+    if text == "forever" {
+        return Ok(Wait::Forever);
+    }
+    humantime::parse_duration(text).map(Wait::UpTo).map_err(|error| {
+        Error::invalid_argument(format!("{text:?} is not a duration: {error}"))
+            .hint("a duration looks like 30s or 5m; --wait alone waits as long as it takes")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wait_is_a_duration_or_for_ever() {
+        let parse = |flag: &str| Cli::try_parse_from(["dist", flag, "images", "ls"]).map(|cli| cli.globals.wait);
+        assert_eq!(parse("--wait").unwrap(), Some(Wait::Forever));
+        assert_eq!(parse("--wait=5s").unwrap(), Some(Wait::UpTo(Duration::from_secs(5))));
+        assert!(parse("--wait=soon").is_err());
+    }
+
+    #[test]
+    fn names_of_commands_that_users_of_ctr_expect() {
+        for line in [
+            "dist image list",
+            "dist i ls",
+            "dist images delete x",
+            "dist images del x",
+            "dist images remove x",
+            "dist images umount /mnt",
+            "dist ns c team",
+            "dist namespace list",
+            "dist snapshot list",
+            "dist content list",
+            "dist image pull x",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `dist content get`: a blob to standard output.
+
+use windlass_core::{Descriptor, Digest, Error, MediaType};
+
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::render::write_bytes;
+
+/// How much is read at once, in bytes.
+const PART: usize = 1 << 20;
+
+/// Write a blob to standard output.
+#[derive(Debug, clap::Args)]
+#[command(
+    visible_alias = "cat",
+    after_help = "\
+Examples:
+  dist content get sha256:… | jq .             a manifest
+  dist content get sha256:… | tar -tz          a layer"
+)]
+pub(crate) struct Args {
+    /// Blob.
+    #[arg(value_name = "DIGEST")]
+    digest: Digest,
+}
+
+/// Writes it.
+pub(super) async fn run(context: &Context, args: Args) -> Outcome {
+    let services = context.services().await?;
+    let size = services.content.info(&args.digest).await?.size;
+    let descriptor = Descriptor::new(MediaType::OCTET_STREAM, args.digest, size);
+    let reader = services.content.reader(&descriptor).await?;
+    let mut offset = 0;
+    while offset < reader.size() {
+        let part = reader.read_at(offset, PART).await?;
+        if part.is_empty() {
+            let problem = format!("blob {} ends after {offset} of {} bytes", descriptor.digest, reader.size());
+            return Err(Error::data_loss(problem).into());
+        }
+        offset += part.len() as u64;
+        write_bytes(part).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! `dist fetch`: all content of an image into the store, no snapshots.
+
+use windlass::transfer::{self, Pull};
+use windlass_core::progress::Tracker;
+
+use super::pull::{Source, print_pulled};
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::interrupt::interruptible;
+use crate::remote;
+
+/// Fetch all content of an image into the store and record its name, without unpacking.
+///
+/// Needs no root. A later `dist pull` downloads nothing again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  dist fetch redis                             index, manifest, config and layers for this machine
+  dist fetch --all-platforms redis             for every platform there is
+  dist fetch --metadata-only redis             only the documents: enough for `dist images inspect`")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// Fetch indexes, manifests and configs, and no layers.
+    #[arg(long)]
+    metadata_only: bool,
+}
+
+/// Fetches.
+pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
+    let Args { source, metadata_only } = args;
+    let options = Pull { platforms: source.selection(), metadata_only, ..Pull::default() };
+    let tracker = Tracker::new();
+    let work = Box::pin(async {
+        let resolver = remote::resolver(source.plain_http)?;
+        let engine = context.engine().await?;
+        let namespace = &context.globals.namespace;
+        Ok(transfer::fetch(&engine, namespace, &resolver, &source.reference, &options, &tracker).await?)
+    });
+    let fetched = context.display().during(&tracker, interruptible(work)).await?;
+    print_pulled(context, &fetched)
+}

@@ -1,0 +1,29 @@
+//! The commands: a file each, with what it takes and what it does.
+//!
+//! A command asks the host for services and the workflows of the library for anything longer; what is left here is
+//! questions and answers.
+
+pub(crate) mod content;
+pub(crate) mod fetch;
+pub(crate) mod fetch_object;
+pub(crate) mod images;
+pub(crate) mod namespaces;
+pub(crate) mod pull;
+pub(crate) mod snapshots;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::failure::Outcome;
+
+/// Does what was asked for.
+pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Pull(args) => pull::run(context, args).await,
+        Command::Fetch(args) => fetch::run(context, args).await,
+        Command::FetchObject(args) => fetch_object::run(args).await,
+        Command::Images(command) => images::run(context, command).await,
+        Command::Content(command) => content::run(context, command).await,
+        Command::Snapshots(command) => snapshots::run(context, command).await,
+        Command::Namespaces(command) => namespaces::run(context, command).await,
+    }
+}

@@ -1,0 +1,172 @@
+//! `dist pull`: resolve, plan, fetch, unpack, record.
+
+use serde::Serialize;
+use windlass::transfer::{self, Plan, Pull, Pulled, Unpack};
+use windlass_core::media_type::Role;
+use windlass_core::platform::Selection;
+use windlass_core::progress::Tracker;
+use windlass_core::{Descriptor, Digest, Error, Platform, Reference};
+
+use crate::context::{Context, is_root};
+use crate::failure::Outcome;
+use crate::interrupt::interruptible;
+use crate::render::{Format, digest, fields, line, size};
+use crate::{familiar, remote};
+
+/// Pull an image: fetch what is missing, unpack it, and record its name.
+///
+/// Everything fetched is verified. What is here already, from any earlier pull or in another namespace, is not
+/// downloaded again. An interrupted pull continues where it stopped when it is run again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  dist pull redis                              docker.io/library/redis:latest for this machine
+  dist pull --platform linux/arm64 redis:7     for another platform
+  dist pull --no-unpack quay.io/x/app:1        content only; needs no root
+  dist pull --plan redis                       what would be done
+  dist pull --plain-http registry.test:5000/x  without TLS (loopback hosts need no flag)
+  dist pull oci:./layout:latest                from a directory in OCI layout")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Unpack with this snapshotter: overlayfs, native.
+    #[arg(long, value_name = "NAME")]
+    snapshotter: Option<String>,
+    /// Keep the layers' blobs only, and make no snapshots.
+    #[arg(long, conflicts_with = "snapshotter")]
+    no_unpack: bool,
+    /// Print what a pull would do, and stop.
+    #[arg(long)]
+    plan: bool,
+}
+
+/// What is wanted, and of where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Source {
+    /// Image to bring here: NAME[:TAG][@DIGEST], HOST/REPOSITORY…, or oci:DIRECTORY[:TAG].
+    #[arg(value_name = "REF", value_parser = familiar::parse)]
+    pub(crate) reference: Reference,
+    /// Platform, such as linux/arm64; may be given again [default: this machine's].
+    #[arg(long = "platform", value_name = "PLATFORM")]
+    platforms: Vec<Platform>,
+    /// Every platform there is.
+    #[arg(long, conflicts_with = "platforms")]
+    all_platforms: bool,
+    /// Talk HTTP without TLS to any host, not only to loopback ones.
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+}
+
+impl Source {
+    /// Returns the platforms to bring.
+    pub(crate) fn selection(&self) -> Selection {
+        match self.platforms.as_slice() {
+            _ if self.all_platforms => Selection::All,
+            [] => Selection::default(),
+            platforms => Selection::Best(platforms.to_vec()),
+        }
+    }
+}
+
+/// Pulls, or says what a pull would do.
+pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
+    let unpack = if args.no_unpack { Unpack::No } else { Unpack::Yes };
+    // Before anything is downloaded: files get owners and devices, which takes root.
+    if unpack == Unpack::Yes && !args.plan && !is_root() {
+        let error = Error::permission_denied(format!("unpacking {} needs root", args.source.reference));
+        return Err(error
+            .hint("run it as root, or keep the content only: `dist pull --no-unpack` or `dist fetch`")
+            .into());
+    }
+    let options = Pull { platforms: args.source.selection(), unpack, snapshotter: args.snapshotter, ..Pull::default() };
+    if args.plan { plan(context, &args.source, &options).await } else { pull(context, &args.source, &options).await }
+}
+
+async fn pull(context: &Context, source: &Source, options: &Pull) -> Outcome {
+    let tracker = Tracker::new();
+    let work = Box::pin(async {
+        let resolver = remote::resolver(source.plain_http)?;
+        let engine = context.engine().await?;
+        let namespace = &context.globals.namespace;
+        Ok(transfer::pull(&engine, namespace, &resolver, &source.reference, options, &tracker).await?)
+    });
+    let pulled = context.display().during(&tracker, interruptible(work)).await?;
+    print_pulled(context, &pulled)
+}
+
+async fn plan(context: &Context, source: &Source, options: &Pull) -> Outcome {
+    let tracker = Tracker::new();
+    let work = Box::pin(async {
+        let resolver = remote::resolver(source.plain_http)?;
+        let engine = context.engine().await?;
+        let namespace = &context.globals.namespace;
+        Ok(transfer::plan(&engine, namespace, &resolver, &source.reference, options, &tracker).await?)
+    });
+    let plan = context.display().during(&tracker, interruptible(work)).await?;
+    print_plan(context, &plan)
+}
+
+/// What a pull or a fetch says when it is done.
+#[derive(Serialize)]
+struct Report<'a> {
+    digest: &'a Digest,
+    #[serde(flatten)]
+    pulled: &'a Pulled,
+}
+
+/// Prints what came of a pull or a fetch.
+pub(crate) fn print_pulled(context: &Context, pulled: &Pulled) -> Outcome {
+    context.output().record(&Report { digest: &pulled.target.digest, pulled }, |_| {
+        fields(&[
+            ("name", pulled.name.to_string()),
+            ("digest", pulled.target.digest.to_string()),
+            ("downloaded", size(pulled.totals.downloaded)),
+            ("reused", size(pulled.totals.reused)),
+        ])
+    })
+}
+
+/// One blob of a plan, as a row.
+#[derive(Serialize)]
+struct Row<'a> {
+    blob: &'a Descriptor,
+    state: &'static str,
+}
+
+fn print_plan(context: &Context, plan: &Plan) -> Outcome {
+    let output = context.output();
+    if output.format == Format::Json {
+        return output.record(plan, |_| String::new());
+    }
+    let images = plan.images.iter().map(|image| {
+        let platform = image.platform.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        format!("{platform} {} ({} layers)", digest(&image.manifest.digest), image.layers.len())
+    });
+    let total: u64 = plan.blobs.iter().map(|blob| blob.descriptor.size).sum();
+    let missing = plan.missing_bytes();
+    line(&fields(&[
+        ("name", plan.name.to_string()),
+        ("digest", plan.target.digest.to_string()),
+        ("images", images.collect::<Vec<_>>().join(", ")),
+        ("download", format!("{} of {}", size(missing), size(total))),
+    ]))?;
+    let mut list = output.list(["BLOB", "DIGEST", "SIZE", "STATE"]);
+    for blob in &plan.blobs {
+        let state = if blob.present { "present" } else { "missing" };
+        list.push(&Row { blob: &blob.descriptor, state }, |row| {
+            [role(row.blob), row.blob.digest.to_string(), size(row.blob.size), row.state.to_owned()]
+        })?;
+    }
+    list.finish()
+}
+
+/// Returns what a blob is within an image.
+pub(crate) fn role(descriptor: &Descriptor) -> String {
+    match descriptor.media_type.role() {
+        Role::Index => "index".to_owned(),
+        Role::Manifest | Role::Schema1 => "manifest".to_owned(),
+        Role::Config => "config".to_owned(),
+        Role::Layer(_) => "layer".to_owned(),
+        Role::Opaque => descriptor.media_type.to_string(),
+    }
+}

@@ -1,0 +1,158 @@
+//! `dist snapshots`: unpacked layers, and what stands on them.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use futures::TryStreamExt;
+use serde::Serialize;
+use windlass_core::filter::Filter;
+use windlass_core::snapshot::{Info, Key, Mount};
+
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::render::{age, labels};
+
+/// List snapshots, print their mounts, remove them.
+#[derive(Debug, Subcommand)]
+#[command(visible_aliases = ["snapshot", "snap"])]
+pub(crate) enum Command {
+    /// List snapshots: those of layers, under their chain ids, and those that stand on them.
+    #[command(visible_alias = "list")]
+    Ls {
+        #[command(flatten)]
+        of: Of,
+        /// Print keys only.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Filters, any of which must match: kind==view, name==x, parent==x, labels.x.
+        #[arg(value_name = "FILTER")]
+        filters: Vec<Filter>,
+    },
+    /// Print the mounts of an active snapshot or a view, as mount(8) commands or as JSON.
+    #[command(visible_alias = "mount")]
+    Mounts {
+        #[command(flatten)]
+        of: Of,
+        /// Snapshot.
+        #[arg(value_name = "KEY")]
+        key: Key,
+        /// Directory to mount on.
+        #[arg(value_name = "DIR", default_value = "DIR")]
+        directory: PathBuf,
+    },
+    /// Remove snapshots; those that others stand on are refused.
+    #[command(visible_aliases = ["remove", "delete", "del"])]
+    Rm {
+        #[command(flatten)]
+        of: Of,
+        /// Snapshots.
+        #[arg(value_name = "KEY", required = true)]
+        keys: Vec<Key>,
+    },
+}
+
+/// Which snapshotter.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Of {
+    /// Snapshotter [default: overlayfs as root, native otherwise].
+    #[arg(long, value_name = "NAME")]
+    snapshotter: Option<String>,
+}
+
+/// A snapshot in a list.
+#[derive(Serialize)]
+struct Row<'a> {
+    snapshotter: &'a str,
+    #[serde(flatten)]
+    info: Info,
+}
+
+/// Does what was asked for.
+pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Ls { of, quiet, filters } => list(context, &of, quiet, &filters).await,
+        Command::Mounts { of, key, directory } => mounts(context, &of, &key, directory).await,
+        Command::Rm { of, keys } => remove(context, &of, &keys).await,
+    }
+}
+
+async fn list(context: &Context, of: &Of, quiet: bool, filters: &[Filter]) -> Outcome {
+    let services = context.services().await?;
+    let (name, snapshotter) = services.snapshotter(of.snapshotter.as_deref())?;
+    let mut snapshots = snapshotter.walk(filters);
+    let output = context.output();
+    if quiet {
+        let mut list = output.names();
+        while let Some(info) = snapshots.try_next().await? {
+            list.push(&info.key)?;
+        }
+        return list.finish();
+    }
+    let mut list = output.list(["KEY", "KIND", "PARENT", "CREATED", "LABELS"]);
+    while let Some(info) = snapshots.try_next().await? {
+        list.push(&Row { snapshotter: name, info }, |Row { info, .. }| {
+            let parent = info.parent.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            [info.key.to_string(), info.state.to_string(), parent, age(info.created_at), labels(&info.labels)]
+        })?;
+    }
+    list.finish()
+}
+
+async fn mounts(context: &Context, of: &Of, key: &Key, directory: PathBuf) -> Outcome {
+    let services = context.services().await?;
+    let (_, snapshotter) = services.snapshotter(of.snapshotter.as_deref())?;
+    let mounts = snapshotter.mounts(key).await?;
+    context
+        .output()
+        .record(&mounts, |mounts| mounts.iter().map(|mount| command(mount, &directory)).collect::<Vec<_>>().join("\n"))
+}
+
+/// Writes a mount as a command for a shell.
+fn command(mount: &Mount, directory: &Path) -> String {
+    let target = directory.join(mount.target.trim_start_matches('/'));
+    let target = target.display().to_string();
+    let mut words = vec!["mount".to_owned(), "-t".to_owned(), quoted(&mount.kind), quoted(&mount.source)];
+    words.push(quoted(target.strip_suffix('/').filter(|target| !target.is_empty()).unwrap_or(&target)));
+    if !mount.options.is_empty() {
+        words.extend(["-o".to_owned(), quoted(&mount.options.join(","))]);
+    }
+    words.join(" ")
+}
+
+/// Quotes a word for a POSIX shell, if it has to be.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+async fn remove(context: &Context, of: &Of, keys: &[Key]) -> Outcome {
+    let services = context.services().await?;
+    let (_, snapshotter) = services.snapshotter(of.snapshotter.as_deref())?;
+    let mut removed = context.output().names();
+    for key in keys {
+        snapshotter.remove(key).await?;
+        removed.push(key)?;
+    }
+    removed.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_a_command_that_a_shell_understands() {
+        let mount = Mount {
+            kind: "overlay".into(),
+            source: "overlay".into(),
+            target: String::new(),
+            options: vec!["ro".into(), "lowerdir=/a b:/it's".into()],
+        };
+        assert_eq!(command(&mount, Path::new("/mnt")), r"mount -t overlay overlay /mnt -o 'ro,lowerdir=/a b:/it'\''s'");
+        let below = Mount { target: "/sub".into(), options: vec!["rbind".into()], ..mount };
+        assert_eq!(command(&below, Path::new("/mnt")), "mount -t overlay overlay /mnt/sub -o rbind");
+    }
+}

@@ -1,0 +1,100 @@
+//! How a command ends when it does not succeed: what is printed, and the exit code.
+//!
+//! 0 success, 1 an error, 2 a command line that is wrong by itself, 130 or 143 after an interrupt.
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use windlass_core::Error;
+
+use crate::render::{Format, printable};
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It failed.
+    Error(Error),
+    /// It was interrupted by a signal of that number.
+    Interrupted(u8),
+    /// Whoever read its output has read enough.
+    BrokenPipe,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// The result of a command.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+/// What an error looks like in JSON, on one line of standard error.
+#[derive(Serialize)]
+struct Document<'a> {
+    error: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    code: &'a str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+impl Failure {
+    /// Makes a failure of an operating system error on standard output.
+    pub(crate) fn output(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::Error(Error::io("write to standard output", error)),
+        }
+    }
+
+    /// Says on standard error what went wrong and returns the exit code.
+    pub(crate) fn report(&self, format: Format) -> ExitCode {
+        match self {
+            Self::Error(error) => {
+                print(error, error.hint_text(), format);
+                ExitCode::from(1)
+            }
+            Self::Interrupted(signal) => {
+                let error = Error::canceled("interrupted").hint("run the command again: it continues where it stopped");
+                print(&error, error.hint_text(), format);
+                ExitCode::from(128 + signal)
+            }
+            Self::BrokenPipe => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// Prints what the command line parser has to say: help, the version, or an error. An error of ours about a value is
+/// printed as all of our errors are.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if let Some(ours) = error.source().and_then(|source| source.downcast_ref::<Error>()) {
+        print(ours, Some(ours.hint_text().unwrap_or("--help after the command explains its arguments")), Format::Table);
+        return ExitCode::from(2);
+    }
+    // Nothing can be said about a closed terminal.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn print(error: &Error, hint: Option<&str>, format: Format) {
+    if format == Format::Json {
+        let body = Body { code: error.kind().code(), message: error.to_string(), hint };
+        if let Ok(line) = serde_json::to_string(&Document { error: body }) {
+            anstream::eprintln!("{line}");
+            return;
+        }
+    }
+    let bad = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    let good = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
+    anstream::eprintln!("{bad}dist:{bad:#} {}", printable(&error.to_string()));
+    if let Some(hint) = hint {
+        anstream::eprintln!("{good}hint:{good:#} {}", printable(hint));
+    }
+}

@@ -1,0 +1,183 @@
+//! What an image consists of, and what of it is here.
+//!
+//! The one walk over an image's documents that the commands make: `images ls` sums it up, `images inspect` prints it.
+
+use std::collections::HashSet;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+use windlass_core::content::{ProviderExt, Store};
+use windlass_core::document::{ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Root};
+use windlass_core::media_type::Role;
+use windlass_core::{ChainId, Descriptor, DiffId, Digest, Kind, Platform, Result};
+
+/// A blob of an image, and what it refers to.
+#[derive(Debug, Serialize)]
+pub(crate) struct Node {
+    #[serde(flatten)]
+    pub(crate) descriptor: Descriptor,
+    /// Whether the blob is in the content store.
+    pub(crate) present: bool,
+    /// Why nothing below is known, of a document that is here and cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
+    /// What a manifest's config says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<Image>,
+    /// What the document refers to; left out where the same blob stands in the tree before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) children: Vec<Node>,
+}
+
+/// What the config of a runnable image says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Image {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) platform: Option<Platform>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) created: Option<String>,
+    /// The layers, bottom first.
+    pub(crate) layers: Vec<Layer>,
+    /// What a runtime reads: entrypoint, command, environment and the rest, as written.
+    pub(crate) config: serde_json::Value,
+}
+
+/// A layer as the config names it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Layer {
+    pub(crate) diff_id: DiffId,
+    pub(crate) chain_id: ChainId,
+    /// The snapshotters in which it is unpacked.
+    pub(crate) snapshotters: Vec<String>,
+}
+
+/// An image in numbers.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Summary {
+    /// The bytes of the image for the platforms that are here, as its documents say.
+    pub(crate) size: u64,
+    /// The bytes of it that are in the content store.
+    pub(crate) stored: u64,
+    /// The platforms that are here: those whose manifest is.
+    pub(crate) platforms: Vec<Platform>,
+}
+
+impl Node {
+    /// Reads the tree below a target.
+    ///
+    /// # Errors
+    /// Those of the store. A document that is missing or damaged is no error: the node says so.
+    pub(crate) async fn read(content: &dyn Store, target: &Descriptor) -> Result<Self> {
+        let mut seen = HashSet::new();
+        read(content, target.clone(), &mut seen).await
+    }
+
+    /// Sums the tree up.
+    pub(crate) fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        self.add_to(&mut summary, &mut HashSet::new());
+        summary
+    }
+
+    fn add_to<'a>(&'a self, summary: &mut Summary, seen: &mut HashSet<&'a Digest>) {
+        let role = self.descriptor.media_type.role();
+        if matches!(role, Role::Index | Role::Manifest) && !self.present {
+            return;
+        }
+        if seen.insert(&self.descriptor.digest) {
+            summary.size += self.descriptor.size;
+            summary.stored += if self.present { self.descriptor.size } else { 0 };
+        }
+        if let (Role::Manifest, Some(platform)) = (role, self.platform())
+            && !summary.platforms.contains(platform)
+        {
+            summary.platforms.push(platform.clone());
+        }
+        for child in &self.children {
+            child.add_to(summary, seen);
+        }
+    }
+
+    /// Returns what a manifest is for; an attestation, which is for nothing, says `unknown`.
+    pub(crate) fn platform(&self) -> Option<&Platform> {
+        let of_config = self.image.as_ref().and_then(|image| image.platform.as_ref());
+        of_config.or(self.descriptor.platform.as_ref()).filter(|platform| platform.os != "unknown")
+    }
+
+    /// Calls `each` on every manifest that has an image config.
+    pub(crate) fn images_mut<'a>(&'a mut self, each: &mut dyn FnMut(&'a mut Image)) {
+        if let Some(image) = &mut self.image {
+            each(image);
+        }
+        for child in &mut self.children {
+            child.images_mut(each);
+        }
+    }
+}
+
+/// Each blob is descended into once: what hostile indexes list again and again is read once.
+fn read<'a>(
+    content: &'a dyn Store,
+    descriptor: Descriptor,
+    seen: &'a mut HashSet<Digest>,
+) -> BoxFuture<'a, Result<Node>> {
+    Box::pin(async move {
+        let present = match content.info(&descriptor.digest).await {
+            Ok(_) => true,
+            Err(error) if error.is(Kind::NotFound) => false,
+            Err(error) => return Err(error),
+        };
+        let mut node = Node { descriptor, present, problem: None, image: None, children: Vec::new() };
+        let document = matches!(node.descriptor.media_type.role(), Role::Index | Role::Manifest);
+        if !present || !document || !seen.insert(node.descriptor.digest.clone()) {
+            return Ok(node);
+        }
+        let root = match root(content, &node.descriptor).await {
+            Ok(root) => root,
+            Err(error) => {
+                node.problem = Some(error.to_string());
+                return Ok(node);
+            }
+        };
+        let children = match root {
+            Root::Index(index) => index.manifests,
+            Root::Manifest(manifest) => {
+                if manifest.is_image() {
+                    match image(content, &manifest.config).await {
+                        Ok(image) => node.image = image,
+                        Err(error) => node.problem = Some(error.to_string()),
+                    }
+                }
+                std::iter::once(manifest.config).chain(manifest.layers).collect()
+            }
+        };
+        for child in children {
+            node.children.push(read(content, child, seen).await?);
+        }
+        Ok(node)
+    })
+}
+
+async fn root(content: &dyn Store, descriptor: &Descriptor) -> Result<Root> {
+    Root::parse(descriptor, &content.read_all(descriptor, MAX_MANIFEST_SIZE).await?)
+}
+
+/// Reads an image config; `None` when it is not here.
+async fn image(content: &dyn Store, descriptor: &Descriptor) -> Result<Option<Image>> {
+    let bytes = match content.read_all(descriptor, MAX_CONFIG_SIZE).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.is(Kind::NotFound) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let config = ImageConfig::parse(descriptor, &bytes)?;
+    let mut whole: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let chain = ChainId::chain(&config.rootfs.diff_ids);
+    let platform = config.platform();
+    let layer = |(diff_id, chain_id)| Layer { diff_id, chain_id, snapshotters: Vec::new() };
+    Ok(Some(Image {
+        platform,
+        created: config.created,
+        layers: config.rootfs.diff_ids.into_iter().zip(chain).map(layer).collect(),
+        config: whole.get_mut("config").map(serde_json::Value::take).unwrap_or_default(),
+    }))
+}

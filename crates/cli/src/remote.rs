@@ -1,0 +1,33 @@
+//! Where references lead from here: registries, with the user's credentials, and directories.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use windlass::registry::{DockerConfig, Options, PlainHttp, Remote};
+use windlass_core::{Kind, Result};
+
+use crate::version::VERSION;
+
+/// Makes the resolver of every kind of reference. No host is asked before something is.
+pub(crate) fn resolver(plain_http: bool) -> Result<Remote> {
+    let mut options = Options { user_agent: format!("windlass/{VERSION}"), ..Options::default() };
+    if plain_http {
+        options.plain_http = PlainHttp::Always;
+    }
+    if let Some(path) = docker_config() {
+        match DockerConfig::load(&path) {
+            Ok(config) => options.credentials = Arc::new(config),
+            // Nobody has logged in anywhere.
+            Err(error) if error.is(Kind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Remote::new(options)
+}
+
+/// Returns Docker's configuration file, where `docker login` and its kin keep credentials.
+fn docker_config() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory = set("DOCKER_CONFIG").or_else(|| set("HOME").map(|home| home.join(".docker")))?;
+    Some(directory.join("config.json"))
+}
