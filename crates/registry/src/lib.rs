@@ -1,1 +1,47 @@
-//! See the crate description.
+//! Remotes over the OCI distribution protocol, and OCI layout directories.
+//!
+//! [`Remote`] is the one resolver: it gives a reference such as `docker.io/library/redis:7` to a registry and one such as
+//! `oci:DIRECTORY:TAG` to a directory. The way of a request, from the top:
+//!
+//! ```text
+//! resolver, fetcher      what to ask for, and what an answer means
+//!   hosts                where to ask, in which order
+//!   client               authorised, redirects followed
+//!     auth, challenge    who we say we are, to whom
+//!     redirect           where a request may be sent on to
+//!   exchange, retry      one request to one host, tried again when that may help
+//!   transport, tls       connections
+//! ```
+//!
+//! Not here: what is done with the bytes (they come unverified), where credentials files are and what the environment
+//! says (a command line knows; all state is passed in [`Options`]).
+
+mod auth;
+mod body;
+mod challenge;
+mod client;
+mod credentials;
+mod docker_config;
+mod error;
+mod exchange;
+mod failure;
+mod fetcher;
+mod hosts;
+mod layout;
+mod lookup;
+mod manifest;
+mod options;
+mod redirect;
+mod remote;
+mod resolver;
+mod retry;
+mod tls;
+mod token;
+mod transport;
+
+pub use credentials::{Anonymous, Credential, Credentials, Known, Secret};
+pub use docker_config::DockerConfig;
+pub use options::{Options, PlainHttp, Timeouts};
+pub use remote::Remote;
+pub use retry::Retry;
+pub use tls::Certificate;

@@ -1,0 +1,142 @@
+//! Bodies on their way: watched for stalls and early ends, cut where they must be, never copied.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::stream;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http_body_util::BodyExt as _;
+use windlass_core::{ByteStream, Error, Result};
+
+use crate::failure::{Failure, Peer};
+use crate::transport::{Response, ResponseBody};
+
+/// A body that is being received.
+pub(crate) struct Incoming {
+    body: ResponseBody,
+    host: String,
+    /// What is received, for messages.
+    about: String,
+    idle: Duration,
+    received: u64,
+    /// How many bytes the sender has announced.
+    announced: Option<u64>,
+    /// How many bytes are wanted.
+    wanted: Option<u64>,
+    /// How many bytes are accepted.
+    limit: Option<u64>,
+}
+
+impl Incoming {
+    /// Takes the body out of an answer; `host` and `about` are for messages.
+    ///
+    /// # Errors
+    /// `DataLoss` when the body is encoded: its bytes are not those that were asked for.
+    pub(crate) fn new(response: Response, host: &str, about: &str, idle: Duration) -> Result<Self> {
+        let (head, body) = response.into_parts();
+        refuse_encoding(&head.headers, host, about)?;
+        let announced = content_length(&head.headers);
+        let (host, about) = (host.to_owned(), about.to_owned());
+        Ok(Self { body, host, about, idle, received: 0, announced, wanted: None, limit: None })
+    }
+
+    /// Ends after so many bytes, even if there are more.
+    pub(crate) fn cut(mut self, wanted: Option<u64>) -> Self {
+        self.wanted = wanted;
+        self
+    }
+
+    /// Fails when there are more bytes than so many.
+    pub(crate) fn limit(mut self, limit: Option<u64>) -> Result<Self> {
+        self.limit = limit;
+        self.check_limit(self.announced.unwrap_or(0))?;
+        Ok(self)
+    }
+
+    /// Returns the bytes as they come.
+    pub(crate) fn into_stream(self) -> ByteStream {
+        stream::try_unfold(self, |mut body| async move { Ok(body.next().await?.map(|bytes| (bytes, body))) }).boxed()
+    }
+
+    /// Returns the next bytes; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        while self.wanted.is_none_or(|wanted| self.received < wanted) {
+            let Ok(frame) = tokio::time::timeout(self.idle, self.body.frame()).await else {
+                return Err(self.failed(Failure::timeout(self.idle)));
+            };
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Err(self.failed(Failure::of(&*error))),
+                None => return self.ended(),
+            };
+            // Trailers are of no use.
+            let Ok(mut data) = frame.into_data() else { continue };
+            if data.is_empty() {
+                continue;
+            }
+            if let Some(wanted) = self.wanted {
+                data.truncate(usize::try_from(wanted - self.received).unwrap_or(usize::MAX));
+            }
+            self.received += data.len() as u64;
+            self.check_limit(self.received)?;
+            return Ok(Some(data));
+        }
+        Ok(None)
+    }
+
+    fn ended(&self) -> Result<Option<Bytes>> {
+        match self.announced {
+            Some(announced) if self.received < announced => Err(Error::unavailable(format!(
+                "{} ended the transfer of {} after {} of {announced} bytes",
+                self.host, self.about, self.received
+            ))
+            .hint("run the command again: it continues")),
+            _ => Ok(None),
+        }
+    }
+
+    fn check_limit(&self, size: u64) -> Result<()> {
+        match self.limit {
+            Some(limit) if size > limit => Err(Error::resource_exhausted(format!(
+                "{} from {} is larger than the {limit} bytes that are accepted",
+                self.about, self.host
+            ))
+            .hint("it is damaged, or not meant for a container engine")),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> Error {
+        // Whatever the cause, the transfer had begun: it is worth continuing.
+        let transient = if failure.is_transient() { failure } else { failure.interrupted() };
+        transient
+            .into_error(Peer { name: &self.host, authority: &self.host, answered: true })
+            .context(format!("receive {} after {} bytes", self.about, self.received))
+    }
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub(crate) async fn read(response: Response, host: &str, about: &str, limit: u64, idle: Duration) -> Result<Bytes> {
+    let mut body = Incoming::new(response, host, about, idle)?.limit(Some(limit))?;
+    let mut all = BytesMut::new();
+    while let Some(bytes) = body.next().await? {
+        all.extend_from_slice(&bytes);
+    }
+    Ok(all.freeze())
+}
+
+/// Returns the announced size of a body.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn refuse_encoding(headers: &HeaderMap, host: &str, about: &str) -> Result<()> {
+    let encoding = headers.get(CONTENT_ENCODING).map(|encoding| encoding.to_str().unwrap_or("unknown"));
+    match encoding {
+        None | Some("" | "identity") => Ok(()),
+        Some(encoding) => Err(Error::data_loss(format!("{host} sends {about} encoded as {encoding:?}"))
+            .hint("it was asked not to; look for a proxy or a cache in between that compresses")),
+    }
+}

@@ -1,0 +1,254 @@
+//! Content from a registry by descriptor: OCI distribution-spec, "Pulling blobs"; ranges: RFC 9110 section 14.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use http::header::{CONTENT_RANGE, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use windlass_core::document::MAX_MANIFEST_SIZE;
+use windlass_core::media_type::Role;
+use windlass_core::remote::{Body, ByteRange, Fetcher};
+use windlass_core::{Descriptor, Error, Kind, Result};
+
+use crate::body::{Incoming, content_length};
+use crate::client::{Answer, Client};
+use crate::hosts::Repository;
+use crate::resolver::accept;
+
+/// Fetches what belongs to a name.
+pub(crate) struct RegistryFetcher {
+    pub(crate) client: Arc<Client>,
+    /// Where to ask, first choice first.
+    pub(crate) repositories: Vec<Repository>,
+}
+
+/// Where a registry keeps something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shelf {
+    Manifests,
+    Blobs,
+}
+
+impl Shelf {
+    fn part(self, descriptor: &Descriptor) -> String {
+        match self {
+            Self::Manifests => format!("manifests/{}", descriptor.digest),
+            Self::Blobs => format!("blobs/{}", descriptor.digest),
+        }
+    }
+
+    /// What messages call something there.
+    fn object(self, descriptor: &Descriptor) -> String {
+        match self {
+            Self::Manifests => format!("manifest {}", descriptor.digest),
+            Self::Blobs => format!("blob {}", descriptor.digest),
+        }
+    }
+}
+
+#[async_trait]
+impl Fetcher for RegistryFetcher {
+    async fn fetch(&self, descriptor: &Descriptor, range: ByteRange) -> Result<Body> {
+        check_range(descriptor, range)?;
+        let mut failed = None;
+        for repository in &self.repositories {
+            match self.fetch_from(repository, descriptor, range).await {
+                Ok(body) => return Ok(body),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::internal(format!("there is no host to ask for {}", descriptor.digest))))
+    }
+}
+
+impl RegistryFetcher {
+    async fn fetch_from(&self, repository: &Repository, descriptor: &Descriptor, range: ByteRange) -> Result<Body> {
+        match descriptor.media_type.role() {
+            Role::Index | Role::Manifest | Role::Schema1 => {
+                self.fetch_at(Shelf::Manifests, repository, descriptor, range).await
+            }
+            Role::Config | Role::Layer(_) => self.fetch_at(Shelf::Blobs, repository, descriptor, range).await,
+            // An artifact's manifest has a type of its own, and so has its blob.
+            Role::Opaque => match self.fetch_at(Shelf::Blobs, repository, descriptor, range).await {
+                Err(error) if error.is(Kind::NotFound) => {
+                    match self.fetch_at(Shelf::Manifests, repository, descriptor, range).await {
+                        Err(other) if other.is(Kind::NotFound) => Err(error),
+                        fetched => fetched,
+                    }
+                }
+                fetched => fetched,
+            },
+        }
+    }
+
+    async fn fetch_at(
+        &self,
+        shelf: Shelf,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        range: ByteRange,
+    ) -> Result<Body> {
+        let answer = self.ask(shelf, repository, descriptor, range).await?;
+        let delivery = Delivery::of(answer.response.status(), answer.response.headers(), range);
+        let (answer, delivery) = match delivery {
+            Delivery::Misplaced => {
+                tracing::warn!(host = answer.host, digest = %descriptor.digest, "a part was not the one asked for; taking all");
+                let answer = self.ask(shelf, repository, descriptor, ByteRange::default()).await?;
+                let delivery = Delivery::of(answer.response.status(), answer.response.headers(), ByteRange::default());
+                (answer, delivery)
+            }
+            delivery => (answer, delivery),
+        };
+        let object = shelf.object(descriptor);
+        let (offset, size, cut) = match delivery {
+            Delivery::Whole { size } => (0, size, range.end),
+            Delivery::Part { start, size } => (start, size, range.end.map(|end| end - start)),
+            Delivery::Nothing { at } => {
+                return Ok(Body { offset: at, size: Some(at), stream: futures::stream::empty().boxed() });
+            }
+            Delivery::Misplaced | Delivery::Refused => {
+                return Err(self.client.refused(repository, &object, answer).await);
+            }
+        };
+        let limit = (shelf == Shelf::Manifests).then_some(MAX_MANIFEST_SIZE);
+        let idle = self.client.exchange.timeouts.idle;
+        let body = Incoming::new(answer.response, &answer.host, &object, idle)?.cut(cut).limit(limit)?;
+        Ok(Body { offset, size, stream: body.into_stream() })
+    }
+
+    async fn ask(
+        &self,
+        shelf: Shelf,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        range: ByteRange,
+    ) -> Result<Answer> {
+        let mut headers = match shelf {
+            Shelf::Manifests => accept(Some(&descriptor.media_type))?,
+            Shelf::Blobs => HeaderMap::new(),
+        };
+        if let Some(value) = range_header(range) {
+            headers.insert(RANGE, value);
+        }
+        self.client.send(Method::GET, repository, &shelf.part(descriptor), headers).await
+    }
+}
+
+/// Refuses a range without bytes.
+pub(crate) fn check_range(descriptor: &Descriptor, range: ByteRange) -> Result<()> {
+    match range.end {
+        Some(end) if end <= range.start => Err(Error::invalid_argument(format!(
+            "the range from {} to {end} of {} has no bytes",
+            range.start, descriptor.digest
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// RFC 9110 section 14.1.2: the last position is inclusive.
+fn range_header(range: ByteRange) -> Option<HeaderValue> {
+    let text = match (range.start, range.end) {
+        (0, None) => return None,
+        (start, None) => format!("bytes={start}-"),
+        (start, Some(end)) => format!("bytes={start}-{}", end.saturating_sub(1)),
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+/// What an answer to a request for a range brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// Everything from the first byte on, whatever was asked for.
+    Whole { size: Option<u64> },
+    /// What was asked for.
+    Part { start: u64, size: Option<u64> },
+    /// Nothing, because the content ends where the range begins.
+    Nothing { at: u64 },
+    /// A part that was not asked for, or that does not say where it belongs.
+    Misplaced,
+    /// No content.
+    Refused,
+}
+
+impl Delivery {
+    fn of(status: StatusCode, headers: &HeaderMap, range: ByteRange) -> Self {
+        match status {
+            StatusCode::OK => Self::Whole { size: content_length(headers) },
+            StatusCode::PARTIAL_CONTENT => match ContentRange::of(headers) {
+                Some(ContentRange { part: Some((start, _)), size }) if start == range.start => {
+                    Self::Part { start, size }
+                }
+                _ => Self::Misplaced,
+            },
+            StatusCode::RANGE_NOT_SATISFIABLE => match ContentRange::of(headers) {
+                Some(ContentRange { part: None, size: Some(size) }) if size == range.start => {
+                    Self::Nothing { at: size }
+                }
+                _ => Self::Refused,
+            },
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// RFC 9110 section 14.4: `bytes FIRST-LAST/SIZE`, where either side of the slash may be `*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ContentRange {
+    part: Option<(u64, u64)>,
+    size: Option<u64>,
+}
+
+impl ContentRange {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        Self::parse(headers.get(CONTENT_RANGE)?.to_str().ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (part, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+        let size = if size == "*" { None } else { Some(size.parse().ok()?) };
+        if part == "*" {
+            return Some(Self { part: None, size });
+        }
+        let (first, last) = part.split_once('-')?;
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        let fits = first <= last && size.is_none_or(|size| last < size);
+        fits.then_some(Self { part: Some((first, last)), size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(status: u16, content_range: &str, range: ByteRange) -> Delivery {
+        let mut headers = HeaderMap::new();
+        if !content_range.is_empty() {
+            headers.insert(CONTENT_RANGE, content_range.parse().unwrap());
+        }
+        Delivery::of(StatusCode::from_u16(status).unwrap(), &headers, range)
+    }
+
+    #[test]
+    fn answers_to_ranges_are_told_apart() {
+        let range = ByteRange::from(5);
+        assert_eq!(delivery(206, "bytes 5-9/10", range), Delivery::Part { start: 5, size: Some(10) });
+        assert_eq!(delivery(206, "bytes 5-9/*", range), Delivery::Part { start: 5, size: None });
+        for misplaced in ["", "bytes 4-9/10", "bytes 9-5/10", "bytes 5-10/10", "bytes x", "bytes */10", "pages 5-9/10"]
+        {
+            assert_eq!(delivery(206, misplaced, range), Delivery::Misplaced, "{misplaced:?}");
+        }
+        assert_eq!(delivery(416, "bytes */5", range), Delivery::Nothing { at: 5 });
+        assert_eq!(delivery(416, "bytes */4", range), Delivery::Refused);
+        assert_eq!(delivery(416, "", range), Delivery::Refused);
+        assert_eq!(delivery(200, "", range), Delivery::Whole { size: None });
+    }
+
+    #[test]
+    fn a_range_is_written_with_its_last_byte() {
+        let header = |start, end| range_header(ByteRange { start, end }).map(|h| h.to_str().unwrap().to_owned());
+        assert_eq!(header(0, None), None);
+        assert_eq!(header(7, None).as_deref(), Some("bytes=7-"));
+        assert_eq!(header(0, Some(10)).as_deref(), Some("bytes=0-9"));
+    }
+}

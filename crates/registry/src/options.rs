@@ -1,0 +1,86 @@
+//! What a remote is told when it is made: all of its state comes from here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::credentials::{Anonymous, Credentials};
+use crate::retry::Retry;
+use crate::tls::Certificate;
+
+/// How a remote behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// Which hosts are spoken to without TLS.
+    pub plain_http: PlainHttp,
+    /// Who we are, to whom.
+    pub credentials: Arc<dyn Credentials>,
+    /// What the client calls itself.
+    pub user_agent: String,
+    /// Certificates to trust beside those that the system trusts.
+    pub extra_roots: Vec<Certificate>,
+    /// Addresses of host names, asked before the system is; a name with an empty list does not exist.
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// How often to try again.
+    pub retry: Retry,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            plain_http: PlainHttp::default(),
+            credentials: Arc::new(Anonymous),
+            user_agent: concat!("windlass/", env!("CARGO_PKG_VERSION")).to_owned(),
+            extra_roots: Vec::new(),
+            addresses: BTreeMap::new(),
+            timeouts: Timeouts::default(),
+            retry: Retry::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("plain_http", &self.plain_http)
+            .field("user_agent", &self.user_agent)
+            .field("extra_roots", &self.extra_roots.len())
+            .field("addresses", &self.addresses)
+            .field("timeouts", &self.timeouts)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which hosts are spoken to without TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PlainHttp {
+    /// Those that are this machine: `localhost`, `127.0.0.0/8` and `::1`.
+    #[default]
+    Loopback,
+    /// All of them.
+    Always,
+    /// None.
+    Never,
+}
+
+/// How long to wait for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection to any of a host's addresses.
+    pub connect: Duration,
+    /// For the headers of an answer, the connection included.
+    pub response: Duration,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(30), response: Duration::from_mins(1), idle: Duration::from_mins(1) }
+    }
+}
