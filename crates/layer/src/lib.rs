@@ -1,1 +1,23 @@
-//! See the crate description.
+//! Layer formats: compression, tar, whiteouts, and applying a layer to a directory.
+//!
+//! [`Differ`] is the room's front door: it implements [`windlass_core::diff::Applier`]. What it is made of is public,
+//! because a pull that unpacks while the bytes arrive and a writer of other file systems are made of the same parts:
+//!
+//! ```text
+//!   compressed parts ──► Pipeline ──► compression::Decompressor ──► diff id
+//!                                                              └──► tar::Parser ──► extract::Extractor ──► directory
+//! ```
+//!
+//! Deliberately absent: the network, the content store, mounting anything, and durability, which is the snapshotter's
+//! commit.
+
+mod differ;
+
+pub mod compression;
+pub mod extract;
+pub mod path;
+pub mod pipeline;
+pub mod tar;
+pub mod target;
+
+pub use differ::{Differ, Options};

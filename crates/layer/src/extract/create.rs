@@ -1,0 +1,235 @@
+//! Making one entry of each kind.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Stat, linkat, makedev, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+};
+use rustix::io::Errno;
+use windlass_core::error::IoResultExt as _;
+use windlass_core::{Error, Result};
+
+use super::dirs::{self, Dir};
+use super::metadata::{self, Metadata, New};
+use super::resolve::Missing;
+use super::{Beneath, Current, Extractor, Outcome, Writing, os_error};
+use crate::path::{LayerPath, shown};
+use crate::tar::{Device, Entry, Kind};
+
+impl Writing {
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        if self.sparse {
+            self.file.write_all_at(bytes, offset)?;
+        } else {
+            self.file.write_all(bytes)?;
+        }
+        self.written = offset + bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Extractor {
+    pub(super) fn create(&mut self, parent: &Arc<Dir>, name: &[u8], path: LayerPath, mut entry: Entry) -> Result<()> {
+        let plain = Mode::from_raw_mode(entry.mode & 0o777);
+        let kind = std::mem::replace(&mut entry.kind, Kind::Directory);
+        let metadata = Metadata::from(entry);
+        let kind = match kind {
+            Kind::Regular { size, sparse } => {
+                let file = self.place(parent, name, &path, || create_file(parent, name, plain))?;
+                self.note(parent, name, &path);
+                let parent = Arc::clone(parent);
+                let file = File::from(file);
+                let writing = Writing { file, path, parent, metadata, size, sparse, written: 0 };
+                self.current = Current::File(Box::new(writing));
+                return Ok(());
+            }
+            Kind::Directory | Kind::Link { .. } => return self.create_directory(parent, name, &path, &metadata),
+            Kind::Symlink { target } => {
+                if target.is_empty() {
+                    return Err(Error::data_loss("the symbolic link points nowhere"));
+                }
+                self.place(parent, name, &path, || symlinkat(&target[..], &**parent, name))?;
+                FileType::Symlink
+            }
+            Kind::Character(device) => {
+                self.create_node(parent, name, &path, (FileType::CharacterDevice, device), plain)?
+            }
+            Kind::Block(device) => self.create_node(parent, name, &path, (FileType::BlockDevice, device), plain)?,
+            Kind::Fifo => self.create_node(parent, name, &path, (FileType::Fifo, Device::default()), plain)?,
+        };
+        self.note(parent, name, &path);
+        New { parent, name, kind }.set(&self.habits, &metadata)
+    }
+
+    fn create_node(
+        &mut self,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        path: &LayerPath,
+        (kind, device): (FileType, Device),
+        mode: Mode,
+    ) -> Result<FileType> {
+        self.place(parent, name, path, || mknodat(&**parent, name, kind, mode, makedev(device.major, device.minor)))?;
+        Ok(kind)
+    }
+
+    /// Makes something; whatever has its name goes, and is looked at only then.
+    fn place<T>(
+        &mut self,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        path: &LayerPath,
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T> {
+        let attempt = |e| os_error(e, format!("create {path}"));
+        match make() {
+            Err(Errno::EXIST) => {
+                let stat = statat(&**parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?;
+                self.displace(parent, name, path, &stat)?;
+                make().map_err(attempt)
+            }
+            made => made.map_err(attempt),
+        }
+    }
+
+    fn create_directory(
+        &mut self,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        path: &LayerPath,
+        metadata: &Metadata,
+    ) -> Result<()> {
+        let attempt = |e| os_error(e, format!("make directory {path}"));
+        let mut hides = false;
+        match mkdirat(&**parent, name, Mode::from_raw_mode(metadata.mode & 0o777)) {
+            Ok(()) => New { parent, name, kind: FileType::Directory }.set(&self.habits, metadata)?,
+            Err(Errno::EXIST) => {
+                let stat = statat(&**parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    self.merge_directory(parent, name, &stat, metadata)?;
+                } else {
+                    self.displace(parent, name, path, &stat)?;
+                    self.make_directory(parent, name, path, metadata)?;
+                    // What was there hid what is below, or is the mark that does so.
+                    hides = true;
+                }
+            }
+            Err(e) => return Err(attempt(e)),
+        }
+        self.note(parent, name, path);
+        self.implied.remove(path);
+        self.times.insert(path.clone(), metadata.mtime);
+        if hides && self.style.opaque().is_some() {
+            let fd = dirs::open(&**parent, name).map_err(attempt)?;
+            let dir = self.opened(parent, name, path.clone(), fd)?;
+            self.hide_below(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a directory that is there the metadata of an entry.
+    fn merge_directory(&mut self, parent: &Dir, name: &[u8], stat: &Stat, metadata: &Metadata) -> Result<()> {
+        let attempt = |e| os_error(e, format!("open directory {}", shown(name)));
+        let fd = dirs::open(parent, name).map_err(attempt)?;
+        metadata::set_directory(&fd, metadata)?;
+        // Files in it may get another group from now on.
+        if (stat.st_mode | metadata.mode) & 0o2000 != 0 {
+            self.dirs.forget();
+        }
+        Ok(())
+    }
+
+    /// Gives a file another name. Its metadata came with the file itself.
+    pub(super) fn link(&mut self, parent: &Arc<Dir>, name: &[u8], target: &[u8], path: &LayerPath) -> Result<Outcome> {
+        let target = LayerPath::clean(target)?;
+        let Some((target_parent, target_name)) = target.split() else {
+            return Err(Error::failed_precondition("the hard link points at the root"));
+        };
+        let needs_parent = || Outcome::NeedsParent { path: String::from_utf8_lossy(path.as_bytes()).into_owned() };
+        let missing = || {
+            Error::failed_precondition(format!("the hard link points at {target}, which is not there"))
+                .hint("the layer does not fit the layers below, or is broken")
+        };
+        let Some(from) = self.directory(&target_parent, Missing::Stop)? else {
+            return if self.is_blind() { Ok(needs_parent()) } else { Err(missing()) };
+        };
+        let target_path = from.path.join(target_name);
+        if target_path == *path && self.exists(&from, target_name)? {
+            return Ok(Outcome::Done);
+        }
+        if self.marked && !self.exists(&from, target_name)? {
+            return Err(missing());
+        }
+        let make = || linkat(&*from, target_name, &**parent, name, AtFlags::empty());
+        let attempt = |e| os_error(e, format!("link {path} to {target}"));
+        let mut made = make();
+        if made == Err(Errno::NOENT) {
+            if self.is_blind() && !from.hidden {
+                return Ok(needs_parent());
+            }
+            if from.hidden || !self.take_over_file(&from, target_name, &target_path)? {
+                return Err(missing());
+            }
+            made = make();
+        }
+        if made == Err(Errno::EXIST) {
+            let stat = statat(&**parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?;
+            self.displace(parent, name, path, &stat)?;
+            made = make();
+        }
+        match made {
+            Ok(()) => {}
+            Err(Errno::PERM) if rustix::process::geteuid().is_root() => {
+                return Err(Error::failed_precondition(format!("{target} cannot have a hard link")));
+            }
+            Err(e) => return Err(attempt(e)),
+        }
+        self.note(parent, name, path);
+        Ok(Outcome::Done)
+    }
+
+    /// Tells whether there is something of that name, other than the mark of a deleted one.
+    fn exists(&self, dir: &Dir, name: &[u8]) -> Result<bool> {
+        match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(!self.is_mark(&stat)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(os_error(e, format!("look at {}", shown(name)))),
+        }
+    }
+
+    /// Copies a file from below the layer, so that it can have another name. Returns whether there was one.
+    fn take_over_file(&mut self, parent: &Arc<Dir>, name: &[u8], path: &LayerPath) -> Result<bool> {
+        let Beneath::Lower(lower) = &self.beneath else { return Ok(false) };
+        let Some((dir, stat)) = lower.find_file(path)? else { return Ok(false) };
+        let attempt = |e| os_error(e, format!("copy {path} from below the layer"));
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let plain = Mode::from_raw_mode(stat.st_mode & 0o777);
+        if kind == FileType::RegularFile {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut from = File::from(openat(&dir, name, flags, Mode::empty()).map_err(attempt)?);
+            let mut to = File::from(create_file(parent, name, plain).map_err(attempt)?);
+            let metadata = Metadata::read(&from).map_err(attempt)?;
+            std::io::copy(&mut from, &mut to).attempt(|| format!("copy {path} from below the layer"))?;
+            metadata::set_new_file(&to, parent, &self.habits, &metadata)?;
+        } else {
+            match kind {
+                FileType::Symlink => {
+                    let target = readlinkat(&dir, name, Vec::new()).map_err(attempt)?;
+                    symlinkat(&target, &**parent, name).map_err(attempt)?;
+                }
+                _ => mknodat(&**parent, name, kind, plain, stat.st_rdev).map_err(attempt)?,
+            }
+            New { parent, name, kind }.set(&self.habits, &Metadata::of(&stat))?;
+        }
+        self.copied.insert(path.clone());
+        Ok(true)
+    }
+}
+
+fn create_file(parent: &Dir, name: &[u8], mode: Mode) -> Result<rustix::fd::OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, mode)
+}

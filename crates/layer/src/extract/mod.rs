@@ -1,0 +1,316 @@
+//! Writing the entries of a layer into a directory that they cannot leave.
+//!
+//! [`Extractor`] is given one entry after the other, and holds to this:
+//!
+//! - Nothing outside of the target is ever opened: every directory is opened relative to its parent and without following
+//!   links, and links on the way are resolved here, with the target as their root.
+//! - What an entry finds in its place goes, but for a directory in the place of a directory, which gets the new metadata.
+//! - Whiteouts are for what is below the layer, never for what the layer itself brings, in whatever order they come.
+//! - Times of directories are set at the end.
+//!
+//! Not here: where the bytes come from, what the archive's digest is, and making anything durable.
+
+mod create;
+mod dirs;
+mod lower;
+mod metadata;
+mod remove;
+mod resolve;
+mod whiteout;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, utimensat};
+use rustix::io::Errno;
+use windlass_core::error::IoResultExt as _;
+use windlass_core::{Error, Result, ResultExt as _};
+
+use self::dirs::{Dir, Dirs};
+use self::lower::Lower;
+use self::metadata::{Habits, Metadata};
+use self::resolve::Missing;
+use crate::path::{LayerPath, Marker, shown};
+use crate::tar::{Entry, Kind, Timestamp};
+use crate::target::{Below, Style, Target};
+
+/// Whether a layer can go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// It can.
+    Done,
+    /// Not without what is below it, which is not known here.
+    NeedsParent {
+        /// The entry that needs it.
+        path: String,
+    },
+}
+
+/// A layer on its way into a directory.
+#[derive(Debug)]
+pub struct Extractor {
+    style: Style,
+    beneath: Beneath,
+    /// The directory was empty: what is in it now is the layer's.
+    fresh: bool,
+    dirs: Dirs,
+    habits: Habits,
+    /// What the layer brought, by directory and name; only kept when the directory was not empty.
+    ours: HashSet<u64>,
+    hash: RandomState,
+    /// What was taken over from below so that entries could refer to it; not the layer's.
+    copied: BTreeSet<LayerPath>,
+    /// Directories that hide what is below them.
+    opaque: HashSet<LayerPath>,
+    /// Whether there are marks of deleted names in the directory.
+    marked: bool,
+    /// Times that directories get at the end.
+    times: BTreeMap<LayerPath, Timestamp>,
+    /// Directories that no entry is for so far, and whose properties only the layers below know, with the entry that
+    /// needed them.
+    implied: BTreeMap<LayerPath, String>,
+    root_listed: bool,
+    current: Current,
+}
+
+/// What is below the layer.
+#[derive(Debug)]
+enum Beneath {
+    /// Whatever is in the directory.
+    InPlace,
+    /// The lower directories of an overlay.
+    Lower(Lower),
+    /// It comes under the directory later.
+    Unknown,
+}
+
+/// What the bytes that come are for.
+#[derive(Debug)]
+enum Current {
+    /// Nothing.
+    Nothing,
+    /// A file.
+    File(Box<Writing>),
+}
+
+#[derive(Debug)]
+struct Writing {
+    file: File,
+    path: LayerPath,
+    parent: Arc<Dir>,
+    metadata: Metadata,
+    size: u64,
+    sparse: bool,
+    written: u64,
+}
+
+impl Extractor {
+    /// Opens the directory of a target.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn new(target: &Target) -> Result<Self> {
+        let at = target.root.display();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, &target.root, flags, Mode::empty()).attempt(|| format!("open {at}"))?;
+        let stat = fstat(&fd).attempt(|| format!("look at {at}"))?;
+        let fresh = metadata::names_of(&fd).attempt(|| format!("list {at}"))?.is_empty();
+        let mut habits = Habits::probe(&fd, &stat);
+        if metadata::has_default_acl(&fd).attempt(|| format!("look at {at}"))? {
+            habits.forget_modes();
+        }
+        let beneath = match (&target.below, target.style.opaque()) {
+            (Below::Lower(paths), Some(opaque)) => Beneath::Lower(Lower::open(paths, opaque)?),
+            (Below::Unknown, Some(_)) => Beneath::Unknown,
+            _ => Beneath::InPlace,
+        };
+        let mut times = BTreeMap::new();
+        if !fresh {
+            times.insert(LayerPath::default(), metadata::mtime(&stat));
+        }
+        let setgid = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
+        let root = Dir { fd, path: LayerPath::default(), inode: stat.st_ino, setgid, hidden: false };
+        Ok(Self {
+            style: target.style,
+            beneath,
+            fresh,
+            dirs: Dirs::new(root),
+            habits,
+            ours: HashSet::new(),
+            hash: RandomState::new(),
+            copied: BTreeSet::new(),
+            opaque: HashSet::new(),
+            marked: !fresh,
+            times,
+            implied: BTreeMap::new(),
+            root_listed: false,
+            current: Current::Nothing,
+        })
+    }
+
+    /// Begins an entry.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for one that would leave the root or cannot be there, `PermissionDenied`,
+    /// `ResourceExhausted`.
+    pub fn entry(&mut self, entry: Entry) -> Result<Outcome> {
+        let name = entry.path.clone();
+        self.begin(entry).context(|| format!("extract {}", shown(&name)))
+    }
+
+    fn begin(&mut self, mut entry: Entry) -> Result<Outcome> {
+        let path = LayerPath::clean(&entry.path)?;
+        if Marker::is_reserved(&path) {
+            tracing::debug!(entry = %path, "left out: it is AUFS' own");
+            return Ok(Outcome::Done);
+        }
+        let Some((parent, name)) = path.split() else {
+            return self.root(entry);
+        };
+        entry.xattrs.retain(|name, _| {
+            let own = metadata::is_overlays_own(name);
+            if own {
+                tracing::warn!(entry = %path, attribute = %shown(name), "extended attribute left out: it is overlayfs' own");
+            }
+            !own
+        });
+        match Marker::of(name)? {
+            Marker::None | Marker::Reserved => {}
+            Marker::Whiteout(target) => return self.whiteout(&parent, target, &path),
+            Marker::Opaque => return self.opaque(&parent, &path),
+        }
+        let Some(parent) = self.directory(&parent, Missing::Create(&path))? else {
+            return Err(Error::internal(format!("no directory for {path}")));
+        };
+        let path = parent.path.join(name);
+        if entry.xattrs.contains_key(metadata::DEFAULT_ACL) {
+            self.habits.forget_modes();
+        }
+        if let Kind::Link { target } = &entry.kind {
+            return self.link(&parent, name, target, &path);
+        }
+        self.create(&parent, name, path.clone(), entry)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Takes bytes of the current entry.
+    ///
+    /// # Errors
+    /// Those of the file system, `ResourceExhausted` among them.
+    pub fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let Current::File(writing) = &mut self.current else { return Ok(()) };
+        writing.write(offset, bytes).attempt(|| format!("write {}", writing.path))
+    }
+
+    /// Completes the current entry.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn end_of_entry(&mut self) -> Result<()> {
+        let Current::File(writing) = std::mem::replace(&mut self.current, Current::Nothing) else { return Ok(()) };
+        if writing.sparse && writing.written < writing.size {
+            writing.file.set_len(writing.size).attempt(|| format!("extend {}", writing.path))?;
+        }
+        metadata::set_new_file(writing.file.as_fd(), &writing.parent, &self.habits, &writing.metadata)
+            .context(|| format!("extract {}", writing.path))
+    }
+
+    /// Completes the layer.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn finish(mut self) -> Result<Outcome> {
+        if let Some((_, path)) = self.implied.pop_first() {
+            return Ok(Outcome::NeedsParent { path });
+        }
+        if self.fresh && !self.root_listed {
+            self.take_over_root()?;
+        }
+        for (path, time) in std::mem::take(&mut self.times) {
+            let attempt = |e| os_error(e, format!("set the time of {path}"));
+            let times = metadata::times(time);
+            let Some((parent, name)) = path.split() else {
+                rustix::fs::futimens(&self.dirs.root().fd, &times).map_err(attempt)?;
+                continue;
+            };
+            let Some(parent) = self.directory(&parent, Missing::Stop)? else {
+                return Err(Error::internal(format!("the directory of {path} is gone")));
+            };
+            utimensat(&*parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// An entry for the root: the directory is there and gets the metadata.
+    fn root(&mut self, entry: Entry) -> Result<Outcome> {
+        if entry.kind != Kind::Directory {
+            return Err(Error::failed_precondition("the entry stands for the root, but is not a directory"));
+        }
+        let root = self.dirs.root();
+        let metadata = Metadata::from(entry);
+        metadata::set_directory(&root.fd, &metadata)?;
+        self.times.insert(LayerPath::default(), metadata.mtime);
+        self.root_listed = true;
+        self.reopen_root()?;
+        Ok(Outcome::Done)
+    }
+
+    /// A layer without an entry for the root leaves the root as it is below.
+    fn take_over_root(&mut self) -> Result<()> {
+        let Beneath::Lower(lower) = &self.beneath else { return Ok(()) };
+        let Some(below) = lower.root() else { return Ok(()) };
+        let attempt = |e| os_error(e, "read the root of the layer below".to_owned());
+        let metadata = Metadata::read(below).map_err(attempt)?;
+        metadata::set_directory(&self.dirs.root().fd, &metadata).context(|| "take over the root".to_owned())?;
+        self.times.insert(LayerPath::default(), metadata.mtime);
+        Ok(())
+    }
+
+    /// Looks at the root again, whose group may have become its files' group.
+    fn reopen_root(&mut self) -> Result<()> {
+        let root = self.dirs.root();
+        let stat = fstat(&root.fd).attempt(|| "look at the root".to_owned())?;
+        let setgid = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
+        if setgid != root.setgid {
+            let fd = root.fd.try_clone().attempt(|| "keep the root open".to_owned())?;
+            self.dirs = Dirs::new(Dir { fd, path: LayerPath::default(), setgid, ..*root });
+        }
+        Ok(())
+    }
+
+    /// Tells whether what is below the layer cannot be known here.
+    fn is_blind(&self) -> bool {
+        matches!(self.beneath, Beneath::Unknown)
+    }
+
+    /// Notes that the layer brought a name.
+    fn note(&mut self, parent: &Dir, name: &[u8], path: &LayerPath) {
+        if !self.copied.is_empty() {
+            self.copied.remove(path);
+        }
+        if !self.fresh {
+            self.ours.insert(self.hash.hash_one((parent.inode, name)));
+        }
+    }
+
+    /// Tells whether something that is there was brought by the layer.
+    fn is_ours(&self, parent_inode: u64, name: &[u8], path: &LayerPath) -> bool {
+        !self.copied.contains(path) && (self.fresh || self.ours.contains(&self.hash.hash_one((parent_inode, name))))
+    }
+}
+
+/// Makes an error of a failed call. What a hostile or broken layer causes is the layer's fault, and what takes root says
+/// so.
+fn os_error(errno: Errno, attempt: String) -> Error {
+    match errno {
+        Errno::NAMETOOLONG | Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::MLINK | Errno::EXIST => {
+            Error::failed_precondition(attempt).source(std::io::Error::from(errno))
+        }
+        Errno::PERM | Errno::ACCESS => Error::io(attempt, errno.into()).hint("run as root"),
+        _ => Error::io(attempt, errno.into()),
+    }
+}

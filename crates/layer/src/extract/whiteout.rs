@@ -1,0 +1,149 @@
+//! Deletions: what a layer says is gone from the layers below it.
+//!
+//! OCI image-spec, `layer.md`, "Whiteouts": they apply to lower layers only, and before or after anything that the layer
+//! itself has under the same name, whichever comes first in the archive.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, Stat, XattrFlags, fsetxattr, makedev, mknodat, statat, unlinkat};
+use rustix::io::Errno;
+use windlass_core::Result;
+
+use super::dirs::Dir;
+use super::metadata::{is_whiteout, names_of};
+use super::remove::Keep;
+use super::resolve::Missing;
+use super::{Beneath, Extractor, Outcome, os_error};
+use crate::path::LayerPath;
+use crate::target::Style;
+
+impl Extractor {
+    /// Tells whether a file is the mark of a deleted name.
+    pub(super) fn is_mark(&self, stat: &Stat) -> bool {
+        self.style != Style::Remove && is_whiteout(stat)
+    }
+
+    /// A name in a directory is deleted.
+    pub(super) fn whiteout(&mut self, parent: &LayerPath, name: &[u8], entry: &LayerPath) -> Result<Outcome> {
+        if let Some(dir) = self.marked_directory(parent, entry)? {
+            self.delete(&dir, name)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// All names in a directory are deleted.
+    pub(super) fn opaque(&mut self, directory: &LayerPath, entry: &LayerPath) -> Result<Outcome> {
+        let Some(dir) = self.marked_directory(directory, entry)? else { return Ok(Outcome::Done) };
+        if self.keeps_anything() {
+            self.remove_below(&dir)?;
+        }
+        if self.style == Style::Remove {
+            return Ok(Outcome::Done);
+        }
+        if !dir.path.is_root() {
+            self.hide_below(&dir)?;
+            return Ok(Outcome::Done);
+        }
+        // An overlay's root always shows what is below it: its names are deleted one by one.
+        if self.is_blind() {
+            return Ok(Outcome::NeedsParent { path: String::from_utf8_lossy(entry.as_bytes()).into_owned() });
+        }
+        let names = match &self.beneath {
+            Beneath::Lower(lower) => lower.root_names()?,
+            Beneath::InPlace | Beneath::Unknown => BTreeSet::new(),
+        };
+        names.iter().try_for_each(|name| self.delete(&dir, name))?;
+        Ok(Outcome::Done)
+    }
+
+    /// Returns the directory that a deletion is in; nothing when there can be nothing to delete.
+    fn marked_directory(&mut self, path: &LayerPath, entry: &LayerPath) -> Result<Option<Arc<Dir>>> {
+        self.directory(path, if self.is_blind() { Missing::Create(entry) } else { Missing::Stop })
+    }
+
+    /// Tells whether the directory may have something that the layer did not bring.
+    fn keeps_anything(&self) -> bool {
+        !self.fresh || !self.copied.is_empty()
+    }
+
+    fn delete(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
+        let path = dir.path.join(name);
+        let attempt = |e| os_error(e, format!("delete {path}"));
+        match statat(&**dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(attempt(e)),
+            Ok(stat) if self.is_mark(&stat) => return Ok(()),
+            Ok(stat) => {
+                let kind = FileType::from_raw_mode(stat.st_mode);
+                let gone =
+                    self.keeps_anything() && self.remove_child(&**dir, dir.inode, name, kind, &path, Keep::Ours)?;
+                if !gone {
+                    // It is the layer's own, and stays; what it stands for below does not show through.
+                    if kind == FileType::Directory && self.style != Style::Remove {
+                        if let Some(own) = self.directory(&path, Missing::Stop)? {
+                            self.hide_below(&own)?;
+                        }
+                        self.implied.remove(&path);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        let exists_below = match &self.beneath {
+            _ if self.style == Style::Remove || dir.hidden => false,
+            Beneath::Lower(lower) => lower.find(&path)?.is_some(),
+            Beneath::InPlace | Beneath::Unknown => true,
+        };
+        // A mark of nothing would show up in listings of a directory that is only in this layer.
+        if exists_below {
+            mknodat(&**dir, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0)).map_err(attempt)?;
+            self.marked = true;
+        }
+        Ok(())
+    }
+
+    /// Removes from a directory what the layer did not bring.
+    fn remove_below(&mut self, dir: &Dir) -> Result<()> {
+        let names = names_of(&dir.fd).map_err(|e| os_error(e, format!("list {}", dir.path)))?;
+        for (name, kind) in names {
+            self.remove_child(&dir.fd, dir.inode, &name, kind, &dir.path.join(&name), Keep::Ours)?;
+        }
+        Ok(())
+    }
+
+    /// Lets nothing of what is below a directory show through it.
+    pub(super) fn hide_below(&mut self, dir: &Dir) -> Result<()> {
+        let Some(attribute) = self.style.opaque() else { return Ok(()) };
+        let attempt = |e| os_error(e, format!("make {} opaque", dir.path));
+        fsetxattr(&dir.fd, attribute, b"y", XattrFlags::empty()).map_err(attempt)?;
+        self.opaque.insert(dir.path.clone());
+        // Directories that are open further down know no better yet.
+        self.dirs.forget();
+        let below = self.implied.range(dir.path.join(b"")..).take_while(|(path, _)| path.is_within(&dir.path));
+        for path in below.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.implied.remove(&path);
+        }
+        if self.marked { remove_marks(&dir.fd, &dir.path) } else { Ok(()) }
+    }
+}
+
+/// Removes the marks of deleted names where nothing is below: they would show up in listings.
+fn remove_marks(dir: &OwnedFd, path: &LayerPath) -> Result<()> {
+    let attempt = |e| os_error(e, format!("remove marks of deleted names in {path}"));
+    for (name, kind) in names_of(dir).map_err(attempt)? {
+        let stat = match kind {
+            FileType::Directory | FileType::CharacterDevice | FileType::Unknown => {
+                statat(dir, &name[..], AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?
+            }
+            _ => continue,
+        };
+        if is_whiteout(&stat) {
+            unlinkat(dir, &name[..], AtFlags::empty()).map_err(attempt)?;
+        } else if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            remove_marks(&super::dirs::open(dir, &name).map_err(attempt)?, &path.join(&name))?;
+        }
+    }
+    Ok(())
+}

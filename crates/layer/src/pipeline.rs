@@ -1,0 +1,338 @@
+//! A layer's way from compressed parts to files, on two threads of its own.
+//!
+//! ```text
+//!   push(part) ──2──► inflate ──3──► hash the diff id, parse the tar, write the files
+//!                        ▲                         │
+//!                        └── used buffers ─────────┘
+//! ```
+//!
+//! Whoever has the parts of a layer in order can be the source: [`crate::Differ`] reads them from a content store, a
+//! one-pass pull hands them over as they arrive. The numbers are how many may wait: a few MiB a layer in all, whatever
+//! its size, and a slow disk holds the source back.
+//!
+//! Dropping a pipeline, or the future of one of its calls, stops the threads at the next buffer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{mpsc as parts, oneshot};
+use windlass_core::diff::Applied;
+use windlass_core::digest::{Algorithm, Hasher};
+use windlass_core::{DiffId, Error, Result};
+
+use crate::Options;
+use crate::compression::{Decompressor, MAGIC_LEN, Step, detect};
+use crate::extract::{Extractor, Outcome};
+use crate::tar::{Event, Parser};
+use crate::target::Target;
+
+/// How large the parts should be: 1 MiB.
+pub const PART: usize = 1 << 20;
+
+/// How large the buffers between the threads are. Large enough that a call into the inflater is nothing, small enough to
+/// stay in the processor's cache.
+const BUFFER: usize = 256 << 10;
+
+/// How many buffers there are: one on either side, and those that wait.
+const BUFFERS: usize = 6;
+
+/// The stack of a thread; removing the deepest tree there can be takes some.
+const STACK: usize = 8 << 20;
+
+/// A layer being applied.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// None once all parts were given.
+    parts: Option<parts::Sender<Part>>,
+    result: oneshot::Receiver<Result<Applied>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// What the source says.
+#[derive(Debug)]
+enum Part {
+    Bytes(Bytes),
+    /// There is no more. A channel that closes without it was abandoned.
+    End,
+}
+
+/// What the inflater says.
+enum Chunk {
+    /// Decompressed bytes, in a buffer to give back.
+    Buffer(Vec<u8>),
+    /// Bytes that were never compressed.
+    Plain(Bytes),
+    End,
+    Failed(Error),
+}
+
+impl Pipeline {
+    /// Starts the threads of a layer.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when there can be no more threads.
+    pub fn start(target: Target, options: &Options) -> Result<Self> {
+        let (parts, source) = parts::channel(2);
+        let (chunks, inflated) = mpsc::sync_channel(BUFFERS - 3);
+        let (give_back, spare) = mpsc::sync_channel(BUFFERS);
+        let (result, outcome) = oneshot::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let spawned = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work);
+            spawned.map_err(|e| Error::resource_exhausted(format!("start thread {name}")).source(e))
+        };
+        spawn("layer-inflate", Box::new(move || Inflate { source, chunks, spare, allocated: 0 }.run()))?;
+        let sink = Extract { inflated, give_back, stop: Arc::clone(&stop), max_size: options.max_size };
+        spawn(
+            "layer-extract",
+            Box::new(move || {
+                // Nobody is there to be told when the pipeline was dropped.
+                let _ = result.send(sink.run(&target));
+            }),
+        )?;
+        Ok(Self { parts: Some(parts), result: outcome, stop })
+    }
+
+    /// Gives the next part of the compressed layer; waits while the threads are behind.
+    ///
+    /// Returns false when no more parts are wanted, because the result is there: call [`Pipeline::finish`].
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has not given the part.
+    pub async fn push(&mut self, part: Bytes) -> bool {
+        match &self.parts {
+            Some(parts) => part.is_empty() || parts.send(Part::Bytes(part)).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Says that all parts were given, and waits for the result.
+    ///
+    /// # Errors
+    /// As [`windlass_core::diff::Applier::apply`].
+    ///
+    /// # Cancel safety
+    /// A call that is dropped stops the threads.
+    pub async fn finish(mut self) -> Result<Applied> {
+        if let Some(parts) = self.parts.take() {
+            // A closed channel means that the result is there already.
+            let _ = parts.send(Part::End).await;
+        }
+        match (&mut self.result).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::internal("the thread that extracts the layer panicked")),
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The first thread: decompresses.
+struct Inflate {
+    source: parts::Receiver<Part>,
+    chunks: SyncSender<Chunk>,
+    spare: Receiver<Vec<u8>>,
+    allocated: usize,
+}
+
+/// Why a thread stops before the end.
+enum Stopped {
+    /// The other end is gone.
+    Abandoned,
+    Failed(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Inflate {
+    fn run(mut self) {
+        let last = match self.inflate() {
+            Ok(()) => Chunk::End,
+            Err(Stopped::Failed(error)) => Chunk::Failed(error),
+            Err(Stopped::Abandoned) => return,
+        };
+        // The receiver is gone when it has come to a result of its own.
+        let _ = self.chunks.send(last);
+    }
+
+    fn inflate(&mut self) -> Result<(), Stopped> {
+        let Some(start) = self.start()? else { return Ok(()) };
+        let mut decompressor = Decompressor::new(detect(&start))?;
+        let mut part = start;
+        loop {
+            match &mut decompressor {
+                None => self.send(Chunk::Plain(part))?,
+                Some(decompressor) => self.part(decompressor, &part)?,
+            }
+            part = match self.next()? {
+                Part::Bytes(bytes) => bytes,
+                Part::End => break,
+            };
+        }
+        if let Some(decompressor) = decompressor {
+            decompressor.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Returns the first part, put together so that the compression can be told; nothing when the layer is empty.
+    fn start(&mut self) -> Result<Option<Bytes>, Stopped> {
+        let mut start = BytesMut::new();
+        while start.len() < MAGIC_LEN {
+            match self.next()? {
+                Part::Bytes(bytes) if start.is_empty() && bytes.len() >= MAGIC_LEN => return Ok(Some(bytes)),
+                Part::Bytes(bytes) => start.extend_from_slice(&bytes),
+                Part::End => break,
+            }
+        }
+        Ok(Some(start.freeze()).filter(|start| !start.is_empty()))
+    }
+
+    fn part(&mut self, decompressor: &mut Decompressor, mut input: &[u8]) -> Result<(), Stopped> {
+        let mut buffer = self.buffer()?;
+        let mut filled = 0;
+        loop {
+            let room = buffer.get_mut(filled..).unwrap_or_default();
+            let Step { read, written } = decompressor.step(input, room)?;
+            input = input.get(read..).unwrap_or_default();
+            filled += written;
+            let full = filled == buffer.len();
+            // With room left and nothing done, the input is used up, and nothing is held back.
+            let dry = !full && read == 0 && written == 0;
+            if full || dry {
+                buffer.truncate(filled);
+                self.send(Chunk::Buffer(buffer))?;
+                if dry {
+                    return Ok(());
+                }
+                buffer = self.buffer()?;
+                filled = 0;
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<Part, Stopped> {
+        self.source.blocking_recv().ok_or(Stopped::Abandoned)
+    }
+
+    fn send(&self, chunk: Chunk) -> Result<(), Stopped> {
+        self.chunks.send(chunk).map_err(|_| Stopped::Abandoned)
+    }
+
+    /// Returns a buffer that was used before, or a new one as long as there may be more.
+    fn buffer(&mut self) -> Result<Vec<u8>, Stopped> {
+        let mut buffer = if self.allocated < BUFFERS {
+            self.spare.try_recv().unwrap_or_else(|_| {
+                self.allocated += 1;
+                Vec::new()
+            })
+        } else {
+            self.spare.recv().map_err(|_| Stopped::Abandoned)?
+        };
+        buffer.resize(BUFFER, 0);
+        Ok(buffer)
+    }
+}
+
+/// The second thread: hashes, parses and writes.
+struct Extract {
+    inflated: Receiver<Chunk>,
+    give_back: SyncSender<Vec<u8>>,
+    stop: Arc<AtomicBool>,
+    max_size: Option<u64>,
+}
+
+impl Extract {
+    fn run(self, target: &Target) -> Result<Applied> {
+        let mut layer = Layer {
+            hasher: Algorithm::Sha256.hasher(),
+            size: 0,
+            parser: Parser::new(),
+            extractor: Extractor::new(target)?,
+            ended: false,
+        };
+        loop {
+            let chunk = self.inflated.recv().map_err(|_| Error::canceled("the layer was given up"))?;
+            let outcome = match chunk {
+                Chunk::Buffer(buffer) => {
+                    let outcome = self.chunk(&mut layer, &buffer)?;
+                    // There is room for all buffers; a sender that is gone needs none.
+                    let _ = self.give_back.try_send(buffer);
+                    outcome
+                }
+                Chunk::Plain(bytes) => self.chunk(&mut layer, &bytes)?,
+                Chunk::End => break,
+                Chunk::Failed(error) => return Err(error),
+            };
+            if let Outcome::NeedsParent { path } = outcome {
+                return Ok(Applied::NeedsParent { path });
+            }
+        }
+        layer.finish()
+    }
+
+    fn chunk(&self, layer: &mut Layer, bytes: &[u8]) -> Result<Outcome> {
+        let limit = self.max_size.unwrap_or(u64::MAX);
+        if layer.size.saturating_add(bytes.len() as u64) > limit {
+            return Err(Error::resource_exhausted(format!("the layer has more than {limit} bytes uncompressed"))
+                .hint("raise the limit if the image can be trusted"));
+        }
+        layer.chunk(bytes, &self.stop)
+    }
+}
+
+/// A layer as far as it is known.
+struct Layer {
+    hasher: Hasher,
+    size: u64,
+    parser: Parser,
+    extractor: Extractor,
+    ended: bool,
+}
+
+impl Layer {
+    fn chunk(&mut self, bytes: &[u8], stop: &AtomicBool) -> Result<Outcome> {
+        // Everything counts for the diff id, what comes after the archive's end too.
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        let mut input = bytes;
+        while !self.ended {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::canceled("the layer was given up"));
+            }
+            match self.parser.next(&mut input)? {
+                Event::NeedInput => break,
+                Event::Entry(entry) => {
+                    let outcome = self.extractor.entry(*entry)?;
+                    if outcome != Outcome::Done {
+                        return Ok(outcome);
+                    }
+                }
+                Event::Data { offset, bytes } => self.extractor.data(offset, bytes)?,
+                Event::EndOfEntry => self.extractor.end_of_entry()?,
+                Event::End => self.ended = true,
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn finish(self) -> Result<Applied> {
+        self.parser.finish()?;
+        Ok(match self.extractor.finish()? {
+            Outcome::Done => Applied::Complete { diff_id: DiffId(self.hasher.finish()), size: self.size },
+            Outcome::NeedsParent { path } => Applied::NeedsParent { path },
+        })
+    }
+}
