@@ -1,0 +1,176 @@
+//! The directories of a snapshotter, one per snapshot, named by a number.
+//!
+//! ```text
+//! snapshots/<id>/       a snapshot's own, once it is complete
+//! snapshots/new-<id>/   one that is being made
+//! snapshots/rm-<id>/    one that is being deleted
+//! ```
+//!
+//! A number is used once. Which numbers belong to a record is not known here.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use windlass_core::error::{IoResultExt as _, Result};
+
+use crate::steps::Steps;
+use crate::tree;
+
+const NEW: &str = "new-";
+const REMOVED: &str = "rm-";
+
+/// The directory that has the snapshots' directories.
+pub(crate) struct Directories {
+    root: PathBuf,
+    next: AtomicU64,
+    /// Numbers that were given out and are neither recorded nor given up.
+    pending: Mutex<BTreeSet<u64>>,
+}
+
+impl Directories {
+    /// Opens, or creates, `DIR/snapshots`. Only root may look inside: a setuid file of an image is not for everybody.
+    pub(crate) fn open(directory: &Path, next_recorded: u64) -> Result<Self> {
+        let root = directory.join("snapshots");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)
+            .attempt(|| format!("create {}", root.display()))?;
+        let root = fs::canonicalize(&root).attempt(|| format!("find {}", root.display()))?;
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700))
+            .attempt(|| format!("close {}", root.display()))?;
+        let directories = Self { root, next: AtomicU64::new(next_recorded), pending: Mutex::default() };
+        let there = directories.list()?.into_iter().map(|found| found.id).max().map_or(0, |id| id + 1);
+        directories.next.fetch_max(there, Ordering::Relaxed);
+        Ok(directories)
+    }
+
+    /// Returns the directory that has the others.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the directory of a number.
+    pub(crate) fn of(&self, id: u64) -> PathBuf {
+        self.root.join(id.to_string())
+    }
+
+    /// Makes a directory that nobody knows of yet.
+    pub(crate) fn draft<'a>(&'a self, steps: &'a Steps) -> Result<Draft<'a>> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.pending().insert(id);
+        let draft = Draft { directories: self, steps, id, path: self.root.join(format!("{NEW}{id}")), kept: false };
+        fs::DirBuilder::new().mode(0o700).create(&draft.path).attempt(|| format!("create {}", draft.path.display()))?;
+        Ok(draft)
+    }
+
+    /// Renames the directory of a number away, if it is there; [`Directories::delete_removed`] deletes it.
+    pub(crate) fn set_aside(&self, id: u64) -> Result<()> {
+        let (from, to) = (self.of(id), self.root.join(format!("{REMOVED}{id}")));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            renamed => renamed.attempt(|| format!("rename {} to {}", from.display(), to.display())),
+        }
+    }
+
+    /// Deletes what was set aside of a number.
+    pub(crate) fn delete_removed(&self, id: u64) -> Result<()> {
+        tree::remove(&self.root.join(format!("{REMOVED}{id}")))
+    }
+
+    /// Deletes every directory that `recorded` does not know, and everything temporary.
+    pub(crate) fn delete_others(&self, recorded: impl FnOnce() -> Result<HashSet<u64>>) -> Result<()> {
+        // The order matters: a number that is neither pending now nor recorded afterwards was not on its way.
+        let found = self.list()?;
+        let pending = self.pending().clone();
+        let recorded = recorded()?;
+        for Found { id, name, complete } in found {
+            if pending.contains(&id) || (complete && recorded.contains(&id)) {
+                continue;
+            }
+            let path = self.root.join(&name);
+            tracing::info!(directory = %path.display(), "delete a snapshot directory without a record");
+            if complete {
+                self.set_aside(id)?;
+                self.delete_removed(id)?;
+            } else {
+                tree::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists what is there; names of another form are not ours and stay.
+    fn list(&self) -> Result<Vec<Found>> {
+        let attempt = || format!("list {}", self.root.display());
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root).attempt(attempt)? {
+            let name = entry.attempt(attempt)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let number = name.strip_prefix(NEW).or_else(|| name.strip_prefix(REMOVED));
+            let complete = number.is_none();
+            let Ok(id) = number.unwrap_or(name).parse() else { continue };
+            found.push(Found { id, name: name.to_owned(), complete });
+        }
+        Ok(found)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Found {
+    id: u64,
+    name: String,
+    complete: bool,
+}
+
+/// A directory on its way; deleted when it is dropped before [`Draft::keep`].
+pub(crate) struct Draft<'a> {
+    directories: &'a Directories,
+    steps: &'a Steps,
+    id: u64,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Draft<'_> {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the directory its final name.
+    pub(crate) fn place(&mut self) -> Result<()> {
+        let to = self.directories.of(self.id);
+        fs::rename(&self.path, &to).attempt(|| format!("rename {} to {}", self.path.display(), to.display()))?;
+        self.path = to;
+        Ok(())
+    }
+
+    /// Says that the directory is recorded.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.kept
+            && !self.steps.stopped()
+            && let Err(error) = tree::remove(&self.path)
+        {
+            tracing::warn!(directory = %self.path.display(), %error, "a directory stays until the next cleanup");
+        }
+        self.directories.pending().remove(&self.id);
+    }
+}

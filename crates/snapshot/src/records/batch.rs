@@ -1,0 +1,218 @@
+//! Group commit: changes that arrive while a transaction is being made durable go into the next one together.
+//!
+//! Every caller brings its change, waits for the one place where transactions are made, and takes with it whatever
+//! waits there; the others then find their change made. There is no thread and no timer.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use redb::{Database, ReadTransaction, ReadableDatabase as _};
+use windlass_core::error::{Error, IoResultExt as _, Result};
+
+use super::schema::{CURRENT_FORMAT, FORMAT, META, Tables};
+
+/// How much of the database is kept in memory, in bytes; the records of some ten thousand snapshots.
+const CACHE: usize = 8 << 20;
+
+/// Why a change was not made.
+pub(super) enum Failure {
+    /// A rule forbids it. It has not touched the tables.
+    Refused(Error),
+    /// The database failed, and the transaction with all changes in it is given up.
+    Broken(Error),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Refused(error) | Self::Broken(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Classifies the errors of the database.
+macro_rules! broken_by {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Broken(classify(error.into()))
+            }
+        })*
+    };
+}
+
+broken_by!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::DatabaseError);
+
+fn classify(error: redb::Error) -> Error {
+    const WHAT: &str = "the records of snapshots";
+    match error {
+        redb::Error::Io(source) => Error::io(format!("access {WHAT}"), source),
+        redb::Error::DatabaseAlreadyOpen => Error::unavailable(format!("{WHAT} are open in another process"))
+            .hint("wait for it to end, or use another root"),
+        redb::Error::PreviousIo => Error::unavailable(format!("{WHAT} could not be written before"))
+            .hint("look for an earlier error of the disk, and start again"),
+        error @ (redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. } | redb::Error::RepairAborted) => {
+            Error::data_loss(format!("{WHAT} are damaged")).source(error)
+        }
+        other => Error::unknown(format!("access {WHAT}")).source(other),
+    }
+}
+
+/// The database, and the place where its transactions are made.
+pub(super) struct Writer {
+    path: PathBuf,
+    database: OnceLock<Database>,
+    waiting: Mutex<Vec<Box<dyn Change>>>,
+    turn: Mutex<()>,
+}
+
+impl Writer {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let writer = Self {
+            path: path.to_owned(),
+            database: OnceLock::new(),
+            waiting: Mutex::default(),
+            turn: Mutex::default(),
+        };
+        if path.try_exists().attempt(|| format!("look for {}", path.display()))? {
+            writer.database()?;
+        }
+        Ok(writer)
+    }
+
+    /// Begins to read; nothing without a database.
+    pub(super) fn begin_read(&self) -> Result<Option<ReadTransaction>> {
+        self.database.get().map(|database| database.begin_read().map_err(|e| Failure::from(e).into_error())).transpose()
+    }
+
+    /// Makes a change durable, together with those of other callers. Blocks.
+    ///
+    /// The change must have checked everything before it touches the first table.
+    pub(super) fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = sync_channel(1);
+        let pending = Pending { change: Some(change), result: None, sender };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(pending));
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if !batch.is_empty() {
+            self.make(batch);
+        }
+        drop(turn);
+        receiver.recv().map_err(|_| Error::internal("the change of a snapshot's record was dropped"))?
+    }
+
+    fn make(&self, mut batch: Vec<Box<dyn Change>>) {
+        let made = self.transact(&mut batch).map_err(Failure::into_error);
+        for change in batch {
+            change.tell(made.as_ref().err());
+        }
+    }
+
+    fn transact(&self, batch: &mut [Box<dyn Change>]) -> Result<(), Failure> {
+        let mut transaction = self.database()?.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        let mut touched = false;
+        {
+            let mut tables = Tables::open(&transaction)?;
+            for change in batch {
+                touched |= change.make(&mut tables)?;
+            }
+        }
+        if touched {
+            transaction.commit()?;
+        } else {
+            transaction.abort()?;
+        }
+        Ok(())
+    }
+
+    /// Returns the database, created if need be; called from one thread at a time.
+    fn database(&self) -> Result<&Database> {
+        if let Some(database) = self.database.get() {
+            return Ok(database);
+        }
+        let database = create(&self.path)
+            .map_err(|failure| failure.into_error().context(format!("open {}", self.path.display())))?;
+        Ok(self.database.get_or_init(|| database))
+    }
+}
+
+/// Opens the file or creates it with all tables, and checks its format.
+fn create(path: &Path) -> Result<Database, Failure> {
+    let database = Database::builder().set_cache_size(CACHE).create(path)?;
+    let format = match database.begin_read()?.open_table(META) {
+        Ok(meta) => meta.get(FORMAT)?.map(|format| format.value()),
+        Err(redb::TableError::TableDoesNotExist(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    match format {
+        Some(CURRENT_FORMAT) => {}
+        Some(other) => {
+            return Err(Error::failed_precondition(format!(
+                "the records of snapshots have format {other}, and {CURRENT_FORMAT} is the newest that is known"
+            ))
+            .hint("use the version of the program that wrote them, or a newer one")
+            .into());
+        }
+        None => {
+            let mut transaction = database.begin_write()?;
+            transaction.set_two_phase_commit(true);
+            transaction.set_quick_repair(true);
+            Tables::open(&transaction)?.meta.insert(FORMAT, CURRENT_FORMAT)?;
+            transaction.commit()?;
+        }
+    }
+    Ok(database)
+}
+
+/// A change that waits for a transaction.
+trait Change: Send {
+    /// Makes the change, and says whether it touched the tables.
+    fn make(&mut self, tables: &mut Tables<'_>) -> Result<bool, Failure>;
+
+    /// Tells the caller what came of it, when the transaction is over.
+    fn tell(self: Box<Self>, failed: Option<&Error>);
+}
+
+struct Pending<T, F> {
+    change: Option<F>,
+    result: Option<Result<T>>,
+    sender: SyncSender<Result<T>>,
+}
+
+impl<T: Send, F: FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send> Change for Pending<T, F> {
+    fn make(&mut self, tables: &mut Tables<'_>) -> Result<bool, Failure> {
+        let Some(change) = self.change.take() else { return Ok(false) };
+        let result = match change(tables) {
+            Err(Failure::Broken(error)) => return Err(Failure::Broken(error)),
+            Err(Failure::Refused(error)) => Err(error),
+            Ok(value) => Ok(value),
+        };
+        let touched = result.is_ok();
+        self.result = Some(result);
+        Ok(touched)
+    }
+
+    fn tell(self: Box<Self>, failed: Option<&Error>) {
+        let result = match (self.result, failed) {
+            // A refusal stands, whatever became of the others.
+            (Some(Err(refused)), _) => Err(refused),
+            (_, Some(error)) => Err(Error::new(error.kind(), error.to_string())),
+            (Some(result), None) => result,
+            (None, None) => Err(Error::internal("the change of a snapshot's record was not made")),
+        };
+        // The caller waits for it; if it is gone, its thread has panicked and nobody is left to tell.
+        drop(self.sender.send(result));
+    }
+}
