@@ -3,6 +3,7 @@
 //! 0 success, 1 an error, 2 a command line that is wrong by itself, 130 or 143 after an interrupt.
 
 use std::error::Error as _;
+use std::io::Write;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
@@ -83,18 +84,20 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
+/// Prints to standard error, of which nothing can be said when it is gone.
 fn print(error: &Error, hint: Option<&str>, format: Format) {
-    if format == Format::Json {
-        let body = Body { code: error.kind().code(), message: error.to_string(), hint };
-        if let Ok(line) = serde_json::to_string(&Document { error: body }) {
-            anstream::eprintln!("{line}");
-            return;
+    let mut out = anstream::stderr().lock();
+    let _ = match format {
+        Format::Json => {
+            let body = Body { code: error.kind().code(), message: error.to_string(), hint };
+            let line = serde_json::to_string(&Document { error: body }).unwrap_or_default();
+            writeln!(out, "{line}")
         }
-    }
-    let bad = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-    let good = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
-    anstream::eprintln!("{bad}dist:{bad:#} {}", printable(&error.to_string()));
-    if let Some(hint) = hint {
-        anstream::eprintln!("{good}hint:{good:#} {}", printable(hint));
-    }
+        Format::Table => {
+            let bad = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+            let good = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
+            let said = writeln!(out, "{bad}dist:{bad:#} {}", printable(&error.to_string()));
+            hint.map_or(said, |hint| writeln!(out, "{good}hint:{good:#} {}", printable(hint)))
+        }
+    };
 }

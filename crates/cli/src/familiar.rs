@@ -4,7 +4,7 @@
 //! `localhost`; without a host it is `docker.io`, where a repository of one part is in `library/`; without a tag or a
 //! digest it is `latest`.
 
-use windlass_core::{Reference, Result};
+use windlass_core::{Error, Reference, Result};
 
 /// The host that a name without one is on.
 const DEFAULT_HOST: &str = "docker.io";
@@ -19,11 +19,7 @@ const DEFAULT_TAG: &str = "latest";
 /// # Errors
 /// `InvalidArgument`, about the text as it was written.
 pub(crate) fn parse(text: &str) -> Result<Reference> {
-    let reference: Reference = match normalized(text).parse() {
-        Ok(reference) => reference,
-        // What was typed says more than what was made of it, when both are wrong.
-        Err(error) => return text.parse().map_err(|typed| if is_short(text) { error } else { typed }),
-    };
+    let reference = parse_locator(text)?;
     match (reference.object(), reference.layout_path()) {
         (None, None) => reference.with_tag(DEFAULT_TAG),
         _ => Ok(reference),
@@ -32,7 +28,15 @@ pub(crate) fn parse(text: &str) -> Result<Reference> {
 
 /// Parses a reference whose object does not matter, and adds none.
 pub(crate) fn parse_locator(text: &str) -> Result<Reference> {
-    normalized(text).parse()
+    let reference: Reference = normalized(text).parse()?;
+    let upper = |repository: &str| repository.contains(|c: char| c.is_ascii_uppercase());
+    if reference.host() == Some(DEFAULT_HOST) && reference.repository().is_some_and(upper) {
+        return Err(Error::invalid_argument(format!(
+            "reference {text:?}: a repository of {DEFAULT_HOST} is in lower case"
+        ))
+        .hint(format!("{:?} may be meant", reference.to_string().to_lowercase())));
+    }
+    Ok(reference)
 }
 
 fn normalized(text: &str) -> String {
@@ -52,10 +56,6 @@ fn normalized(text: &str) -> String {
 /// Docker takes a part with capital letters for a host too, because a repository has none.
 fn is_host(part: &str) -> bool {
     part == "localhost" || part.contains(['.', ':']) || part.chars().any(|c| c.is_ascii_uppercase())
-}
-
-fn is_short(text: &str) -> bool {
-    !text.split_once('/').is_some_and(|(host, _)| is_host(host))
 }
 
 #[cfg(test)]
@@ -102,7 +102,19 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for text in ["", ":", "/", "redis:", "redis:a b", "redis@sha256:xyz!", "http://quay.io/a", "a//b", "quay.io/"] {
+        for text in [
+            "",
+            ":",
+            "/",
+            "redis:",
+            "redis:a b",
+            "redis@sha256:xyz!",
+            "http://quay.io/a",
+            "a//b",
+            "quay.io/",
+            "Redis",
+            "a/B",
+        ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

@@ -26,6 +26,8 @@ use indicatif::{MultiProgress, ProgressDrawTarget};
 use crate::args::Cli;
 use crate::context::Context;
 
+/// How many threads take turns at tasks, at most: hashing and unpacking have threads of their own.
+const MAX_WORKERS: usize = 8;
 /// How long work on the blocking threads may go on after the command has ended, which happens only when it was
 /// interrupted.
 const GRACE: Duration = Duration::from_secs(1);
@@ -38,7 +40,8 @@ fn main() -> ExitCode {
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
     log::show(&cli.globals.log_level, &bars);
     let context = Context { globals: cli.globals, bars };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_WORKERS);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             let error = windlass_core::Error::io("start the threads of the program", error);

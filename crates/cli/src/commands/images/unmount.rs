@@ -1,14 +1,14 @@
 //! `dist images unmount`: ends what `dist images mount` began.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use windlass::mount;
+use windlass::mount::{self, MountedAt};
 use windlass_core::error::IoResultExt;
-use windlass_core::snapshot::{Info, Key};
+use windlass_core::snapshot::{Info, Key, Mount};
 use windlass_core::{Error, Host, Kind, Namespace, Result, Services};
 
-use super::mount::{IMAGE_LABEL, is_mount_point, key};
+use super::mount::{IMAGE_LABEL, key};
 use crate::context::{Context, is_root};
 use crate::failure::Outcome;
 
@@ -43,16 +43,39 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     let engine = context.engine().await?;
     let namespace = &context.globals.namespace;
     let services = engine.services(&namespace.clone().into()).await?;
-    if find_view(&services, &key).await?.is_none() {
+    let Some((snapshotter, _)) = find_view(&services, &key).await? else {
         return Err(nothing_mounted(&engine, namespace, &directory.display().to_string(), &key).await?.into());
-    }
+    };
     // 1. the mount  2. the view
     // A crash between them leaves a view, which running this again or the next mount on the directory removes.
-    if is_mount_point(&directory)? {
-        mount::unmount(&directory).map_err(|error| error.context(format!("unmount {}", directory.display())))?;
+    if let Some(mounted) = mount::mounted_at(&directory)? {
+        let mounts = services.snapshotter(Some(&snapshotter))?.1.mounts(&key).await?;
+        if !shows(&mounted, &mounts) {
+            let problem = format!("what is mounted on {} now is not the image", directory.display());
+            return Err(Error::failed_precondition(problem).hint("unmount it with umount(8) first").into());
+        }
+        mount::unmount_all(&mounts, &directory)
+            .map_err(|error| error.context(format!("unmount {}", directory.display())))?;
     }
     remove_view(&services, &key).await?;
     context.output().record(&Report { directory }, |report| report.directory.display().to_string())
+}
+
+/// Tells whether what is mounted is what these mounts make: an overlay of the view's directories, or a bind mount of
+/// its only one. Anything else was mounted on the directory by somebody else, and is theirs to unmount.
+fn shows(mounted: &MountedAt, mounts: &[Mount]) -> bool {
+    let Some(mount) = mounts.last() else { return false };
+    match mounted.layers() {
+        Some(layers) => layers
+            .lowers
+            .first()
+            .and_then(|lower| lower.to_str())
+            .map_or(mount.kind == "overlay", |lower| mount.options.iter().any(|option| option.contains(lower))),
+        None => mounted
+            .root
+            .strip_prefix("/")
+            .is_ok_and(|root| root.components().next().is_some() && Path::new(&mount.source).ends_with(root)),
+    }
 }
 
 /// Removes the view of a key, if there is one.
