@@ -72,7 +72,7 @@ impl Layout for Layers {
             tree::make(&directory.join("work"), 0o711)?;
         }
         // The root of an overlay has the properties of the topmost layer's root.
-        parent.map_or(Ok(()), |parent| tree::copy_mode_and_owner(&tree_of(parent), &tree))
+        parent.map_or(Ok(()), |parent| tree::copy_properties(&tree_of(parent), &tree))
     }
 
     /// A layer that says nothing about `/` leaves it as the parent has it. That the layer was silent shows in the time:
@@ -83,7 +83,7 @@ impl Layout for Layers {
         let metadata = std::fs::metadata(&tree).attempt(attempt)?;
         let untouched = metadata.modified().attempt(attempt)? >= granular(begun_at)
             && (metadata.mode() & 0o7777, metadata.uid(), metadata.gid()) == (0o755, 0, 0);
-        if untouched { tree::copy_mode_and_owner(&tree_of(parent), &tree) } else { Ok(()) }
+        if untouched { tree::copy_properties(&tree_of(parent), &tree) } else { Ok(()) }
     }
 
     fn mounts(&self, state: State, directory: &Path, parents: &[PathBuf]) -> Result<Vec<Mount>> {

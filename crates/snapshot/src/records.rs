@@ -43,6 +43,8 @@ pub(crate) struct Begin {
     pub(crate) state: State,
     pub(crate) parent: Option<Name>,
     pub(crate) labels: Labels,
+    /// When it began, before there was a directory.
+    pub(crate) at: SystemTime,
 }
 
 /// How a snapshot is to be committed.
@@ -85,7 +87,6 @@ impl Records {
     pub(crate) fn begin(&self, id: u64, begin: Begin) -> Result<Chain> {
         self.writer.write(move |tables| {
             let parent = admit(&tables.snapshots, &begin)?;
-            let now = SystemTime::now();
             let own = Record {
                 id,
                 info: Info {
@@ -93,8 +94,8 @@ impl Records {
                     key: begin.key.clone(),
                     parent: begin.parent.clone(),
                     labels: begin.labels.clone(),
-                    created_at: now,
-                    updated_at: now,
+                    created_at: begin.at,
+                    updated_at: begin.at,
                 },
                 usage: None,
             };

@@ -95,7 +95,7 @@ impl<L: Layout> Snapshots<L> {
 
     async fn begin(&self, state: State, key: &Key, parent: Option<&Name>, labels: Labels) -> Result<Vec<Mount>> {
         labels.validate()?;
-        let begin = Begin { key: key.clone(), state, parent: parent.cloned(), labels };
+        let begin = Begin { key: key.clone(), state, parent: parent.cloned(), labels, at: SystemTime::now() };
         self.run(move |inner| inner.begin(begin)).await
     }
 }

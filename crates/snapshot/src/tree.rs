@@ -11,6 +11,7 @@ mod remove;
 mod usage;
 mod walk;
 
+use std::ffi::CStr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -28,11 +29,13 @@ pub(crate) fn make(path: &Path, mode: u32) -> Result<()> {
         .attempt(|| format!("set the mode of {}", path.display()))
 }
 
-/// Gives a directory the mode and the owner of another.
-pub(crate) fn copy_mode_and_owner(from: &Path, to: &Path) -> Result<()> {
-    let stat = rustix::fs::stat(from).attempt(|| format!("look at {}", from.display()))?;
-    let (owner, group) = attributes::owner(&stat);
-    // The owner first: changing it clears the setuid and setgid bits.
-    rustix::fs::chown(to, owner, group).attempt(|| format!("set the owner of {}", to.display()))?;
-    rustix::fs::chmod(to, attributes::mode(&stat)).attempt(|| format!("set the mode of {}", to.display()))
+/// Gives a directory the properties of another, but for the marks that overlayfs makes.
+pub(crate) fn copy_properties(from: &Path, to: &Path) -> Result<()> {
+    let (from, to) = (Walk::open(from)?, Walk::open(to)?);
+    let stat = from.stat(c".")?;
+    let other = |name: &CStr| {
+        !name.to_bytes().starts_with(b"trusted.overlay.") && !name.to_bytes().starts_with(b"user.overlay.")
+    };
+    attributes::to_open(from.current(), &stat, to.current(), other)
+        .attempt(|| format!("copy the properties of {}", from.path(None).display()))
 }

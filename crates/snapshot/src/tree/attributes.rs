@@ -12,11 +12,11 @@ use rustix::io::{Errno, Result};
 /// The largest list of names, and the largest value, in bytes. `linux/limits.h`, `XATTR_LIST_MAX` and `XATTR_SIZE_MAX`.
 const XATTR_MAX: usize = 64 << 10;
 
-pub(super) fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
+fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
 }
 
-pub(super) fn mode(stat: &Stat) -> Mode {
+fn mode(stat: &Stat) -> Mode {
     Mode::from_raw_mode(stat.st_mode)
 }
 
@@ -31,11 +31,16 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// Copies everything to an open file or directory.
-pub(super) fn to_open(from: BorrowedFd<'_>, stat: &Stat, to: BorrowedFd<'_>) -> Result<()> {
+/// Copies everything to an open file or directory, of the extended attributes those that are `wanted`.
+pub(super) fn to_open(
+    from: BorrowedFd<'_>,
+    stat: &Stat,
+    to: BorrowedFd<'_>,
+    wanted: impl Fn(&CStr) -> bool,
+) -> Result<()> {
     let (uid, gid) = owner(stat);
     rustix::fs::fchown(to, uid, gid)?;
-    for name in names(|buffer| rustix::fs::flistxattr(from, buffer))? {
+    for name in names(|buffer| rustix::fs::flistxattr(from, buffer))?.into_iter().filter(|name| wanted(name)) {
         let value = value(|buffer| rustix::fs::fgetxattr(from, &name, buffer))?;
         rustix::fs::fsetxattr(to, &name, &value, XattrFlags::empty())?;
     }

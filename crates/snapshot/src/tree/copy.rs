@@ -45,7 +45,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
             Step::End => {
                 // Last, because every entry that was made changed the times.
                 if let Some(stat) = directories.pop() {
-                    attributes::to_open(copy.from.current(), &stat, copy.to.current())
+                    attributes::to_open(copy.from.current(), &stat, copy.to.current(), |_| true)
                         .attempt(|| format!("copy the properties of {}", copy.from.path(None).display()))?;
                 }
                 if copy.from.leave()?.is_none() {
@@ -96,7 +96,7 @@ impl Copy {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let to = rustix::fs::openat(self.to.current(), name, flags, Mode::RUSR | Mode::WUSR)?;
         data::copy(from.as_fd(), stat, to.as_fd(), &mut self.means)?;
-        attributes::to_open(from.as_fd(), stat, to.as_fd())
+        attributes::to_open(from.as_fd(), stat, to.as_fd(), |_| true)
     }
 
     fn open_source(&self, name: &CStr) -> Result<OwnedFd, Errno> {
