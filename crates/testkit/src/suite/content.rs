@@ -29,7 +29,7 @@ macro_rules! content_suite {
         mod $name {
             use super::*;
             $crate::content_suite!(@fresh $make);
-            $crate::suite_cases!(persistent content, $make, [
+            $crate::suite_cases!(persistent content, dyn $crate::contract::content::Store, $make, [
                 blobs_and_labels_survive_a_restart
                 a_deleted_blob_stays_deleted_after_a_restart
                 an_ingest_continues_after_a_restart

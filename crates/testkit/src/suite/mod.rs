@@ -69,13 +69,23 @@ macro_rules! suite_cases {
     ($suite:ident, $subject:ty, $make:expr, [$($case:ident)*]) => { $(
         #[test]
         fn $case() {
-            $crate::suite::run::<$subject>($make, async |subject| $crate::suite::$suite::$case(subject).await);
+            $crate::suite::run::<$subject>(
+                async |root| {
+                    let made: ::std::sync::Arc<$subject> = ($make)(root).await;
+                    made
+                },
+                async |subject| $crate::suite::$suite::$case(subject).await,
+            );
         }
     )* };
-    (persistent $suite:ident, $make:expr, [$($case:ident)*]) => { $(
+    (persistent $suite:ident, $subject:ty, $make:expr, [$($case:ident)*]) => { $(
         #[test]
         fn $case() {
-            $crate::suite::run_persistent(async |root| $crate::suite::$suite::$case(&$make, root).await);
+            let make = async |root: &::std::path::Path| {
+                let made: ::std::sync::Arc<$subject> = ($make)(root).await;
+                made
+            };
+            $crate::suite::run_persistent(async |root| $crate::suite::$suite::$case(&make, root).await);
         }
     )* };
 }

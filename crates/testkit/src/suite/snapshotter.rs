@@ -31,7 +31,7 @@ macro_rules! snapshotter_suite {
         mod $name {
             use super::*;
             $crate::snapshotter_suite!(@fresh $make);
-            $crate::suite_cases!(persistent snapshotter, $make, [
+            $crate::suite_cases!(persistent snapshotter, dyn $crate::contract::snapshot::Snapshotter, $make, [
                 snapshots_survive_a_restart
                 a_removed_snapshot_stays_removed_after_a_restart
             ]);

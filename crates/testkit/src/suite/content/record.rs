@@ -102,7 +102,7 @@ pub async fn delete_removes_the_record(store: &dyn Store) {
     let descriptor = Descriptor::new(MediaType::OCTET_STREAM, gone, 100);
     assert_kind(store.reader(&descriptor).await, Kind::NotFound, "reader");
     let left: Vec<Digest> = collect(store.list(&[])).await.into_iter().map(|info| info.digest).collect();
-    assert_eq!(left, [kept.clone()]);
+    assert_eq!(left, std::slice::from_ref(&kept));
     assert_eq!(read(store, &kept).await, sample(30, 100));
 }
 
