@@ -12,6 +12,7 @@
 pub mod image;
 pub mod memory;
 pub mod mounted;
+pub mod registry;
 pub mod suite;
 
 #[doc(hidden)]

@@ -1,0 +1,158 @@
+//! Debian's `docker-registry` (distribution 2.8), and `skopeo` to fill it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a registry may take to listen.
+const START: Duration = Duration::from_secs(30);
+/// The user whom [`DockerRegistry::start_with_password`] knows, with the bcrypt hash of the password.
+const USER: &str = "windlass";
+const PASSWORD: &str = "correct horse";
+const PASSWORD_HASH: &str = "$2b$04$ulCKHnaDC7l1vYSnew91nOueu0Y3qpqSDN7NIuqcKhUbmiY2qOYIS";
+
+/// A `docker-registry` on a free loopback port, in a temporary directory. It is stopped when this is dropped; its log is
+/// printed when a test panics.
+#[derive(Debug)]
+pub struct DockerRegistry {
+    process: Child,
+    directory: TempDir,
+    host: String,
+    credentials: Option<(&'static str, &'static str)>,
+}
+
+impl DockerRegistry {
+    /// Starts a registry that anyone may use.
+    pub fn start() -> Self {
+        Self::spawn(None)
+    }
+
+    /// Starts a registry that knows one user.
+    pub fn start_with_password() -> Self {
+        Self::spawn(Some((USER, PASSWORD)))
+    }
+
+    fn spawn(credentials: Option<(&'static str, &'static str)>) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        let auth = credentials.map_or_else(String::new, |(user, _)| {
+            let htpasswd = path.join("htpasswd");
+            fs::write(&htpasswd, format!("{user}:{PASSWORD_HASH}\n")).unwrap();
+            format!("auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n", htpasswd.display())
+        });
+        // Port 0 lets the kernel choose, so that tests beside this one do not race for a port.
+        let config = format!(
+            "version: 0.1\nlog: {{level: info, formatter: json}}\n\
+             storage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: \"127.0.0.1:0\", secret: test}}\n{auth}",
+            path.join("storage").display()
+        );
+        fs::write(path.join("config.yml"), config).unwrap();
+        let log = fs::File::create(path.join("log")).unwrap();
+        let process = Command::new("docker-registry")
+            .args(["serve".as_ref(), path.join("config.yml").as_os_str()])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("docker-registry cannot be started ({error}); install the package docker-registry")
+            });
+        let mut registry = Self { process, directory, host: String::new(), credentials };
+        registry.host = registry.wait_until_it_listens();
+        registry
+    }
+
+    /// Waits for the line of the log that tells the port.
+    fn wait_until_it_listens(&mut self) -> String {
+        let started = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some((_, rest)) = log.split_once("listening on ") {
+                let address = rest.split(['"', ' ', '\n', ',']).next().unwrap_or_default();
+                // The end of the line may not be written yet.
+                if rest.contains('\n') && address.parse::<std::net::SocketAddr>().is_ok() {
+                    return address.to_owned();
+                }
+            }
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("docker-registry ended with {status}:\n{log}");
+            }
+            assert!(started.elapsed() < START, "docker-registry does not listen after {START:?}:\n{log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Returns where the registry is: `127.0.0.1:PORT`.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the user name and the password, when the registry asks for them.
+    pub fn credentials(&self) -> Option<(&str, &str)> {
+        self.credentials
+    }
+
+    /// Returns the directory in which the registry keeps its files.
+    pub fn storage(&self) -> PathBuf {
+        self.directory.path().join("storage")
+    }
+
+    /// Returns what the registry has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// Pushes everything that an OCI layout has under a tag (or its only entry) with skopeo, digests unchanged.
+    /// `layout` is `DIRECTORY` or `DIRECTORY:TAG`, `name` is `REPOSITORY:TAG`.
+    pub fn push_layout(&self, layout: impl AsRef<Path>, name: &str) {
+        self.push(layout.as_ref(), name, &["--all", "--preserve-digests"]);
+    }
+
+    /// Pushes one image of an OCI layout converted to Docker's schema 2.
+    pub fn push_as_docker_schema_2(&self, layout: impl AsRef<Path>, name: &str) {
+        self.push(layout.as_ref(), name, &["--format", "v2s2"]);
+    }
+
+    fn push(&self, layout: &Path, name: &str, options: &[&str]) {
+        let mut command = Command::new("skopeo");
+        // No policy file, and neither credentials nor settings of the user who runs the test.
+        command.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]).args(options);
+        match self.credentials {
+            Some((user, password)) => command.arg(format!("--dest-creds={user}:{password}")),
+            None => command.arg("--dest-no-creds"),
+        };
+        command
+            .arg(format!("oci:{}", layout.display()))
+            .arg(format!("docker://{}/{name}", self.host))
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.directory.path())
+            .env("TMPDIR", self.directory.path());
+        let output = command
+            .output()
+            .unwrap_or_else(|error| panic!("skopeo cannot be started ({error}); install the package skopeo"));
+        assert!(
+            output.status.success(),
+            "skopeo cannot push {} as {name}: {}\n{}",
+            layout.display(),
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to stop.
+        let _gone = self.process.kill();
+        let _status = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("the log of docker-registry at {}:\n{}", self.host, self.log());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Certificates for the fake: an authority of its own for each test.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::TlsAcceptor;
+
+/// When a certificate is good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Validity {
+    /// Now.
+    #[default]
+    Current,
+    /// Long ago.
+    Expired,
+    /// Far in the future.
+    NotYet,
+}
+
+/// A server's certificate and key, issued by an authority that nobody else has.
+#[derive(Debug)]
+pub struct Identity {
+    authority: Certificate,
+    certificate: Certificate,
+    key: KeyPair,
+}
+
+impl Identity {
+    /// Makes a certificate for these names, which may be addresses, that is good now.
+    pub fn new(names: &[&str]) -> Self {
+        Self::valid(names, Validity::Current)
+    }
+
+    /// Makes a certificate for these names.
+    pub fn valid(names: &[&str], validity: Validity) -> Self {
+        let authority_key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_certificate = authority.self_signed(&authority_key).unwrap();
+
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        match validity {
+            Validity::Current => {}
+            Validity::Expired => {
+                parameters.not_before = date_time_ymd(2000, 1, 1);
+                parameters.not_after = date_time_ymd(2001, 1, 1);
+            }
+            Validity::NotYet => {
+                parameters.not_before = date_time_ymd(3000, 1, 1);
+                parameters.not_after = date_time_ymd(3001, 1, 1);
+            }
+        }
+        let certificate = parameters.signed_by(&key, &Issuer::from_params(&authority, &authority_key)).unwrap();
+        Self { authority: authority_certificate, certificate, key }
+    }
+
+    /// Returns the certificate of the authority, for a client to trust.
+    pub fn authority_pem(&self) -> String {
+        self.authority.pem()
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
