@@ -30,6 +30,8 @@ pub(crate) struct Directories {
     next: AtomicU64,
     /// Numbers that were given out and are neither recorded nor given up.
     pending: Mutex<BTreeSet<u64>>,
+    /// Held by the one cleanup that runs.
+    cleaning: Mutex<()>,
 }
 
 impl Directories {
@@ -44,7 +46,8 @@ impl Directories {
         let root = fs::canonicalize(&root).attempt(|| format!("find {}", root.display()))?;
         fs::set_permissions(&root, fs::Permissions::from_mode(0o700))
             .attempt(|| format!("close {}", root.display()))?;
-        let directories = Self { root, next: AtomicU64::new(next_recorded), pending: Mutex::default() };
+        let directories =
+            Self { root, next: AtomicU64::new(next_recorded), pending: Mutex::default(), cleaning: Mutex::default() };
         let there = directories.list()?.into_iter().map(|found| found.id).max().map_or(0, |id| id + 1);
         directories.next.fetch_max(there, Ordering::Relaxed);
         Ok(directories)
@@ -63,10 +66,16 @@ impl Directories {
     /// Makes a directory that nobody knows of yet.
     pub(crate) fn draft<'a>(&'a self, steps: &'a Steps) -> Result<Draft<'a>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.pending().insert(id);
-        let draft = Draft { directories: self, steps, id, path: self.root.join(format!("{NEW}{id}")), kept: false };
+        let reserved = self.reserve(id);
+        let draft = Draft { reserved, steps, path: self.root.join(format!("{NEW}{id}")), kept: false };
         fs::DirBuilder::new().mode(0o700).create(&draft.path).attempt(|| format!("create {}", draft.path.display()))?;
         Ok(draft)
+    }
+
+    /// Keeps a cleanup from the directory of a number that is about to be removed.
+    pub(crate) fn reserve(&self, id: u64) -> Reserved<'_> {
+        self.pending().insert(id);
+        Reserved { directories: self, id }
     }
 
     /// Renames the directory of a number away, if it is there; [`Directories::delete_removed`] deletes it.
@@ -85,6 +94,7 @@ impl Directories {
 
     /// Deletes every directory that `recorded` does not know, and everything temporary.
     pub(crate) fn delete_others(&self, recorded: impl FnOnce() -> Result<HashSet<u64>>) -> Result<()> {
+        let _alone = self.cleaning.lock().unwrap_or_else(PoisonError::into_inner);
         // The order matters: a number that is neither pending now nor recorded afterwards was not on its way.
         let found = self.list()?;
         let pending = self.pending().clone();
@@ -131,18 +141,29 @@ struct Found {
     complete: bool,
 }
 
+/// A number that a cleanup leaves alone.
+pub(crate) struct Reserved<'a> {
+    directories: &'a Directories,
+    id: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.directories.pending().remove(&self.id);
+    }
+}
+
 /// A directory on its way; deleted when it is dropped before [`Draft::keep`].
 pub(crate) struct Draft<'a> {
-    directories: &'a Directories,
+    reserved: Reserved<'a>,
     steps: &'a Steps,
-    id: u64,
     path: PathBuf,
     kept: bool,
 }
 
 impl Draft<'_> {
     pub(crate) fn id(&self) -> u64 {
-        self.id
+        self.reserved.id
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -151,7 +172,7 @@ impl Draft<'_> {
 
     /// Gives the directory its final name.
     pub(crate) fn place(&mut self) -> Result<()> {
-        let to = self.directories.of(self.id);
+        let to = self.reserved.directories.of(self.reserved.id);
         fs::rename(&self.path, &to).attempt(|| format!("rename {} to {}", self.path.display(), to.display()))?;
         self.path = to;
         Ok(())
@@ -171,6 +192,5 @@ impl Drop for Draft<'_> {
         {
             tracing::warn!(directory = %self.path.display(), %error, "a directory stays until the next cleanup");
         }
-        self.directories.pending().remove(&self.id);
     }
 }

@@ -197,8 +197,8 @@ fn not_mounted(target: &Path) -> Error {
 }
 
 fn not_permitted() -> Error {
-    Error::new(windlass_core::Kind::PermissionDenied, "mounting needs root")
-        .hint("run it as root, for example with sudo")
+    Error::permission_denied("this process may not mount")
+        .hint("run it as root, for example with sudo; inside of a container it also needs CAP_SYS_ADMIN")
 }
 
 /// Classifies a refusal of the kernel; `words` are what it said about it, if anything.

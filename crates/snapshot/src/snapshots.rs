@@ -216,6 +216,7 @@ impl<L: Layout> Inner<L> {
     fn remove(&self, key: &Key) -> Result<()> {
         let record = self.records.can_remove(key)?;
         in_use::check(self.directories.root(), record.id)?;
+        let _reserved = self.directories.reserve(record.id);
         let record = self.records.remove(key)?;
         self.steps.done("forget")?; // 1.
         let deleted = self.directories.set_aside(record.id).and_then(|()| {

@@ -16,8 +16,10 @@ const MAX_SHOWN: usize = 256;
 pub(super) fn mount(kind: &str, source: &str, target: &Path, flags: MountFlags, data: &str) -> Result<()> {
     let shown: String = data.chars().take(MAX_SHOWN).collect();
     let data = CString::new(data).map_err(|_| Error::invalid_argument("a mount option has a NUL byte"))?;
-    rustix::mount::mount(source, target, kind, flags, data.as_c_str())
-        .map_err(|errno| refused(&format!("mount {source} with options {shown:?}"), errno, ""))
+    rustix::mount::mount(source, target, kind, flags, data.as_c_str()).map_err(|errno| {
+        refused(&format!("mount {source} with options {shown:?}"), errno, "")
+            .hint("`dmesg` may have the kernel's reason")
+    })
 }
 
 /// Mounts an overlay. The kernel takes a page of options: when the layers need more, they are given relative to the

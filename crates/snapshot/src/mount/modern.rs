@@ -34,7 +34,16 @@ pub(super) fn mount_overlay(
     options: &Options,
     target: BorrowedFd<'_>,
 ) -> Result<bool> {
-    let support = support();
+    mount_overlay_as(support(), source, overlay, options, target)
+}
+
+fn mount_overlay_as(
+    support: Support,
+    source: &str,
+    overlay: &Overlay,
+    options: &Options,
+    target: BorrowedFd<'_>,
+) -> Result<bool> {
     let layers = || overlay.lowers.iter().chain(&overlay.upper).chain(&overlay.work);
     let too_long = |path: &Path| path.as_os_str().len() > MAX_STRING;
     if support == Support::No || (support == Support::Texts && layers().any(|path| too_long(path))) {
@@ -141,4 +150,40 @@ fn explain(context: BorrowedFd<'_>, what: &str, errno: Errno) -> windlass_core::
         }
     }
     refused(what, errno, &words.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::mount::{mounted_at, unmount};
+
+    #[test]
+    fn layers_are_taken_as_text_too_unless_they_are_too_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["one", "two:colon", "upper", "work", "merged"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        let mut overlay = Overlay {
+            lowers: vec![path("two:colon"), path("one")],
+            upper: Some(path("upper")),
+            work: Some(path("work")),
+            others: Vec::new(),
+        };
+        let options = Options::parse(&["nodev".to_owned()]).unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = || rustix::fs::open(path("merged"), flags, Mode::empty()).unwrap();
+        assert!(mount_overlay_as(Support::Texts, "overlay", &overlay, &options, open().as_fd()).unwrap());
+        let mounted = mounted_at(&path("merged")).unwrap().unwrap();
+        assert_eq!(mounted.layers().unwrap().lowers, overlay.lowers);
+        assert!(mounted.options.iter().any(|option| option == "nodev"));
+        unmount(&path("merged")).unwrap();
+
+        overlay.lowers.push(PathBuf::from("/x".repeat(128)));
+        assert!(!mount_overlay_as(Support::Texts, "overlay", &overlay, &options, open().as_fd()).unwrap());
+        assert!(!mount_overlay_as(Support::No, "overlay", &overlay, &options, open().as_fd()).unwrap());
+    }
 }

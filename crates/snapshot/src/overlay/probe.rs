@@ -15,6 +15,7 @@ use crate::tree;
 
 pub(super) fn probe(directory: &Path) -> Result<()> {
     mount::privileged()?;
+    let directory = std::path::absolute(directory).attempt(|| format!("find {}", directory.display()))?;
     let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let scratch = Scratch::new(existing)?;
     attempt(&scratch.0).map_err(|error| {

@@ -171,9 +171,17 @@ fn create(path: &Path) -> Result<Database, Failure> {
             transaction.set_quick_repair(true);
             Tables::open(&transaction)?.meta.insert(FORMAT, CURRENT_FORMAT)?;
             transaction.commit()?;
+            sync_entry(path)?;
         }
     }
     Ok(database)
+}
+
+/// Makes the name of a new file durable.
+fn sync_entry(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let sync = std::fs::File::open(parent).and_then(|directory| directory.sync_all());
+    sync.attempt(|| format!("sync {}", parent.display()))
 }
 
 /// A change that waits for a transaction.

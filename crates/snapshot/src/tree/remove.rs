@@ -1,6 +1,7 @@
 //! Removing a tree.
 
 use std::ffi::CStr;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType};
@@ -18,31 +19,37 @@ const PASSES: usize = 64;
 /// # Errors
 /// Those of the filesystem, naming the entry: `Unavailable` for one that something is mounted on.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    let mut walk = match Walk::open(path) {
-        Err(error) if error.is(Kind::NotFound) => return Ok(()),
-        opened => opened?,
-    };
     let mut passes = 0;
+    loop {
+        match Walk::open(path) {
+            Err(error) if error.is(Kind::NotFound) => return Ok(()),
+            opened => empty(opened?, &mut passes)?,
+        }
+        match std::fs::remove_dir(path) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && passes < PASSES => passes += 1,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            removed => return removed.attempt(|| format!("remove {}", path.display())),
+        }
+    }
+}
+
+/// Removes everything below the root of a walk.
+fn empty(mut walk: Walk, passes: &mut usize) -> Result<()> {
     loop {
         match walk.next()? {
             Step::Entry { name, kind: FileType::Directory } => walk.enter(&name)?,
             Step::Entry { name, .. } => unlink(&walk, &name, AtFlags::empty())?,
             Step::End => {
-                let Some(name) = walk.leave()? else { break };
+                let Some(name) = walk.leave()? else { return Ok(()) };
                 match unlink(&walk, &name, AtFlags::REMOVEDIR) {
-                    Err(error) if error.is(Kind::FailedPrecondition) && passes < PASSES => {
-                        passes += 1;
+                    Err(error) if error.is(Kind::FailedPrecondition) && *passes < PASSES => {
+                        *passes += 1;
                         walk.enter(&name)?;
                     }
                     removed => removed?,
                 }
             }
         }
-    }
-    drop(walk);
-    match std::fs::remove_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => remove(path),
-        removed => removed.attempt(|| format!("remove {}", path.display())),
     }
 }
 

@@ -145,3 +145,19 @@ fn a_temporary_mount_goes_with_its_value_even_when_it_is_in_use() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     assert!(mount::mounts().unwrap().iter().all(|mount| !mount.target.starts_with(directory.path())));
 }
+
+#[test]
+fn whoever_is_not_root_is_told_so() {
+    let (_directory, [one, target]) = directories(["one", "target"]);
+    let nobody = rustix::process::Uid::from_raw(65534);
+    let as_nobody = || {
+        // Of this thread alone.
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        [mount_all(&[bind(&one, "", "rw")], &target), windlass_snapshot::overlay::Overlay::supported(&one)]
+    };
+    let results = std::thread::scope(|scope| scope.spawn(as_nobody).join().unwrap());
+    for result in results {
+        let error = result.unwrap_err();
+        assert!(error.is(Kind::PermissionDenied) && error.hint_text().unwrap().contains("root"), "{error:?}");
+    }
+}
