@@ -39,9 +39,6 @@ const BUFFER: usize = 256 << 10;
 /// How many buffers there are: one on either side, and those that wait.
 const BUFFERS: usize = 6;
 
-/// The stack of a thread; removing the deepest tree there can be takes some.
-const STACK: usize = 8 << 20;
-
 /// A layer being applied.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -62,7 +59,7 @@ enum Part {
 /// What the inflater says.
 enum Chunk {
     /// Decompressed bytes, in a buffer to give back.
-    Buffer(Vec<u8>),
+    Buffer(Buffer),
     /// Bytes that were never compressed.
     Plain(Bytes),
     End,
@@ -82,10 +79,10 @@ impl Pipeline {
         let stop = Arc::new(AtomicBool::new(false));
 
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            let spawned = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work);
+            let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
             spawned.map_err(|e| Error::resource_exhausted(format!("start thread {name}")).source(e))
         };
-        spawn("layer-inflate", Box::new(move || Inflate { source, chunks, spare, allocated: 0 }.run()))?;
+        spawn("layer-inflate", Box::new(move || Inflate::new(source, chunks, spare).run()))?;
         let sink = Extract { inflated, give_back, stop: Arc::clone(&stop), max_size: options.max_size };
         spawn(
             "layer-extract",
@@ -135,12 +132,35 @@ impl Drop for Pipeline {
     }
 }
 
+/// Room for decompressed bytes, used again and again.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Buffer {
+    fn is_full(&self) -> bool {
+        self.filled == self.bytes.len()
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.filled..).unwrap_or_default()
+    }
+
+    fn content(&self) -> &[u8] {
+        self.bytes.get(..self.filled).unwrap_or_default()
+    }
+}
+
 /// The first thread: decompresses.
 struct Inflate {
     source: parts::Receiver<Part>,
     chunks: SyncSender<Chunk>,
-    spare: Receiver<Vec<u8>>,
+    spare: Receiver<Buffer>,
+    buffer: Buffer,
     allocated: usize,
+    ended: bool,
 }
 
 /// Why a thread stops before the end.
@@ -157,6 +177,10 @@ impl From<Error> for Stopped {
 }
 
 impl Inflate {
+    fn new(source: parts::Receiver<Part>, chunks: SyncSender<Chunk>, spare: Receiver<Buffer>) -> Self {
+        Self { source, chunks, spare, buffer: Buffer::default(), allocated: 0, ended: false }
+    }
+
     fn run(mut self) {
         let last = match self.inflate() {
             Ok(()) => Chunk::End,
@@ -168,88 +192,94 @@ impl Inflate {
     }
 
     fn inflate(&mut self) -> Result<(), Stopped> {
-        let Some(start) = self.start()? else { return Ok(()) };
+        let start = self.start()?;
         let mut decompressor = Decompressor::new(detect(&start))?;
-        let mut part = start;
-        loop {
+        let mut part = Some(start).filter(|start| !start.is_empty());
+        while let Some(bytes) = part {
             match &mut decompressor {
-                None => self.send(Chunk::Plain(part))?,
-                Some(decompressor) => self.part(decompressor, &part)?,
+                None => self.send(Chunk::Plain(bytes))?,
+                Some(decompressor) => self.part(decompressor, &bytes)?,
             }
-            part = match self.next()? {
-                Part::Bytes(bytes) => bytes,
-                Part::End => break,
-            };
+            part = self.next()?;
         }
         if let Some(decompressor) = decompressor {
+            // What was sound is extracted before the damage is told.
+            self.flush()?;
             decompressor.finish()?;
         }
         Ok(())
     }
 
-    /// Returns the first part, put together so that the compression can be told; nothing when the layer is empty.
-    fn start(&mut self) -> Result<Option<Bytes>, Stopped> {
+    /// Returns the first part, put together so that the compression can be told.
+    fn start(&mut self) -> Result<Bytes, Stopped> {
         let mut start = BytesMut::new();
         while start.len() < MAGIC_LEN {
             match self.next()? {
-                Part::Bytes(bytes) if start.is_empty() && bytes.len() >= MAGIC_LEN => return Ok(Some(bytes)),
-                Part::Bytes(bytes) => start.extend_from_slice(&bytes),
-                Part::End => break,
+                Some(bytes) if start.is_empty() && bytes.len() >= MAGIC_LEN => return Ok(bytes),
+                Some(bytes) => start.extend_from_slice(&bytes),
+                None => break,
             }
         }
-        Ok(Some(start.freeze()).filter(|start| !start.is_empty()))
+        Ok(start.freeze())
     }
 
+    /// Decompresses a part. A buffer is handed on when it is full: parts may be small.
     fn part(&mut self, decompressor: &mut Decompressor, mut input: &[u8]) -> Result<(), Stopped> {
-        let mut buffer = self.buffer()?;
-        let mut filled = 0;
         loop {
-            let room = buffer.get_mut(filled..).unwrap_or_default();
-            let Step { read, written } = decompressor.step(input, room)?;
+            if self.buffer.is_full() {
+                self.flush()?;
+            }
+            let Step { read, written } = decompressor.step(input, self.buffer.room())?;
             input = input.get(read..).unwrap_or_default();
-            filled += written;
-            let full = filled == buffer.len();
+            self.buffer.filled += written;
             // With room left and nothing done, the input is used up, and nothing is held back.
-            let dry = !full && read == 0 && written == 0;
-            if full || dry {
-                buffer.truncate(filled);
-                self.send(Chunk::Buffer(buffer))?;
-                if dry {
-                    return Ok(());
-                }
-                buffer = self.buffer()?;
-                filled = 0;
+            if read == 0 && written == 0 {
+                return Ok(());
             }
         }
     }
 
-    fn next(&mut self) -> Result<Part, Stopped> {
-        self.source.blocking_recv().ok_or(Stopped::Abandoned)
+    /// Hands on what is in the buffer, and takes one that was used before, or a new one as long as there may be more.
+    fn flush(&mut self) -> Result<(), Stopped> {
+        let full = std::mem::take(&mut self.buffer);
+        if full.filled > 0 {
+            self.send(Chunk::Buffer(full))?;
+        }
+        self.buffer = match self.spare.try_recv() {
+            Ok(buffer) => Buffer { filled: 0, ..buffer },
+            Err(_) if self.allocated < BUFFERS => {
+                self.allocated += 1;
+                Buffer { bytes: vec![0; BUFFER], filled: 0 }
+            }
+            Err(_) => Buffer { filled: 0, ..self.spare.recv().map_err(|_| Stopped::Abandoned)? },
+        };
+        Ok(())
+    }
+
+    /// Returns the next part; nothing, as often as it is asked, after the last one.
+    fn next(&mut self) -> Result<Option<Bytes>, Stopped> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.source.blocking_recv() {
+            Some(Part::Bytes(bytes)) => Ok(Some(bytes)),
+            Some(Part::End) => {
+                self.ended = true;
+                Ok(None)
+            }
+            None => Err(Stopped::Abandoned),
+        }
     }
 
     fn send(&self, chunk: Chunk) -> Result<(), Stopped> {
         self.chunks.send(chunk).map_err(|_| Stopped::Abandoned)
-    }
-
-    /// Returns a buffer that was used before, or a new one as long as there may be more.
-    fn buffer(&mut self) -> Result<Vec<u8>, Stopped> {
-        let mut buffer = if self.allocated < BUFFERS {
-            self.spare.try_recv().unwrap_or_else(|_| {
-                self.allocated += 1;
-                Vec::new()
-            })
-        } else {
-            self.spare.recv().map_err(|_| Stopped::Abandoned)?
-        };
-        buffer.resize(BUFFER, 0);
-        Ok(buffer)
     }
 }
 
 /// The second thread: hashes, parses and writes.
 struct Extract {
     inflated: Receiver<Chunk>,
-    give_back: SyncSender<Vec<u8>>,
+    give_back: SyncSender<Buffer>,
     stop: Arc<AtomicBool>,
     max_size: Option<u64>,
 }
@@ -267,7 +297,7 @@ impl Extract {
             let chunk = self.inflated.recv().map_err(|_| Error::canceled("the layer was given up"))?;
             let outcome = match chunk {
                 Chunk::Buffer(buffer) => {
-                    let outcome = self.chunk(&mut layer, &buffer)?;
+                    let outcome = self.chunk(&mut layer, buffer.content())?;
                     // There is room for all buffers; a sender that is gone needs none.
                     let _ = self.give_back.try_send(buffer);
                     outcome

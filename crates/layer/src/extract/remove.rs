@@ -1,10 +1,10 @@
 //! Removing what is in the way: files, and trees without following anything out of them.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Stat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Stat, fstat, statat, unlinkat};
 use rustix::io::Errno;
-use windlass_core::Result;
+use windlass_core::{Error, Result};
 
 use super::dirs::{self, Dir};
 use super::{Extractor, metadata, os_error};
@@ -19,82 +19,94 @@ pub(super) enum Keep {
     Ours,
 }
 
+/// A directory that is being removed.
+struct Level {
+    path: LayerPath,
+    inode: u64,
+    /// What is in it and was not looked at.
+    names: Vec<(Vec<u8>, FileType)>,
+    /// Whether something stays, the directory itself among it.
+    stays: bool,
+}
+
 impl Extractor {
     /// Removes what is there to make room for an entry.
     pub(super) fn displace(&mut self, parent: &Dir, name: &[u8], path: &LayerPath, stat: &Stat) -> Result<()> {
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                self.remove_tree(parent.as_fd(), parent.inode, name, path, Keep::Nothing)?;
-            }
-            kind => {
-                if kind == FileType::Symlink {
-                    self.dirs.forget();
-                }
-                unlinkat(parent, name, AtFlags::empty()).map_err(|e| os_error(e, format!("remove {path}")))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a directory and what is in it, as far as it is not to be kept; returns whether it is gone.
-    pub(super) fn remove_tree(
-        &mut self,
-        parent: impl AsFd,
-        parent_inode: u64,
-        name: &[u8],
-        path: &LayerPath,
-        keep: Keep,
-    ) -> Result<bool> {
-        let parent = parent.as_fd();
-        let attempt = |e| os_error(e, format!("remove {path}"));
-        let fd = dirs::open(parent, name).map_err(attempt)?;
-        let inode = rustix::fs::fstat(&fd).map_err(attempt)?.st_ino;
-        let mut empty = true;
-        for (child, kind) in metadata::names_of(&fd).map_err(attempt)? {
-            empty &= self.remove_child(&fd, inode, &child, kind, &path.join(&child), keep)?;
-        }
-        drop(fd);
-        if !empty || keep == Keep::Ours && self.is_ours(parent_inode, name, path) {
-            return Ok(false);
-        }
-        unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(attempt)?;
-        self.forget_directory(path);
-        Ok(true)
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        self.remove(parent, parent.inode, (name, kind), path, Keep::Nothing).map(drop)
     }
 
     /// Removes something in a directory, as far as it is not to be kept; returns whether it is gone.
-    pub(super) fn remove_child(
+    pub(super) fn remove(
         &mut self,
         dir: impl AsFd,
         inode: u64,
-        name: &[u8],
-        kind: FileType,
+        (name, kind): (&[u8], FileType),
         path: &LayerPath,
         keep: Keep,
     ) -> Result<bool> {
         let dir = dir.as_fd();
         let attempt = |e| os_error(e, format!("remove {path}"));
-        let kind = match kind {
-            // Not every file system tells with the name.
-            FileType::Unknown => match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                Err(Errno::NOENT) => return Ok(true),
-                Err(e) => return Err(attempt(e)),
-            },
-            kind => kind,
-        };
-        if kind == FileType::Directory {
-            return self.remove_tree(dir, inode, name, path, keep);
+        let mut stays = keep == Keep::Ours && self.is_ours(inode, name, path);
+        if stays && kind == FileType::CharacterDevice {
+            // A mark of a deleted name goes with the directory that it is in, or is hidden with what it hides.
+            stays = !self.is_mark(&statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?);
         }
-        if keep == Keep::Ours && self.is_ours(inode, name, path) {
+        match kind {
+            FileType::Directory => {}
+            _ if stays => return Ok(false),
+            kind => {
+                if kind == FileType::Symlink {
+                    self.dirs.forget();
+                }
+                unlinkat(dir, name, AtFlags::empty()).map_err(attempt)?;
+                self.copied.remove(path);
+                return Ok(true);
+            }
+        }
+        if !self.empty(dir, name, path, stays, keep)? {
             return Ok(false);
         }
-        if kind == FileType::Symlink {
-            self.dirs.forget();
-        }
-        unlinkat(dir, name, AtFlags::empty()).map_err(attempt)?;
-        self.copied.remove(path);
+        unlinkat(dir, name, AtFlags::REMOVEDIR).map_err(attempt)?;
+        self.forget_directory(path);
         Ok(true)
+    }
+
+    /// Empties a directory, and returns whether it is to go too. One directory is open at a time, however deep the tree is:
+    /// the way back is `..`, which must lead to where we came from.
+    fn empty(&mut self, top: impl AsFd, name: &[u8], path: &LayerPath, stays: bool, keep: Keep) -> Result<bool> {
+        let (mut dir, level) = open_level(top, name, path.clone(), stays)?;
+        let mut levels = vec![level];
+        loop {
+            let Some(level) = levels.last_mut() else { return Ok(true) };
+            let inode = level.inode;
+            if let Some((child, kind)) = level.names.pop() {
+                let path = level.path.join(&child);
+                let kind = known(&dir, &child, kind).map_err(|e| os_error(e, format!("remove {path}")))?;
+                if kind != FileType::Directory {
+                    level.stays |= !self.remove(&dir, inode, (&child, kind), &path, keep)?;
+                    continue;
+                }
+                let stays = keep == Keep::Ours && self.is_ours(inode, &child, &path);
+                let (next, level) = open_level(&dir, &child, path, stays)?;
+                dir = next;
+                levels.push(level);
+                continue;
+            }
+            let Some(done) = levels.pop() else { return Ok(true) };
+            let Some(parent) = levels.last_mut() else { return Ok(!done.stays) };
+            let attempt = |e| os_error(e, format!("remove {}", done.path));
+            dir = dirs::open(&dir, b"..").map_err(attempt)?;
+            if fstat(&dir).map_err(attempt)?.st_ino != parent.inode {
+                return Err(Error::failed_precondition(format!("{} was moved while it was removed", done.path)));
+            }
+            if done.stays {
+                parent.stays = true;
+            } else if let Some((_, name)) = done.path.split() {
+                unlinkat(&dir, name, AtFlags::REMOVEDIR).map_err(attempt)?;
+                self.forget_directory(&done.path);
+            }
+        }
     }
 
     /// Drops what was known of a directory that is gone.
@@ -105,4 +117,20 @@ impl Extractor {
         self.implied.remove(path);
         self.copied.remove(path);
     }
+}
+
+fn open_level(parent: impl AsFd, name: &[u8], path: LayerPath, stays: bool) -> Result<(OwnedFd, Level)> {
+    let attempt = |e| os_error(e, format!("remove {path}"));
+    let dir = dirs::open(parent, name).map_err(attempt)?;
+    let inode = fstat(&dir).map_err(attempt)?.st_ino;
+    let names = metadata::names_of(&dir).map_err(attempt)?;
+    Ok((dir, Level { path, inode, names, stays }))
+}
+
+/// Returns the type of a file; not every file system tells it with the name.
+pub(super) fn known(dir: impl AsFd, name: &[u8], kind: FileType) -> Result<FileType, Errno> {
+    if kind != FileType::Unknown {
+        return Ok(kind);
+    }
+    Ok(FileType::from_raw_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))
 }

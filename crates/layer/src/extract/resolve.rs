@@ -21,6 +21,8 @@ const MAX_LINKS: u32 = 40;
 pub(super) enum Missing<'a> {
     /// It is made, for this entry.
     Create(&'a LayerPath),
+    /// It is made for this entry, if it may be below the layer after all; otherwise the search is over.
+    CreateUnlessNew(&'a LayerPath),
     /// The search is over.
     Stop,
 }
@@ -77,8 +79,9 @@ impl Extractor {
         if self.is_mark(&stat) {
             let Missing::Create(entry) = missing else { return Ok(None) };
             self.displace(parent, name, &path, &stat)?;
-            let dir = self.make(parent, name, entry)?;
             // What was deleted by this layer does not come back.
+            self.opaque.insert(path);
+            let dir = self.make(parent, name, entry)?;
             self.hide_below(&dir)?;
             return Ok(Some(dir));
         }
@@ -160,13 +163,17 @@ impl Extractor {
                 let target = readlinkat(&dir, name, Vec::new()).map_err(|e| os_error(e, format!("read {path}")))?;
                 self.follow(parent, target.as_bytes(), missing, links)
             }
-            (None, Missing::Stop) => Ok(None),
-            (None, Missing::Create(entry)) => {
-                if self.is_blind() && !parent.hidden {
-                    self.implied.entry(path).or_insert_with(|| String::from_utf8_lossy(entry.as_bytes()).into_owned());
+            (None, Missing::CreateUnlessNew(entry) | Missing::Create(entry)) if self.is_blind() && !parent.hidden => {
+                let needed_by = || String::from_utf8_lossy(entry.as_bytes()).into_owned();
+                self.implied.entry(path.clone()).or_insert_with(needed_by);
+                let dir = self.make(parent, name, entry)?;
+                if matches!(missing, Missing::CreateUnlessNew(_)) {
+                    self.copied.insert(path);
                 }
-                self.make(parent, name, entry).map(Some)
+                Ok(Some(dir))
             }
+            (None, Missing::Create(entry)) => self.make(parent, name, entry).map(Some),
+            (None, Missing::CreateUnlessNew(_) | Missing::Stop) => Ok(None),
         }
     }
 

@@ -7,13 +7,16 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, Stat, XattrFlags, fsetxattr, makedev, mknodat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fsetxattr, makedev, mknodat, openat2, statat,
+    unlinkat,
+};
 use rustix::io::Errno;
 use windlass_core::Result;
 
 use super::dirs::Dir;
 use super::metadata::{is_whiteout, names_of};
-use super::remove::Keep;
+use super::remove::{Keep, known};
 use super::resolve::Missing;
 use super::{Beneath, Extractor, Outcome, os_error};
 use crate::path::LayerPath;
@@ -60,7 +63,7 @@ impl Extractor {
 
     /// Returns the directory that a deletion is in; nothing when there can be nothing to delete.
     fn marked_directory(&mut self, path: &LayerPath, entry: &LayerPath) -> Result<Option<Arc<Dir>>> {
-        self.directory(path, if self.is_blind() { Missing::Create(entry) } else { Missing::Stop })
+        self.directory(path, Missing::CreateUnlessNew(entry))
     }
 
     /// Tells whether the directory may have something that the layer did not bring.
@@ -77,8 +80,7 @@ impl Extractor {
             Ok(stat) if self.is_mark(&stat) => return Ok(()),
             Ok(stat) => {
                 let kind = FileType::from_raw_mode(stat.st_mode);
-                let gone =
-                    self.keeps_anything() && self.remove_child(&**dir, dir.inode, name, kind, &path, Keep::Ours)?;
+                let gone = self.keeps_anything() && self.remove(&**dir, dir.inode, (name, kind), &path, Keep::Ours)?;
                 if !gone {
                     // It is the layer's own, and stays; what it stands for below does not show through.
                     if kind == FileType::Directory && self.style != Style::Remove {
@@ -108,7 +110,9 @@ impl Extractor {
     fn remove_below(&mut self, dir: &Dir) -> Result<()> {
         let names = names_of(&dir.fd).map_err(|e| os_error(e, format!("list {}", dir.path)))?;
         for (name, kind) in names {
-            self.remove_child(&dir.fd, dir.inode, &name, kind, &dir.path.join(&name), Keep::Ours)?;
+            let path = dir.path.join(&name);
+            let kind = known(dir, &name, kind).map_err(|e| os_error(e, format!("look at {path}")))?;
+            self.remove(dir, dir.inode, (&name, kind), &path, Keep::Ours)?;
         }
         Ok(())
     }
@@ -130,19 +134,23 @@ impl Extractor {
 }
 
 /// Removes the marks of deleted names where nothing is below: they would show up in listings.
-fn remove_marks(dir: &OwnedFd, path: &LayerPath) -> Result<()> {
+fn remove_marks(top: &OwnedFd, path: &LayerPath) -> Result<()> {
     let attempt = |e| os_error(e, format!("remove marks of deleted names in {path}"));
-    for (name, kind) in names_of(dir).map_err(attempt)? {
-        let stat = match kind {
-            FileType::Directory | FileType::CharacterDevice | FileType::Unknown => {
-                statat(dir, &name[..], AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?
+    let mut directories = vec![b".".to_vec()];
+    while let Some(directory) = directories.pop() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let dir = openat2(top, &directory[..], flags, Mode::empty(), inside).map_err(attempt)?;
+        for (name, kind) in names_of(&dir).map_err(attempt)? {
+            match known(&dir, &name, kind).map_err(attempt)? {
+                FileType::Directory => directories.push([&directory[..], b"/", &name].concat()),
+                FileType::CharacterDevice => {
+                    if is_whiteout(&statat(&dir, &name[..], AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?) {
+                        unlinkat(&dir, &name[..], AtFlags::empty()).map_err(attempt)?;
+                    }
+                }
+                _ => {}
             }
-            _ => continue,
-        };
-        if is_whiteout(&stat) {
-            unlinkat(dir, &name[..], AtFlags::empty()).map_err(attempt)?;
-        } else if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            remove_marks(&super::dirs::open(dir, &name).map_err(attempt)?, &path.join(&name))?;
         }
     }
     Ok(())

@@ -96,7 +96,8 @@ impl Parser {
         let complete = match &self.state {
             State::Header => self.filled == 0 && self.extended == Extended::default(),
             State::Ending => self.filled == 0,
-            State::Padding(_) | State::End => true,
+            State::Padding(_) => self.extended == Extended::default(),
+            State::End => true,
             State::Special { .. } | State::OldSparse(_) | State::MapText { .. } | State::Data { .. } => false,
         };
         if complete {

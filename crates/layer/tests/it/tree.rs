@@ -12,6 +12,8 @@ use std::path::Path;
 pub(crate) enum Detail {
     /// Nothing.
     Shape,
+    /// Nothing, and names that are listed but lead nowhere are passed over.
+    Reachable,
     /// Owner, mode, attributes, links and times.
     All,
 }
@@ -39,7 +41,10 @@ fn walk(
     entries.sort();
     for path in entries {
         let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().escape_ascii().to_string();
-        let stat = fs::symlink_metadata(&path).unwrap();
+        let stat = match fs::symlink_metadata(&path) {
+            Err(error) if detail == Detail::Reachable && error.kind() == std::io::ErrorKind::NotFound => continue,
+            stat => stat.unwrap(),
+        };
         let kind = stat.file_type();
         let device = (rustix::fs::major(stat.rdev()), rustix::fs::minor(stat.rdev()));
         let mut what = if kind.is_dir() {
