@@ -20,6 +20,8 @@ const MAX_IDLE_RETRIES: u32 = 4;
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// How long to wait before asking again whether another writer is done.
 const POLL: Duration = Duration::from_millis(100);
+/// How often it is tried to discard an ingest that is still held.
+const DISCARD_TRIES: u32 = 5;
 
 /// What a fetch needs: where from, where to, whom to tell. Cheap to clone.
 #[derive(Clone)]
@@ -258,11 +260,18 @@ impl Fetch {
         Ok(())
     }
 
-    async fn discard(&self, descriptor: &Descriptor) {
-        if let Err(error) = self.content.abort(&descriptor.ingest_ref()).await
-            && !error.is(Kind::NotFound)
-        {
-            tracing::warn!(%error, digest = %descriptor.digest, "an ingest that cannot become right was not discarded");
+    /// Discards what was written of a blob, unless somebody else is writing it. A writer of this pull that was dropped a
+    /// moment ago may still be putting its state down.
+    pub(crate) async fn discard(&self, descriptor: &Descriptor) {
+        for _ in 0..DISCARD_TRIES {
+            match self.content.abort(&descriptor.ingest_ref()).await {
+                Err(error) if error.is(Kind::Unavailable) => tokio::time::sleep(POLL).await,
+                Err(error) if !error.is(Kind::NotFound) => {
+                    tracing::warn!(%error, digest = %descriptor.digest, "an ingest was not discarded");
+                    return;
+                }
+                _ => return,
+            }
         }
     }
 }

@@ -209,16 +209,9 @@ async fn settle(leased: Leased, result: Result<Pulled>) -> Result<Pulled> {
             Ok(pulled)
         }
         Err(error) => {
-            let resumable = matches!(
-                error.kind(),
-                Kind::Unavailable
-                    | Kind::DeadlineExceeded
-                    | Kind::ResourceExhausted
-                    | Kind::Canceled
-                    | Kind::Unauthenticated
-                    | Kind::Unknown
-            );
-            if !resumable && let Err(release) = leased.release(Deletion::Synchronous).await {
+            if !is_resumable(&error)
+                && let Err(release) = leased.release(Deletion::Synchronous).await
+            {
                 tracing::warn!(error = %release, "the lease of a failed pull was not given up; it expires by itself");
             }
             Err(error)
@@ -279,12 +272,37 @@ async fn transfer(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, optio
             work.abort_all();
         }
     }
-    if let (Err(_), Some(unpacker)) = (&result, unpacker) {
+    if let Err(error) = &result {
+        clean_up(fetch, plan, unpacker, error).await;
+    }
+    result
+}
+
+/// Removes what a failed pull leaves half-made: snapshots always, ingests when running the pull again cannot succeed.
+async fn clean_up(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, error: &Error) {
+    if let Some(unpacker) = unpacker {
         for layer in plan.layers() {
             unpacker.forget(layer).await;
         }
     }
-    result
+    if !is_resumable(error) {
+        for blob in plan.blobs.iter().filter(|blob| !blob.present) {
+            fetch.discard(&blob.descriptor).await;
+        }
+    }
+}
+
+/// Tells whether running a pull again could use what it brought so far.
+fn is_resumable(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        Kind::Unavailable
+            | Kind::DeadlineExceeded
+            | Kind::ResourceExhausted
+            | Kind::Canceled
+            | Kind::Unauthenticated
+            | Kind::Unknown
+    )
 }
 
 /// Starts the fetch of every blob and returns the gates that open when they are here.

@@ -1,0 +1,129 @@
+//! Pulls that fail, or nearly: what is tried again, what is kept for the next time, and what is not.
+
+use windlass_core::remote::ByteRange;
+use windlass_core::{Digest, Kind};
+use windlass_testkit::image::{Tamper, schema1};
+use windlass_testkit::memory::Fault;
+
+use crate::site::{Held, Site, three_layers};
+
+#[tokio::test]
+async fn a_broken_transfer_goes_on_where_it_stopped() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let large = &bundle.image().layers[1];
+    site.remote.script(&large.digest, [Fault::Break(65_536), Fault::Break(131_072)]);
+
+    let pulled = site.pull().await.unwrap();
+    assert_eq!(
+        site.remote.fetches(&large.digest),
+        [ByteRange::from(0), ByteRange::from(65_536), ByteRange::from(131_072)]
+    );
+    assert_eq!(pulled.totals.downloaded, bundle.size());
+    assert_eq!(pulled.totals.reused, 0);
+}
+
+#[tokio::test]
+async fn a_remote_that_cannot_seek_sends_everything_again_and_the_result_is_right() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let large = &bundle.image().layers[1];
+    site.remote.script(&large.digest, [Fault::Break(65_536), Fault::NoSeek]);
+
+    let pulled = site.pull().await.unwrap();
+    assert_eq!(pulled.totals.downloaded, bundle.size() + 65_536);
+    assert_eq!(site.holds().await.snapshots, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_that_stays_away_is_given_up_and_the_next_pull_continues() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let large = &bundle.image().layers[1];
+    let away = std::iter::repeat_n(Fault::Fail(Kind::Unavailable), 4);
+    site.remote.script(&large.digest, [Fault::Break(100_000)].into_iter().chain(away));
+
+    let error = site.fail().await;
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.to_string().contains(&large.digest.to_string()), "{error}");
+    let held = site.holds().await;
+    assert_eq!((held.images, held.ingests, held.leases), (0, 1, 1), "{held:?}");
+
+    let before = site.remote.bytes_sent();
+    let pulled = site.pull().await.unwrap();
+    assert_eq!(site.remote.bytes_sent() - before, large.size - 100_000);
+    assert_eq!(pulled.totals.downloaded, large.size - 100_000);
+    assert_eq!(site.holds().await.images, 1);
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_refused_and_nothing_is_left() {
+    let bundle = three_layers().build();
+    let large = bundle.image().layers[1].clone();
+    let manifest = &bundle.root.digest;
+    let cases: [(&Digest, Fault); 4] = [
+        (&large.digest, Fault::Corrupt(150_000)),
+        (&large.digest, Fault::Append(1)),
+        (manifest, Fault::Corrupt(10)),
+        (manifest, Fault::Append(1)),
+    ];
+    for (digest, fault) in cases {
+        let site = Site::serving(&bundle);
+        site.remote.script(digest, [fault.clone()]);
+        let error = site.fail().await;
+        assert_eq!(error.kind(), Kind::DataLoss, "{fault:?}: {error}");
+        assert!(error.to_string().contains(&digest.to_string()), "{error}");
+        assert_eq!(site.holds().await, Held::default(), "{fault:?}");
+        assert_eq!(site.pull().await.unwrap().totals.downloaded, bundle.size(), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn images_whose_parts_contradict_each_other_are_refused_and_nothing_is_left() {
+    let cases = [
+        (Tamper::DiffId(1), Kind::DataLoss),
+        (Tamper::LayerSize(1, 1_000), Kind::DataLoss),
+        (Tamper::LayerSize(1, 1_000_000), Kind::DataLoss),
+        (Tamper::LayerDigest(1), Kind::DataLoss),
+        (Tamper::ConfigDigest, Kind::DataLoss),
+        (Tamper::MissingDiffId, Kind::FailedPrecondition),
+        (Tamper::Ambiguous, Kind::FailedPrecondition),
+    ];
+    for (tamper, kind) in cases {
+        let site = Site::serving(&three_layers().tamper(tamper.clone()).build());
+        let error = site.fail().await;
+        assert_eq!(error.kind(), kind, "{tamper:?}: {error}");
+        assert!(error.to_string().starts_with("pull registry.test/app:1: "), "{error}");
+        assert_eq!(site.holds().await, Held::default(), "{tamper:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_1_manifest_is_refused_with_advice() {
+    let site = Site::serving(&schema1("app", "1"));
+    let error = site.fail().await;
+    assert_eq!(error.kind(), Kind::Unimplemented, "{error}");
+    assert!(error.hint_text().unwrap().contains("push the image again"), "{error:?}");
+    assert_eq!(site.holds().await, Held::default());
+}
+
+#[tokio::test]
+async fn a_blob_that_the_remote_lacks_fails_the_pull_by_name() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let top = &bundle.image().layers[2];
+    site.remote.withdraw(&top.digest);
+    let error = site.fail().await;
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(error.to_string().contains(&format!("layer-{}", top.digest)), "{error}");
+    assert_eq!(site.holds().await, Held::default());
+}
+
+#[tokio::test]
+async fn a_reference_that_does_not_resolve_leaves_no_lease() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    site.remote.script_resolve([Fault::Fail(Kind::Unauthenticated)]);
+    assert_eq!(site.fail().await.kind(), Kind::Unauthenticated);
+    assert_eq!(site.holds().await, Held::default());
+}

@@ -1,0 +1,8 @@
+//! Pulls over in-memory implementations: what is recorded, what is moved, and what a failure leaves behind.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod failures;
+mod plans;
+mod pulls;
+mod site;
