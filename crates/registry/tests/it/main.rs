@@ -1,0 +1,14 @@
+//! The remote against a registry that misbehaves, against Debian's real one, and against directories.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod access;
+mod connection;
+mod docker;
+mod fetch;
+mod layout;
+mod redirect;
+mod resolve;
+mod sample;
+mod support;
+mod transfer;
