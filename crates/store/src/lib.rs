@@ -1,1 +1,27 @@
-//! See the crate description.
+//! The store: blobs on disk, metadata records in a database, leases and garbage collection.
+//!
+//! [`Store`] owns one root directory through its [`RootLock`] and hands out the traits of `windlass-core` bound to a
+//! scope. Blobs, database and collection live in one crate because their crash order is one subject: the order of every
+//! durable path is a numbered comment where it happens, and `docs/format/store.md` draws the layout.
+//!
+//! Not here: where content comes from, how layers become directories (the snapshotters behind the namespaced view), and
+//! when to collect.
+
+mod blocking;
+mod containers;
+mod content;
+mod db;
+mod fault;
+mod gc;
+mod images;
+mod leases;
+mod lock;
+mod namespaces;
+mod snapshots;
+mod store;
+mod turns;
+mod unique;
+
+pub use gc::{Collected, Tally};
+pub use lock::{LockWait, RootLock};
+pub use store::Store;

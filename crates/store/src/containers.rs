@@ -1,0 +1,144 @@
+//! Containers: records of what containers are made of, in one namespace.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use windlass_core::container::{Container, Store};
+use windlass_core::field::{FieldMask, FieldPath};
+use windlass_core::filter::Filter;
+use windlass_core::gc::Node;
+use windlass_core::{Error, Listing, Namespace, Result, ResultExt, Scope, identifier};
+
+use crate::db::schema::CONTAINERS;
+use crate::db::{Key, Links, Transaction, admit, listing, set_links, unlink};
+use crate::store::Shared;
+
+/// The containers of one namespace.
+pub(crate) struct Containers {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) scope: Scope,
+}
+
+impl Containers {
+    fn key(&self, id: &str) -> Result<String> {
+        identifier::validate("container", id)?;
+        Ok(Key::of([self.scope.namespace.as_str(), id]))
+    }
+}
+
+#[async_trait]
+impl Store for Containers {
+    async fn get(&self, id: &str) -> Result<Container> {
+        let key = self.key(id)?;
+        self.shared.db.read(|view| CONTAINERS.get(view, &key))?.ok_or_else(|| not_found(&self.scope.namespace, id))
+    }
+
+    fn list(&self, filters: &[Filter]) -> Listing<Container> {
+        let prefix = Key::prefix([self.scope.namespace.as_str()]);
+        listing(self.shared.clone(), &CONTAINERS, prefix, filters, |container| container)
+    }
+
+    async fn create(&self, container: &Container) -> Result<Container> {
+        let key = self.key(&container.id)?;
+        validate(container).context(|| format!("create container {}", container.id))?;
+        let now = SystemTime::now();
+        let container = Container { created_at: now, updated_at: now, ..container.clone() };
+        let scope = self.scope.clone();
+        let create = move |tx: &Transaction| {
+            if CONTAINERS.contains(tx, &key)? {
+                return Err(Error::already_exists(format!(
+                    "container {} is in namespace {} already",
+                    container.id, scope.namespace
+                )));
+            }
+            admit(tx, &scope, &[])?;
+            put(tx, &scope.namespace, &key, &container)?;
+            Ok(container.clone())
+        };
+        self.shared.db.write(create).await
+    }
+
+    async fn update(&self, container: &Container, mask: &FieldMask) -> Result<Container> {
+        let (key, namespace) = (self.key(&container.id)?, self.scope.namespace.clone());
+        let (change, mask) = (container.clone(), mask.clone());
+        let update = move |tx: &Transaction| {
+            let before = CONTAINERS.get(tx, &key)?.ok_or_else(|| not_found(&namespace, &change.id))?;
+            let container = Container { updated_at: SystemTime::now(), ..changed(before, &change, &mask)? };
+            put(tx, &namespace, &key, &container)?;
+            Ok(container)
+        };
+        self.shared.db.write(update).await.context(|| format!("update container {}", container.id))
+    }
+
+    async fn delete(&self, id: &str) -> Result<()> {
+        let (key, namespace, node) = (self.key(id)?, self.scope.namespace.clone(), Node::Container(id.to_owned()));
+        let delete = move |tx: &Transaction| {
+            unlink(tx, &namespace, &node)?;
+            CONTAINERS.remove(tx, &key)
+        };
+        if self.shared.db.write(delete).await? { Ok(()) } else { Err(not_found(&self.scope.namespace, id)) }
+    }
+}
+
+fn not_found(namespace: &Namespace, id: &str) -> Error {
+    Error::not_found(format!("container {id} is not in namespace {namespace}"))
+}
+
+fn put(tx: &Transaction, namespace: &Namespace, key: &str, container: &Container) -> Result<()> {
+    CONTAINERS.put(tx, key, container)?;
+    let mut links = Links::of(&container.labels);
+    if let (Some(snapshotter), Some(snapshot)) = (&container.snapshotter, &container.snapshot_key) {
+        links = links.to(&Node::Snapshot { snapshotter: snapshotter.clone(), key: snapshot.to_string() });
+    }
+    set_links(tx, namespace, &Node::Container(container.id.clone()), &links)
+}
+
+fn validate(container: &Container) -> Result<()> {
+    container.labels.validate()?;
+    if container.runtime.name.is_empty() {
+        return Err(Error::invalid_argument("the runtime of a container must be named"));
+    }
+    match (&container.snapshotter, &container.snapshot_key) {
+        (None, Some(key)) => Err(Error::invalid_argument(format!("snapshot {key} of a container needs a snapshotter"))),
+        (Some(snapshotter), _) => identifier::validate("snapshotter", snapshotter),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Returns the record after a change of the fields that the mask names. What a container runs on is fixed once it is
+/// said: runtime and snapshotter, as upstream.
+fn changed(mut container: Container, change: &Container, mask: &FieldMask) -> Result<Container> {
+    if mask.is_all() {
+        let snapshotter_changes = container.snapshotter.is_some() && container.snapshotter != change.snapshotter;
+        if container.runtime.name != change.runtime.name || snapshotter_changes {
+            return Err(Error::invalid_argument("runtime and snapshotter of a container cannot be changed")
+                .hint("name the fields to change, or delete the container and create another"));
+        }
+        let Container { id, created_at, .. } = container;
+        container = Container { id, created_at, ..change.clone() };
+    }
+    for path in mask.apply_to_labels(&mut container.labels, &change.labels) {
+        change_field(&mut container, change, path)?;
+    }
+    validate(&container)?;
+    Ok(container)
+}
+
+fn change_field(container: &mut Container, change: &Container, path: &FieldPath) -> Result<()> {
+    match (path.field(), path.key()) {
+        ("image", None) => container.image.clone_from(&change.image),
+        ("spec", None) => container.spec.clone_from(&change.spec),
+        ("snapshotkey" | "snapshot_key", None) => container.snapshot_key.clone_from(&change.snapshot_key),
+        ("extensions", None) => container.extensions.clone_from(&change.extensions),
+        ("extensions", Some(key)) => match change.extensions.get(key) {
+            Some(value) => drop(container.extensions.insert(key.to_owned(), value.clone())),
+            None => drop(container.extensions.remove(key)),
+        },
+        _ => {
+            return Err(Error::invalid_argument(format!("field {path} of a container cannot be changed"))
+                .hint("labels, image, spec, snapshotkey and extensions can"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! Ingests on disk: `content/ingest/<id>/{ref,data,state}`, where the id is the hash of namespace and ref.
+//!
+//! An ingest needs no record in the database: its directory says whose it is. It lasts until it is committed or aborted,
+//! or until nobody holds it and a day has passed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use windlass_core::content::{Expected, IngestRef, Status};
+use windlass_core::error::IoResultExt;
+use windlass_core::{Digest, Error, Namespace, Result};
+
+use super::blobs::make_durably;
+use super::open_refs::{Held, OpenRefs};
+use super::sink::Sink;
+use super::state::{Owner, State, boot};
+use crate::blocking::blocking;
+
+/// The directory of ingests.
+#[derive(Clone)]
+pub(crate) struct Ingests {
+    directory: PathBuf,
+    open: OpenRefs,
+    boot: Option<Arc<str>>,
+}
+
+/// An ingest that was opened: the lock of its ref, and its data.
+pub(super) struct Opened {
+    pub(super) held: Held,
+    pub(super) sink: Sink,
+    pub(super) status: Status,
+}
+
+/// An ingest as it lies on disk.
+pub(crate) struct Found {
+    /// The name of its directory.
+    pub(crate) id: String,
+    /// Whose it is; `None` when the directory does not say.
+    pub(crate) owner: Option<(Namespace, Status)>,
+    /// When anything in it changed last.
+    pub(crate) touched_at: SystemTime,
+    /// How much it takes up.
+    pub(crate) bytes: u64,
+}
+
+impl Ingests {
+    /// Opens the directory below `content`, or makes it. Blocking.
+    pub(crate) fn open(content: &Path) -> Result<Self> {
+        let directory = content.join("ingest");
+        make_durably(&directory)?;
+        Ok(Self { directory, open: OpenRefs::default(), boot: boot().map(Into::into) })
+    }
+
+    /// Locks the ref of an ingest.
+    ///
+    /// # Errors
+    /// `Unavailable` naming age and offset of the writer that has it.
+    pub(super) async fn claim(&self, namespace: &Namespace, ingest: &IngestRef) -> Result<Held> {
+        self.open.claim(&id(namespace, ingest)).await.map_err(|holder| {
+            Error::unavailable(format!(
+                "ingest {ingest} has a writer since {} s, at byte {}",
+                holder.age.as_secs(),
+                holder.offset
+            ))
+            .hint("wait until it is done, or stop it")
+        })
+    }
+
+    /// Opens an ingest whose ref is locked, new or where it was left.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it was declared with another digest or size, or has more bytes than are declared.
+    pub(super) async fn continued(
+        &self,
+        held: Held,
+        namespace: Namespace,
+        ingest: IngestRef,
+        expected: Expected,
+    ) -> Result<Opened> {
+        let directory = self.directory.join(id(&namespace, &ingest));
+        let boot = self.boot.clone();
+        blocking(move || {
+            let owner = open_directory(&directory, namespace, ingest)?;
+            let left = State::read(&directory)?.unwrap_or_default();
+            let declared = declare(&owner.ingest, left.declared(), expected)?;
+            let sink = Sink::open(&directory, declared.clone(), &left, boot)?;
+            check_size(&owner.ingest, sink.offset(), declared.size)?;
+            held.set_offset(sink.offset());
+            let status = Status {
+                ingest: owner.ingest,
+                offset: sink.offset(),
+                total: declared.size,
+                expected: declared.digest,
+                started_at: owner.started_at,
+                updated_at: sink.updated_at()?,
+            };
+            Ok(Opened { held, sink, status })
+        })
+        .await
+    }
+
+    /// Returns where an ingest stands.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(super) async fn status(&self, namespace: &Namespace, ingest: &IngestRef) -> Result<Status> {
+        let id = id(namespace, ingest);
+        let holder = self.open.holder(&id).await;
+        let directory = self.directory.join(&id);
+        let found = blocking(move || look(&directory, id)).await?;
+        let Some((_, mut status)) = found.and_then(|found| found.owner) else { return Err(not_found(ingest)) };
+        if let Some(holder) = holder {
+            status.offset = status.offset.max(holder.offset);
+        }
+        Ok(status)
+    }
+
+    /// Tells whether there is anything of an ingest on disk.
+    pub(super) fn exists(&self, namespace: &Namespace, ingest: &IngestRef) -> bool {
+        self.directory.join(id(namespace, ingest)).exists()
+    }
+
+    /// Lists the ingests of all namespaces.
+    pub(crate) async fn all(&self) -> Result<Vec<Found>> {
+        let directory = self.directory.clone();
+        let mut all = blocking(move || {
+            let mut all = Vec::new();
+            let attempt = || format!("list {}", directory.display());
+            for entry in std::fs::read_dir(&directory).attempt(attempt)? {
+                let entry = entry.attempt(attempt)?;
+                // One that goes away meanwhile is not listed.
+                all.extend(look(&entry.path(), entry.file_name().to_string_lossy().into_owned())?);
+            }
+            Ok(all)
+        })
+        .await?;
+        for found in &mut all {
+            if let (Some(holder), Some((_, status))) = (self.open.holder(&found.id).await, &mut found.owner) {
+                status.offset = status.offset.max(holder.offset);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Discards an ingest whose ref is locked by `held`, and tells whether there was one.
+    pub(super) async fn discard(&self, held: Held, namespace: &Namespace, ingest: &IngestRef) -> Result<bool> {
+        let directory = self.directory.join(id(namespace, ingest));
+        blocking(move || {
+            let removed = remove(&directory);
+            drop(held);
+            removed
+        })
+        .await
+    }
+
+    /// Discards what an abandoned ingest left, unless somebody has opened it since it was looked at.
+    pub(crate) async fn sweep(&self, found: &Found, older_than: SystemTime) -> Result<bool> {
+        let Ok(held) = self.open.claim(&found.id).await else { return Ok(false) };
+        let directory = self.directory.join(&found.id);
+        let id = found.id.clone();
+        blocking(move || {
+            let abandoned = look(&directory, id)?.is_some_and(|now| now.touched_at < older_than);
+            let removed = abandoned && remove(&directory)?;
+            drop(held);
+            Ok(removed)
+        })
+        .await
+    }
+}
+
+/// Removes the directory of an ingest and tells whether there was one. Blocking.
+fn remove(directory: &Path) -> Result<bool> {
+    match std::fs::remove_dir_all(directory) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(format!("remove {}", directory.display()), error)),
+    }
+}
+
+pub(super) fn not_found(ingest: &IngestRef) -> Error {
+    Error::not_found(format!("ingest {ingest} is not here")).hint("`dist content active` lists those there are")
+}
+
+/// Returns the name of an ingest's directory.
+fn id(namespace: &Namespace, ingest: &IngestRef) -> String {
+    Digest::sha256(format!("{namespace}\0{ingest}").as_bytes()).hex().to_owned()
+}
+
+/// Makes the directory of an ingest say whose it is, and returns that. A crash may have left one that does not.
+fn open_directory(directory: &Path, namespace: Namespace, ingest: IngestRef) -> Result<Owner> {
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::io(format!("create {}", directory.display()), error));
+        }
+        _ => {}
+    }
+    if let Some(owner) = Owner::read(directory)? {
+        return Ok(owner);
+    }
+    let owner = Owner::new(namespace, ingest);
+    owner.write(directory)?;
+    Ok(owner)
+}
+
+/// Joins what was declared before with what is declared now.
+fn declare(ingest: &IngestRef, before: Expected, now: Expected) -> Result<Expected> {
+    fn same<T: PartialEq + std::fmt::Display>(
+        ingest: &IngestRef,
+        what: &str,
+        before: Option<T>,
+        now: Option<T>,
+    ) -> Result<Option<T>> {
+        match (before, now) {
+            (Some(before), Some(now)) if before != now => Err(Error::failed_precondition(format!(
+                "ingest {ingest} is in progress with {what} {before}, not {now}"
+            ))
+            .hint("abort it, or write under another ref")),
+            (before, now) => Ok(before.or(now)),
+        }
+    }
+    Ok(Expected {
+        digest: same(ingest, "digest", before.digest, now.digest)?,
+        size: same(ingest, "size", before.size, now.size)?,
+    })
+}
+
+fn check_size(ingest: &IngestRef, offset: u64, total: Option<u64>) -> Result<()> {
+    match total {
+        Some(total) if offset > total => Err(Error::failed_precondition(format!(
+            "ingest {ingest} has {offset} bytes already, more than the {total} that are declared"
+        ))
+        .hint("abort it, or write under another ref")),
+        _ => Ok(()),
+    }
+}
+
+/// Looks at the directory of an ingest; `None` when it is gone.
+fn look(directory: &Path, id: String) -> Result<Option<Found>> {
+    let modified = |path: &Path| match std::fs::metadata(path) {
+        Ok(metadata) => metadata.modified().map(|modified| Some((metadata.len(), modified))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let attempt = || format!("look at {}", directory.display());
+    let Some((_, directory_at)) = modified(directory).attempt(attempt)? else { return Ok(None) };
+    let (offset, data_at) = modified(&directory.join("data")).attempt(attempt)?.unwrap_or((0, directory_at));
+    let owner = match Owner::read(directory)? {
+        None => None,
+        Some(owner) => {
+            let Expected { digest, size } = State::read(directory)?.unwrap_or_default().declared();
+            let Owner { namespace, ingest, started_at, .. } = owner;
+            let status = Status { ingest, offset, total: size, expected: digest, started_at, updated_at: data_at };
+            Some((namespace, status))
+        }
+    };
+    Ok(Some(Found { id, owner, touched_at: data_at.max(directory_at), bytes: offset }))
+}

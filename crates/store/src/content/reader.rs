@@ -1,0 +1,42 @@
+//! A blob opened for reading.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use windlass_core::content::ReaderAt;
+use windlass_core::error::IoResultExt;
+use windlass_core::{Digest, Result};
+
+use crate::blocking::blocking;
+
+/// An open blob. It stays readable when it is deleted meanwhile.
+pub(super) struct BlobReader {
+    pub(super) digest: Digest,
+    pub(super) file: Arc<File>,
+    pub(super) size: u64,
+}
+
+#[async_trait]
+impl ReaderAt for BlobReader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = length.min(left);
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let (file, digest) = (self.file.clone(), self.digest.clone());
+        blocking(move || {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, offset).attempt(|| format!("read blob {digest} at {offset}"))?;
+            Ok(bytes.into())
+        })
+        .await
+    }
+}

@@ -1,0 +1,197 @@
+//! The blocking end of an ingest: appends to its data file and hashes what it appends.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use windlass_core::content::Expected;
+use windlass_core::digest::{Algorithm, Hasher};
+use windlass_core::error::IoResultExt;
+use windlass_core::{Digest, Error, Result};
+
+use super::state::State;
+
+/// How much is read at once when data is hashed again.
+const READ: usize = 1 << 20;
+/// How many bytes are hashed between two saves of the hash: what a resume hashes again at most.
+const CHECKPOINT: u64 = 16 << 20;
+/// The mode of data that is being written.
+const INGEST_MODE: u32 = 0o600;
+/// The mode of a committed blob.
+const BLOB_MODE: u32 = 0o444;
+
+/// The data of an open ingest. Everything here blocks.
+pub(super) struct Sink {
+    directory: PathBuf,
+    file: File,
+    declared: Expected,
+    boot: Option<Arc<str>>,
+    hasher: Hasher,
+    /// How many bytes are in the file.
+    offset: u64,
+    /// How many of them the hasher has seen; fewer only after an open without a usable state.
+    hashed: u64,
+    /// How many were hashed when the state was saved last.
+    saved: u64,
+}
+
+impl Sink {
+    /// Opens the data of an ingest, new or as it was left.
+    pub(super) fn open(directory: &Path, declared: Expected, left: &State, boot: Option<Arc<str>>) -> Result<Self> {
+        let path = directory.join("data");
+        unseal(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(INGEST_MODE)
+            .open(&path)
+            .attempt(|| format!("open {}", path.display()))?;
+        let offset = file.metadata().attempt(|| format!("look at {}", path.display()))?.len();
+        let algorithm = declared.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let (hasher, hashed) = left.hash(boot.as_deref(), algorithm, offset).unwrap_or_else(|| (algorithm.hasher(), 0));
+        let sink =
+            Self { directory: directory.to_owned(), file, declared, boot, hasher, offset, hashed, saved: hashed };
+        sink.state().write(directory)?;
+        Ok(sink)
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Returns when bytes were written last.
+    pub(super) fn updated_at(&self) -> Result<SystemTime> {
+        self.file.metadata().and_then(|metadata| metadata.modified()).attempt(|| self.doing("look at"))
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when the disk is full: what went in before stays, and [`Sink::offset`] tells how much.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.catch_up()?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = match self.file.write_at(rest, self.offset) {
+                Ok(0) => Err(std::io::Error::from(std::io::ErrorKind::WriteZero)),
+                Ok(written) => Ok(written),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let (done, left) = rest.split_at(written.attempt(|| self.doing("write"))?.min(rest.len()));
+            self.hasher.update(done);
+            self.offset += done.len() as u64;
+            self.hashed = self.offset;
+            rest = left;
+        }
+        if self.hashed - self.saved >= CHECKPOINT {
+            self.save();
+        }
+        Ok(())
+    }
+
+    /// Saves how far the hash got. A state that cannot be written costs hashing again, so it is no error.
+    pub(super) fn save(&mut self) {
+        if self.saved == self.hashed {
+            return;
+        }
+        match self.state().write(&self.directory) {
+            Ok(()) => self.saved = self.hashed,
+            Err(error) => tracing::debug!(%error, "the state of an ingest was not saved"),
+        }
+    }
+
+    /// Cuts the data back.
+    ///
+    /// # Errors
+    /// `OutOfRange` when there is less.
+    pub(super) fn truncate(&mut self, size: u64) -> Result<()> {
+        if size > self.offset {
+            return Err(Error::out_of_range(format!(
+                "the ingest has {} bytes and cannot be cut back to {size}",
+                self.offset
+            )));
+        }
+        if size == self.offset {
+            return Ok(());
+        }
+        // 1. the hash is forgotten  2. the data is cut. The other way round, a saved hash could cover bytes that were
+        // replaced since.
+        self.hasher = self.hasher.algorithm().hasher();
+        self.hashed = 0;
+        self.saved = 0;
+        State::new(&self.declared).write(&self.directory)?;
+        self.file.set_len(size).attempt(|| self.doing("truncate"))?;
+        self.offset = size;
+        Ok(())
+    }
+
+    /// Returns the digest of everything, by the algorithm that is asked for.
+    pub(super) fn digest(&mut self, algorithm: Algorithm) -> Result<Digest> {
+        if self.hasher.algorithm() != algorithm {
+            self.hasher = algorithm.hasher();
+            self.hashed = 0;
+            self.saved = 0;
+        }
+        self.catch_up()?;
+        Ok(self.hasher.clone().finish())
+    }
+
+    /// Returns the algorithm of the running hash.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.hasher.algorithm()
+    }
+
+    /// Makes the data read-only and durable.
+    pub(super) fn seal(&self) -> Result<()> {
+        let mode = std::fs::Permissions::from_mode(BLOB_MODE);
+        self.file.set_permissions(mode).and_then(|()| self.file.sync_all()).attempt(|| self.doing("sync"))
+    }
+
+    /// Hashes what is in the file and was not hashed, because the ingest was opened without a state to continue from.
+    fn catch_up(&mut self) -> Result<()> {
+        if self.hashed == self.offset {
+            return Ok(());
+        }
+        let mut buffer = vec![0; READ];
+        while self.hashed < self.offset {
+            let wanted = usize::try_from(self.offset - self.hashed).unwrap_or(READ).min(READ);
+            let part = buffer.get_mut(..wanted).unwrap_or_default();
+            self.file.read_exact_at(part, self.hashed).attempt(|| self.doing("read"))?;
+            self.hasher.update(part);
+            self.hashed += part.len() as u64;
+        }
+        self.save();
+        Ok(())
+    }
+
+    fn state(&self) -> State {
+        State::new(&self.declared).with_hash(self.boot.as_deref(), &self.hasher, self.hashed)
+    }
+
+    fn doing(&self, verb: &str) -> String {
+        format!("{verb} {}", self.data().display())
+    }
+}
+
+/// Makes data writable again that a commit sealed before it was cut short.
+fn unseal(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.permissions().readonly() => {
+            let mode = std::fs::Permissions::from_mode(INGEST_MODE);
+            std::fs::set_permissions(path, mode).attempt(|| format!("make {} writable", path.display()))
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("look at {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}

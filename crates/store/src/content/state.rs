@@ -1,0 +1,212 @@
+//! The two small files of an ingest: `ref` says whose it is, `state` what was declared and how far the hash got.
+//!
+//! `state` is a shortcut and never the truth: one that is missing, damaged or from before a reboot costs hashing the
+//! data again, and nothing else. A hash state is believed only within the boot that wrote it, because within one boot
+//! the data it covers cannot have been lost, and after a power cut it may have been.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use windlass_core::content::{Expected, IngestRef};
+use windlass_core::digest::{Algorithm, Hasher};
+use windlass_core::error::IoResultExt;
+use windlass_core::{Digest, Error, Namespace, Result, timestamp};
+
+/// The version of both files.
+const VERSION: u32 = 1;
+/// How much of them is read: a ref has at most 1 KiB, escaped at most six times that.
+const MAX_LEN: u64 = 64 << 10;
+
+/// Whose an ingest is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    version: u32,
+    pub(super) namespace: Namespace,
+    #[serde(rename = "ref")]
+    pub(super) ingest: IngestRef,
+    #[serde(with = "timestamp")]
+    pub(super) started_at: SystemTime,
+}
+
+impl Owner {
+    pub(super) fn new(namespace: Namespace, ingest: IngestRef) -> Self {
+        Self { version: VERSION, namespace, ingest, started_at: SystemTime::now() }
+    }
+
+    /// Reads the file; `None` when it is missing or damaged.
+    pub(super) fn read(directory: &Path) -> Result<Option<Self>> {
+        let owner: Option<Self> = read(&directory.join("ref"))?;
+        Ok(owner.filter(|owner| owner.version == VERSION))
+    }
+
+    pub(super) fn write(&self, directory: &Path) -> Result<()> {
+        write(directory, "ref", self)
+    }
+}
+
+/// What was declared, and how far the hash got.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    version: u32,
+    /// The size that was declared.
+    pub(super) total: Option<u64>,
+    /// The digest that was declared.
+    pub(super) expected: Option<Digest>,
+    hash: Option<SavedHash>,
+}
+
+/// A running hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedHash {
+    boot: String,
+    algorithm: String,
+    /// How many bytes of the data it covers.
+    offset: u64,
+    state: Vec<u8>,
+}
+
+impl State {
+    pub(super) fn new(declared: &Expected) -> Self {
+        Self { version: VERSION, total: declared.size, expected: declared.digest.clone(), hash: None }
+    }
+
+    /// Adds the running hash of the first `offset` bytes, when this boot is known.
+    pub(super) fn with_hash(mut self, boot: Option<&str>, hasher: &Hasher, offset: u64) -> Self {
+        self.hash = boot.map(|boot| SavedHash {
+            boot: boot.to_owned(),
+            algorithm: hasher.algorithm().to_string(),
+            offset,
+            state: hasher.save(),
+        });
+        self
+    }
+
+    /// Returns what was declared.
+    pub(super) fn declared(&self) -> Expected {
+        Expected { digest: self.expected.clone(), size: self.total }
+    }
+
+    /// Returns the running hash and how much it covers, if it can be continued over data of that length.
+    pub(super) fn hash(&self, boot: Option<&str>, algorithm: Algorithm, length: u64) -> Option<(Hasher, u64)> {
+        let saved = self.hash.as_ref()?;
+        let usable = Some(saved.boot.as_str()) == boot
+            && saved.algorithm.parse::<Algorithm>().ok() == Some(algorithm)
+            && saved.offset <= length;
+        if !usable {
+            return None;
+        }
+        Hasher::restore(algorithm, &saved.state).ok().map(|hasher| (hasher, saved.offset))
+    }
+
+    /// Reads the file; `None` when it is missing or damaged.
+    pub(super) fn read(directory: &Path) -> Result<Option<Self>> {
+        let state: Option<Self> = read(&directory.join("state"))?;
+        Ok(state.filter(|state| state.version == VERSION))
+    }
+
+    pub(super) fn write(&self, directory: &Path) -> Result<()> {
+        write(directory, "state", self)
+    }
+}
+
+/// Returns the identity of the running boot, where the system has one.
+pub(super) fn boot() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|boot| !boot.is_empty())
+}
+
+/// Reads one line of digest and one of JSON; `None` when they are missing or do not belong together.
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
+    let mut text = Vec::new();
+    match File::open(path).and_then(|file| file.take(MAX_LEN).read_to_end(&mut text)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(format!("read {}", path.display()), error)),
+    }
+    let Some((digest, json)) = std::str::from_utf8(&text).ok().and_then(|text| text.split_once('\n')) else {
+        return Ok(None);
+    };
+    let json = json.trim_end_matches('\n');
+    if Digest::sha256(json.as_bytes()).hex() != digest {
+        return Ok(None);
+    }
+    Ok(serde_json::from_str(json).ok())
+}
+
+/// Writes the same beside the file and moves it there, so that a reader sees the old or the new one.
+fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> Result<()> {
+    let json = serde_json::to_string(value)
+        .map_err(|error| Error::internal(format!("the {name} of an ingest cannot be encoded")).source(error))?;
+    let text = format!("{}\n{json}\n", Digest::sha256(json.as_bytes()).hex());
+    let new = directory.join(format!("{name}.new"));
+    let mut file = File::create(&new).attempt(|| format!("create {}", new.display()))?;
+    file.write_all(text.as_bytes()).attempt(|| format!("write {}", new.display()))?;
+    let path = directory.join(name);
+    std::fs::rename(&new, &path).attempt(|| format!("rename {} to {}", new.display(), path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hasher() -> Hasher {
+        let mut hasher = Algorithm::Sha256.hasher();
+        hasher.update(b"hello");
+        hasher
+    }
+
+    #[test]
+    fn a_hash_is_continued_only_in_its_boot_with_its_algorithm_over_its_data() {
+        let state = State::new(&Expected::default()).with_hash(Some("boot"), &hasher(), 5);
+        assert_eq!(state.hash(Some("boot"), Algorithm::Sha256, 5).unwrap().1, 5);
+        assert!(state.hash(Some("other"), Algorithm::Sha256, 5).is_none());
+        assert!(state.hash(None, Algorithm::Sha256, 5).is_none());
+        assert!(state.hash(Some("boot"), Algorithm::Sha512, 5).is_none());
+        assert!(state.hash(Some("boot"), Algorithm::Sha256, 4).is_none());
+    }
+
+    #[test]
+    fn a_damaged_state_is_as_good_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::new(&Expected::default()).with_hash(Some("boot"), &hasher(), 5);
+        assert_eq!(State::read(directory.path()).unwrap(), None);
+        state.write(directory.path()).unwrap();
+        assert_eq!(State::read(directory.path()).unwrap(), Some(state));
+        let path = directory.path().join("state");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 10;
+        bytes[last] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(State::read(directory.path()).unwrap(), None);
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(State::read(directory.path()).unwrap(), None);
+    }
+
+    /// What version 1 wrote must be readable for ever.
+    #[test]
+    fn the_files_of_version_1_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("ref"), include_str!("../../tests/fixtures/format-1/ingest.ref")).unwrap();
+        std::fs::write(directory.path().join("state"), include_str!("../../tests/fixtures/format-1/ingest.state"))
+            .unwrap();
+        let owner = Owner::read(directory.path()).unwrap().unwrap();
+        assert_eq!((owner.namespace.as_str(), owner.ingest.as_str()), ("default", "layer-1"));
+        let state = State::read(directory.path()).unwrap().unwrap();
+        assert_eq!(state.declared(), Expected { digest: Some(Digest::sha256(b"hello world")), size: Some(11) });
+        let (mut hasher, offset) = state.hash(Some("golden"), Algorithm::Sha256, 5).unwrap();
+        assert_eq!(offset, 5);
+        hasher.update(b" world");
+        assert_eq!(hasher.finish(), Digest::sha256(b"hello world"));
+        // And written the same way today.
+        let today = State::new(&state.declared()).with_hash(Some("golden"), &self::hasher(), 5);
+        assert_eq!(today, state);
+        today.write(directory.path()).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(directory.path().join("state")).unwrap(),
+            include_str!("../../tests/fixtures/format-1/ingest.state")
+        );
+    }
+}

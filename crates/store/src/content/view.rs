@@ -1,0 +1,268 @@
+//! Content as one namespace sees it: its own records over the bytes that all namespaces share.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use windlass_core::content::{Expected, Info, IngestRef, Ingester, Provider, ReaderAt, Status, Store, Writer};
+use windlass_core::field::FieldMask;
+use windlass_core::filter::{Filter, any_matches};
+use windlass_core::gc::Node;
+use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Listing, Namespace, Result, ResultExt, Scope};
+
+use super::ingests::not_found;
+use super::reader::BlobReader;
+use super::writer::IngestWriter;
+use crate::blocking::{blocking, to_the_end};
+use crate::db::schema::{CONTENTS, NAMESPACES};
+use crate::db::{self, Key, Links, View, admit, hold, listing, set_links, unlink};
+use crate::store::Shared;
+
+/// Content of one namespace; what is created is held by the scope's lease.
+#[derive(Clone)]
+pub(crate) struct Content {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) scope: Scope,
+}
+
+impl Content {
+    pub(super) fn key(&self, digest: &Digest) -> String {
+        content_key(&self.scope.namespace, digest)
+    }
+
+    /// Tells whether the blob is here for the scope, and lets the scope's lease hold it. A blob that only other namespaces
+    /// have is adopted when digest and size are those it has: that is what policy `shared` asks for.
+    async fn present(&self, digest: &Digest, size: Option<u64>) -> Result<bool> {
+        let key = self.key(digest);
+        let recorded = self.shared.db.read(|view| CONTENTS.get(view, &key))?;
+        let Some(on_disk) = self.shared.blobs.size(digest)? else { return Ok(false) };
+        match recorded {
+            // A blob that was damaged is brought once more.
+            Some(info) if info.size != on_disk => Ok(false),
+            Some(_) => self.hold(digest).await,
+            None if size == Some(on_disk) => to_the_end(self.clone().adopt(digest.clone(), on_disk)).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Lets the scope's lease hold a recorded blob; `false` when the record has gone meanwhile.
+    pub(super) async fn hold(&self, digest: &Digest) -> Result<bool> {
+        if self.scope.lease.is_none() {
+            return Ok(true);
+        }
+        let (key, scope, node) = (self.key(digest), self.scope.clone(), Node::Content(digest.clone()));
+        let hold = move |tx: &db::Transaction| {
+            let there = CONTENTS.contains(tx, &key)?;
+            if there {
+                hold(tx, &scope, std::slice::from_ref(&node))?;
+            }
+            Ok(there)
+        };
+        self.shared.db.write(hold).await
+    }
+
+    /// Records a blob whose bytes are here already; `false` when they have gone meanwhile.
+    ///
+    /// Bytes below `blobs` were verified and synced before they came there, recorded or not.
+    async fn adopt(self, digest: Digest, size: u64) -> Result<bool> {
+        // The turn keeps the bytes from being collected before the record is there.
+        let _turn = self.shared.turns.take(digest.to_string()).await;
+        if self.shared.blobs.size(&digest)? != Some(size) {
+            return Ok(false);
+        }
+        let now = SystemTime::now();
+        let info = Info { digest, size, created_at: now, updated_at: now, labels: Labels::new() };
+        self.record(info, None).await?;
+        Ok(true)
+    }
+
+    /// Records a blob and lets the scope's lease hold it, in one transaction, instead of the ingest that brought it.
+    pub(super) async fn record(&self, info: Info, ingest: Option<IngestRef>) -> Result<()> {
+        let (key, scope) = (self.key(&info.digest), self.scope.clone());
+        let node = Node::Content(info.digest.clone());
+        let record = move |tx: &db::Transaction| {
+            admit(tx, &scope, std::slice::from_ref(&node))?;
+            CONTENTS.put(tx, &key, &info)?;
+            set_links(tx, &scope.namespace, &node, &Links::of(&info.labels))?;
+            if let (Some(lease), Some(ingest)) = (&scope.lease, &ingest) {
+                let brought = db::text_of(&Node::Ingest(ingest.to_string()));
+                let key = Key::of([scope.namespace.as_str(), lease.as_str(), &brought]);
+                db::schema::RESOURCES.remove(tx, &key)?;
+            }
+            Ok(())
+        };
+        self.shared.db.write(record).await
+    }
+
+    /// Discards what a crash right after a commit left of the ingest.
+    async fn forget_ingest(&self, ingest: &IngestRef) -> Result<()> {
+        if !self.shared.ingests.exists(&self.scope.namespace, ingest) {
+            return Ok(());
+        }
+        match self.shared.ingests.claim(&self.scope.namespace, ingest).await {
+            Ok(held) => self.shared.ingests.discard(held, &self.scope.namespace, ingest).await.map(|_| ()),
+            // Its writer will find out by itself.
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn already_exists(&self, digest: &Digest) -> Error {
+        Error::already_exists(format!("blob {digest} is in namespace {} already", self.scope.namespace))
+    }
+
+    async fn remove_bytes(self, digest: Digest) -> Result<()> {
+        let _turn = self.shared.turns.take(digest.to_string()).await;
+        if self.shared.db.read(|view| recorded_anywhere(view, &digest))? {
+            return Ok(());
+        }
+        let blobs = self.shared.blobs.clone();
+        blocking(move || blobs.remove(&digest)).await.map(|_| ())
+    }
+}
+
+fn not_here(namespace: &Namespace, digest: &Digest) -> Error {
+    Error::not_found(format!("blob {digest} is not in namespace {namespace}"))
+        .hint("`dist content ls` lists those there are")
+}
+
+/// Returns the key of a blob's record.
+fn content_key(namespace: &Namespace, digest: &Digest) -> String {
+    Key::of([namespace.as_str(), &digest.to_string()])
+}
+
+/// Tells whether any namespace has a record of a blob.
+pub(crate) fn recorded_anywhere(view: &impl View, digest: &Digest) -> Result<bool> {
+    let digest = digest.to_string();
+    for namespace in NAMESPACES.keys(view, "", None, usize::MAX)? {
+        if CONTENTS.contains(view, &Key::of([namespace.as_str(), &digest]))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[async_trait]
+impl Provider for Content {
+    async fn reader(&self, descriptor: &Descriptor) -> Result<Box<dyn ReaderAt>> {
+        let info = self.info(&descriptor.digest).await?;
+        let (blobs, digest) = (self.shared.blobs.clone(), info.digest);
+        let damaged = |what: String| {
+            Error::data_loss(what).hint(format!("`dist content rm {}`, then pull again", descriptor.digest))
+        };
+        let opened = blocking(move || {
+            let file = blobs.file(&digest)?;
+            let size = blobs.size(&digest)?.unwrap_or_default();
+            Ok(BlobReader { digest, file: Arc::new(file), size })
+        })
+        .await;
+        match opened {
+            Ok(reader) if reader.size == info.size => Ok(Box::new(reader)),
+            Ok(reader) => Err(damaged(format!(
+                "blob {} has {} bytes on disk, {} were stored",
+                descriptor.digest, reader.size, info.size
+            ))),
+            Err(error) if error.is(Kind::NotFound) => {
+                Err(damaged(format!("the bytes of blob {} are gone from the disk", descriptor.digest)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Ingester for Content {
+    async fn writer(&self, ingest: &IngestRef, expected: Expected) -> Result<Box<dyn Writer>> {
+        let open = async {
+            if let Some(digest) = &expected.digest
+                && self.present(digest, expected.size).await?
+            {
+                self.forget_ingest(ingest).await?;
+                return Err(self.already_exists(digest));
+            }
+            let held = self.shared.ingests.claim(&self.scope.namespace, ingest).await?;
+            // Whoever had the ref until now may just have committed.
+            if let Some(digest) = &expected.digest
+                && self.present(digest, expected.size).await?
+            {
+                self.shared.ingests.discard(held, &self.scope.namespace, ingest).await?;
+                return Err(self.already_exists(digest));
+            }
+            let (scope, node) = (self.scope.clone(), Node::Ingest(ingest.to_string()));
+            self.shared.db.write(move |tx| admit(tx, &scope, std::slice::from_ref(&node))).await?;
+            let namespace = self.scope.namespace.clone();
+            let opened = self.shared.ingests.continued(held, namespace, ingest.clone(), expected.clone()).await?;
+            Ok(Box::new(IngestWriter::new(self.clone(), opened)) as Box<dyn Writer>)
+        };
+        open.await.context(|| format!("open ingest {ingest}"))
+    }
+}
+
+#[async_trait]
+impl Store for Content {
+    async fn info(&self, digest: &Digest) -> Result<Info> {
+        let key = self.key(digest);
+        self.shared.db.read(|view| CONTENTS.get(view, &key))?.ok_or_else(|| not_here(&self.scope.namespace, digest))
+    }
+
+    fn list(&self, filters: &[Filter]) -> Listing<Info> {
+        let prefix = Key::prefix([self.scope.namespace.as_str()]);
+        listing(self.shared.clone(), &CONTENTS, prefix, filters, |info| info)
+    }
+
+    async fn update(&self, info: &Info, mask: &FieldMask) -> Result<Info> {
+        let (key, namespace) = (self.key(&info.digest), self.scope.namespace.clone());
+        let (change, mask) = (info.clone(), mask.clone());
+        let update = move |tx: &db::Transaction| {
+            let mut info = CONTENTS.get(tx, &key)?.ok_or_else(|| not_here(&namespace, &change.digest))?;
+            if let Some(path) = mask.apply_to_labels(&mut info.labels, &change.labels).first() {
+                return Err(Error::invalid_argument(format!("field {path} of a blob cannot be changed"))
+                    .hint("labels and labels.<key> can"));
+            }
+            info.labels.validate()?;
+            info.updated_at = SystemTime::now();
+            CONTENTS.put(tx, &key, &info)?;
+            set_links(tx, &namespace, &Node::Content(info.digest.clone()), &Links::of(&info.labels))?;
+            Ok(info)
+        };
+        self.shared.db.write(update).await.context(|| format!("update blob {}", info.digest))
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<()> {
+        let (key, namespace, node) = (self.key(digest), self.scope.namespace.clone(), Node::Content(digest.clone()));
+        // 1. remove the record  2. remove the bytes, if this was the last record of them.
+        // A crash between the two leaves an unrecorded blob that the sweep removes.
+        let delete = move |tx: &db::Transaction| {
+            unlink(tx, &namespace, &node)?;
+            CONTENTS.remove(tx, &key)
+        };
+        if !self.shared.db.write(delete).await? {
+            return Err(not_here(&self.scope.namespace, digest));
+        }
+        to_the_end(self.clone().remove_bytes(digest.clone())).await
+    }
+
+    async fn status(&self, ingest: &IngestRef) -> Result<Status> {
+        self.shared.ingests.status(&self.scope.namespace, ingest).await
+    }
+
+    async fn statuses(&self, filters: &[Filter]) -> Result<Vec<Status>> {
+        let mut statuses: Vec<Status> = self
+            .shared
+            .ingests
+            .all()
+            .await?
+            .into_iter()
+            .filter_map(|found| found.owner)
+            .filter(|(namespace, status)| *namespace == self.scope.namespace && any_matches(filters, status))
+            .map(|(_, status)| status)
+            .collect();
+        statuses.sort_by(|a, b| a.ingest.cmp(&b.ingest));
+        Ok(statuses)
+    }
+
+    async fn abort(&self, ingest: &IngestRef) -> Result<()> {
+        let held = self.shared.ingests.claim(&self.scope.namespace, ingest).await?;
+        let existed = self.shared.ingests.discard(held, &self.scope.namespace, ingest).await?;
+        if existed { Ok(()) } else { Err(not_found(ingest)) }
+    }
+}

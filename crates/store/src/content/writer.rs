@@ -1,0 +1,318 @@
+//! The writing end of an ingest: gathers bytes, hashes and writes them on the blocking pool while more arrive, and turns
+//! the ingest into a blob.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use windlass_core::content::{Commit, Expected, Info, IngestRef, Status, Writer};
+use windlass_core::{Digest, Error, Result, ResultExt};
+
+use super::ingests::Opened;
+use super::open_refs::Held;
+use super::sink::Sink;
+use super::view::Content;
+use crate::blocking::{blocking, to_the_end};
+use crate::db::schema::CONTENTS;
+
+/// How many bytes are gathered before they are written. A writer has two of these at most: one that fills while the
+/// other is hashed and written.
+const CHUNK: usize = 1 << 20;
+
+/// A writer of one ingest.
+pub(super) struct IngestWriter {
+    content: Content,
+    ingest: IngestRef,
+    status: Status,
+    stage: Stage,
+    /// What was accepted and not handed over yet.
+    buffer: Vec<u8>,
+    /// A buffer to go on with.
+    spare: Vec<u8>,
+    held: Option<Held>,
+}
+
+/// Where the blocking end is.
+enum Stage {
+    Here(Box<Sink>),
+    Working(JoinHandle<Worked>),
+    /// Committed, or lost with a panic.
+    Gone,
+}
+
+/// What comes back from a write: the sink, the buffer, and what came of it.
+type Worked = (Box<Sink>, Vec<u8>, Result<()>);
+
+impl IngestWriter {
+    pub(super) fn new(content: Content, opened: Opened) -> Self {
+        let Opened { held, sink, status } = opened;
+        Self {
+            content,
+            ingest: status.ingest.clone(),
+            status,
+            stage: Stage::Here(Box::new(sink)),
+            buffer: Vec::new(),
+            spare: Vec::new(),
+            held: Some(held),
+        }
+    }
+
+    /// Waits for the write that is under way, if any.
+    async fn settle(&mut self) -> Result<()> {
+        let Stage::Working(work) = &mut self.stage else { return Ok(()) };
+        // Awaited by reference: when this future is dropped, the work stays where it is.
+        let joined = work.await;
+        self.stage = Stage::Gone;
+        let (sink, buffer, result) = joined.map_err(|error| lost(&self.ingest).source(error))?;
+        if result.is_err() {
+            // What was accepted behind the failure cannot be written any more.
+            self.buffer.clear();
+            self.set_offset(sink.offset());
+        }
+        self.spare = buffer;
+        self.stage = Stage::Here(sink);
+        result
+    }
+
+    /// Hands the buffer over to be hashed and written, once the one before is done.
+    async fn hand_over(&mut self) -> Result<()> {
+        self.settle().await?;
+        if let Stage::Here(mut sink) = std::mem::replace(&mut self.stage, Stage::Gone) {
+            let mut buffer = std::mem::replace(&mut self.buffer, std::mem::take(&mut self.spare));
+            self.stage = Stage::Working(tokio::task::spawn_blocking(move || {
+                let result = sink.append(&buffer);
+                buffer.clear();
+                (sink, buffer, result)
+            }));
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is under way and takes the blocking end.
+    async fn take_sink(&mut self) -> Result<Box<Sink>> {
+        self.settle().await?;
+        match std::mem::replace(&mut self.stage, Stage::Gone) {
+            Stage::Here(sink) => Ok(sink),
+            _ => Err(lost(&self.ingest)),
+        }
+    }
+
+    fn set_offset(&mut self, offset: u64) {
+        self.status.offset = offset;
+        if let Some(held) = &self.held {
+            held.set_offset(offset);
+        }
+    }
+
+    fn check_room(&self, more: usize) -> Result<()> {
+        let after = self.status.offset + more as u64;
+        match self.status.total {
+            Some(total) if after > total => Err(Error::out_of_range(format!(
+                "ingest {} would have {after} bytes, {total} are declared",
+                self.ingest
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lost(ingest: &IngestRef) -> Error {
+    Error::internal(format!("the writer of ingest {ingest} is broken")).hint("open the ingest again: it continues")
+}
+
+#[async_trait]
+impl Writer for IngestWriter {
+    async fn status(&mut self) -> Result<Status> {
+        self.settle().await?;
+        Ok(self.status.clone())
+    }
+
+    async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        self.check_room(bytes.len())?;
+        while !bytes.is_empty() {
+            let room = CHUNK.saturating_sub(self.buffer.len());
+            let part = bytes.split_to(room.min(bytes.len()));
+            self.buffer.extend_from_slice(&part);
+            self.set_offset(self.status.offset + part.len() as u64);
+            self.status.updated_at = SystemTime::now();
+            if self.buffer.len() >= CHUNK {
+                self.hand_over().await.context(|| format!("write ingest {}", self.ingest))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn truncate(&mut self, size: u64) -> Result<()> {
+        if size == self.status.offset {
+            return Ok(());
+        }
+        let mut sink = self.take_sink().await?;
+        let buffer = std::mem::take(&mut self.buffer);
+        let (sink, result) = blocking(move || {
+            let result = sink.append(&buffer).and_then(|()| sink.truncate(size));
+            Ok((sink, result))
+        })
+        .await?;
+        self.set_offset(sink.offset());
+        self.stage = Stage::Here(sink);
+        result.context(|| format!("truncate ingest {}", self.ingest))
+    }
+
+    async fn commit(mut self: Box<Self>, commit: Commit) -> Result<Info> {
+        let attempt = format!("commit ingest {}", self.ingest);
+        let result = async {
+            commit.labels.validate()?;
+            let sink = self.take_sink().await?;
+            let Some(held) = self.held.take() else { return Err(lost(&self.ingest)) };
+            let finish = Finish {
+                content: self.content.clone(),
+                ingest: self.ingest.clone(),
+                declared: Expected { digest: self.status.expected.clone(), size: self.status.total },
+                commit,
+            };
+            let buffer = std::mem::take(&mut self.buffer);
+            to_the_end(finish.run(sink, buffer, held)).await
+        };
+        result.await.context(|| attempt)
+    }
+}
+
+impl Drop for IngestWriter {
+    /// Keeps what was accepted and saves the hash, then unlocks the ref.
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        let buffer = std::mem::take(&mut self.buffer);
+        let content = self.content.clone();
+        match std::mem::replace(&mut self.stage, Stage::Gone) {
+            // At most one chunk into the page cache, and only when a write was given up: not worth a detour.
+            Stage::Here(sink) => close(*sink, &buffer, held),
+            Stage::Working(work) => {
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+                held.closing();
+                // Owned by the table of open refs: whoever opens the ref next waits until it is done, and so does whoever
+                // wants the root.
+                runtime.spawn(async move {
+                    if let Ok((sink, _, Ok(()))) = work.await {
+                        drop(tokio::task::spawn_blocking(move || close(*sink, &buffer, held)).await);
+                    }
+                    drop(content);
+                });
+            }
+            Stage::Gone => {}
+        }
+    }
+}
+
+fn close(mut sink: Sink, buffer: &[u8], held: Held) {
+    if let Err(error) = sink.append(buffer) {
+        // Nobody is left to tell; the next writer sees the offset that was reached.
+        tracing::debug!(%error, "the last bytes of an abandoned ingest were not written");
+    }
+    sink.save();
+    drop((sink, held));
+}
+
+/// The commit of an ingest.
+struct Finish {
+    content: Content,
+    ingest: IngestRef,
+    declared: Expected,
+    commit: Commit,
+}
+
+/// What came of verifying an ingest.
+enum Verdict {
+    Good(Digest, u64),
+    /// Its bytes cannot become right.
+    Bad(Error),
+}
+
+impl Finish {
+    /// Turns the ingest into a blob. The durable order:
+    ///
+    /// 1. verify size and digest  2. fsync `ingest/<id>/data`  3. rename it to `blobs/<algorithm>/<hex>`  4. fsync that
+    ///    directory  5. commit the record, with the lease's edge  6. remove `ingest/<id>`
+    ///
+    /// A crash before 3 leaves a resumable ingest; between 3 and 5 an unrecorded blob, which the next writer that expects
+    /// it adopts or the sweep removes; between 5 and 6 an empty ingest that the next writer of the ref, or the sweep,
+    /// removes.
+    async fn run(self, sink: Box<Sink>, buffer: Vec<u8>, held: Held) -> Result<Info> {
+        let expected = [self.declared.clone(), self.commit.expected.clone()];
+        let (sink, verdict) = blocking(move || verify(sink, &buffer, &expected)).await?;
+        let (digest, size) = match verdict {
+            Verdict::Good(digest, size) => (digest, size),
+            Verdict::Bad(error) => {
+                self.discard(held).await?;
+                return Err(error);
+            }
+        };
+        self.faults("commit: synced").await;
+        // From here on alone with the digest: what is moved into place is neither collected nor moved by another.
+        let _turn = self.content.shared.turns.take(digest.to_string()).await;
+        if self.is_here(&digest, size).await? {
+            self.discard(held).await?;
+            return Err(self.content.already_exists(&digest));
+        }
+        let info = self.place(sink, digest, size).await?;
+        self.faults("commit: recorded").await;
+        self.discard(held).await?;
+        Ok(info)
+    }
+
+    async fn place(&self, sink: Box<Sink>, digest: Digest, size: u64) -> Result<Info> {
+        let (blobs, of) = (self.content.shared.blobs.clone(), digest.clone());
+        blocking(move || blobs.adopt(&sink.data(), &of)).await?;
+        self.faults("commit: renamed").await;
+        let (blobs, algorithm) = (self.content.shared.blobs.clone(), digest.algorithm());
+        blocking(move || blobs.sync(algorithm)).await?;
+        self.faults("commit: directory synced").await;
+        let now = SystemTime::now();
+        let info = Info { digest, size, created_at: now, updated_at: now, labels: self.commit.labels.clone() };
+        self.content.record(info.clone(), Some(self.ingest.clone())).await?;
+        Ok(info)
+    }
+
+    /// Tells whether the namespace has the blob, with its bytes; the lease holds it then.
+    async fn is_here(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let key = self.content.key(digest);
+        let recorded = self.content.shared.db.read(|view| CONTENTS.contains(view, &key))?;
+        Ok(recorded && self.content.shared.blobs.size(digest)? == Some(size) && self.content.hold(digest).await?)
+    }
+
+    async fn discard(&self, held: Held) -> Result<()> {
+        let shared = &self.content.shared;
+        shared.ingests.discard(held, &self.content.scope.namespace, &self.ingest).await.map(|_| ())
+    }
+
+    async fn faults(&self, point: &'static str) {
+        self.content.shared.faults.reach(point).await;
+    }
+}
+
+/// Writes the rest, checks size and digest, and makes the data durable if they are right.
+fn verify(mut sink: Box<Sink>, rest: &[u8], expected: &[Expected]) -> Result<(Box<Sink>, Verdict)> {
+    sink.append(rest)?;
+    let size = sink.offset();
+    for wanted in expected.iter().filter_map(|expected| expected.size) {
+        if wanted != size {
+            let wrong = Error::failed_precondition(format!("the content has {size} bytes, {wanted} were expected"));
+            return Ok((sink, Verdict::Bad(wrong)));
+        }
+    }
+    let mut digest = None;
+    for wanted in expected.iter().filter_map(|expected| expected.digest.as_ref()) {
+        let found = sink.digest(wanted.algorithm())?;
+        if found != *wanted {
+            let wrong = Error::data_loss(format!("the content has digest {found}, {wanted} was expected"));
+            return Ok((sink, Verdict::Bad(wrong)));
+        }
+        digest.get_or_insert(found);
+    }
+    let digest = match digest {
+        Some(digest) => digest,
+        None => sink.digest(sink.algorithm())?,
+    };
+    sink.seal()?;
+    Ok((sink, Verdict::Good(digest, size)))
+}

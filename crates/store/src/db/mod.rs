@@ -1,0 +1,136 @@
+//! The metadata database: one file, many readers, one writer thread that commits what it finds queued together.
+//!
+//! Readers see the last commit and are never waited for. Writers hand over a change and wait until it is durable.
+
+mod expiry;
+mod links;
+mod listing;
+mod records;
+pub(crate) mod schema;
+mod scope;
+mod transaction;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{ReadTransaction, ReadableDatabase};
+use windlass_core::error::IoResultExt;
+use windlass_core::{Error, Result};
+
+pub(crate) use expiry::parse as parse_expiry;
+pub(crate) use links::{Links, node, resource_node, set_links, text_of, unlink};
+pub(crate) use listing::listing;
+pub(crate) use records::{Key, Present, Records};
+pub(crate) use scope::{admit, hold, require_lease};
+pub(crate) use transaction::{Transaction, View};
+
+use schema::{FORMAT, META, TABLES};
+use writer::Writer;
+
+/// How much memory the database may use to keep pages in.
+const CACHE: usize = 32 << 20;
+/// What the database file is called.
+const FILE: &str = "meta.redb";
+
+/// The open database.
+pub(crate) struct Database {
+    // Before `reader`: the writer thread ends first.
+    writer: Writer,
+    reader: Arc<redb::Database>,
+}
+
+impl Database {
+    /// Opens the database of a root, or makes it. Blocking.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a root of a newer format, `DataLoss` for a damaged file.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let path = root.join(FILE);
+        if !path.try_exists().attempt(|| format!("look for {}", path.display()))? {
+            create(root, &path)?;
+        }
+        let database =
+            builder().open(&path).map_err(|error| failed(error).context(format!("open {}", path.display())))?;
+        let database = Arc::new(database);
+        let this = Self { writer: Writer::start(database.clone())?, reader: database };
+        match this.read(|view| META.get(view, "format"))? {
+            Some(FORMAT) => Ok(this),
+            Some(newer) if newer > FORMAT => Err(Error::failed_precondition(format!(
+                "root {} has format {newer}, this program knows up to {FORMAT}",
+                root.display()
+            ))
+            .hint("use the version of the program that wrote it, or a newer one")),
+            other => Err(Error::data_loss(format!("{} has no valid format version: {other:?}", path.display()))),
+        }
+    }
+
+    /// Reads the last commit. What is read inline should be a few records: this runs on the caller's thread.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
+        read(&self.reader.begin_read().map_err(failed)?)
+    }
+
+    /// Carries out a change and returns when it is durable. Changes that are queued at the same time share one commit.
+    ///
+    /// The change may be carried out more than once, of which the last counts: it must not have effects outside of the
+    /// transaction.
+    ///
+    /// # Errors
+    /// Those of the change, of which nothing is recorded then; those of the commit.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has happened, will happen, or fails unseen.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        change: impl Fn(&Transaction) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.submit(change).await
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// Makes an empty database beside its place and moves it there, so that one cut short is not mistaken for a damaged one.
+fn create(root: &Path, path: &Path) -> Result<()> {
+    let new = root.join(format!("{FILE}.new"));
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io(format!("remove {}", new.display()), error));
+        }
+        _ => {}
+    }
+    // 1. write it
+    let database = builder().create(&new).map_err(failed)?;
+    let transaction = Transaction::begin(&database)?;
+    for table in TABLES {
+        transaction.table(table)?;
+    }
+    META.put(&transaction, "format", &FORMAT)?;
+    transaction.commit()?;
+    drop(database);
+    // 2. fsync it  3. rename  4. fsync the directory. A crash before 3 leaves a file that the next opener replaces.
+    File::open(&new).and_then(|file| file.sync_all()).attempt(|| format!("sync {}", new.display()))?;
+    std::fs::rename(&new, path).attempt(|| format!("rename {} to {}", new.display(), path.display()))?;
+    File::open(root).and_then(|root| root.sync_all()).attempt(|| format!("sync {}", root.display()))
+}
+
+/// Classifies an error of the database.
+fn failed(error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        redb::Error::Io(error) => Error::io("use the metadata database", error),
+        redb::Error::PreviousIo => Error::unavailable("the metadata database stopped after an error of the disk")
+            .hint("see to the disk (is it full?), then start again"),
+        redb::Error::Corrupted(what) => Error::data_loss(format!("the metadata database is damaged: {what}")),
+        redb::Error::UpgradeRequired(version) => {
+            Error::failed_precondition(format!("the metadata database has file format {version}"))
+                .hint("use the version of the program that wrote it")
+        }
+        redb::Error::DatabaseAlreadyOpen => Error::unavailable("the metadata database is open in another process"),
+        error => Error::internal("the metadata database failed").source(error),
+    }
+}

@@ -1,0 +1,75 @@
+//! The two kinds of transactions, as one view for those who only read.
+
+use std::cell::Cell;
+
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use windlass_core::Result;
+
+use super::failed;
+
+/// Every table: composite text keys, encoded values.
+type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
+
+/// Something that tables can be read in: the last commit, or a change under way.
+pub(crate) trait View {
+    /// Opens a table for reading.
+    fn readable(&self, table: &'static str) -> Result<impl ReadableTable<&'static str, &'static [u8]>>;
+}
+
+impl View for ReadTransaction {
+    fn readable(&self, table: &'static str) -> Result<impl ReadableTable<&'static str, &'static [u8]>> {
+        self.open_table(Definition::new(table)).map_err(failed)
+    }
+}
+
+/// A change under way.
+pub(crate) struct Transaction {
+    inner: WriteTransaction,
+    writes: Cell<u64>,
+}
+
+impl Transaction {
+    /// Begins a change that, once committed, survives a power cut.
+    pub(super) fn begin(database: &redb::Database) -> Result<Self> {
+        let mut inner = database.begin_write().map_err(failed)?;
+        // Two phases: a commit slot is valid without looking at checksums, so a torn write cannot be taken for one.
+        // Quick repair: opening after a crash does not walk the whole file.
+        inner.set_two_phase_commit(true);
+        inner.set_quick_repair(true);
+        Ok(Self { inner, writes: Cell::new(0) })
+    }
+
+    /// Opens a table for writing; it has to be closed before it is opened again.
+    pub(super) fn table(&self, table: &'static str) -> Result<Table<'_, &'static str, &'static [u8]>> {
+        self.inner.open_table(Definition::new(table)).map_err(failed)
+    }
+
+    /// Notes that something was written.
+    pub(super) fn wrote(&self) {
+        self.writes.set(self.writes.get() + 1);
+    }
+
+    /// Returns how many writes there were.
+    pub(super) fn writes(&self) -> u64 {
+        self.writes.get()
+    }
+
+    /// Makes the change durable; one without writes is given up instead, which costs nothing.
+    pub(super) fn commit(self) -> Result<()> {
+        if self.writes() == 0 {
+            return self.abort();
+        }
+        self.inner.commit().map_err(failed)
+    }
+
+    /// Gives the change up.
+    pub(super) fn abort(self) -> Result<()> {
+        self.inner.abort().map_err(failed)
+    }
+}
+
+impl View for Transaction {
+    fn readable(&self, table: &'static str) -> Result<impl ReadableTable<&'static str, &'static [u8]>> {
+        self.table(table)
+    }
+}

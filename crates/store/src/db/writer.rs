@@ -1,0 +1,164 @@
+//! The writer thread: takes the changes that are queued, carries them out in one transaction and commits them together.
+//!
+//! A commit costs two syncs of the disk whatever is in it, so callers that come at the same time share one.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+use windlass_core::error::IoResultExt;
+use windlass_core::{Error, Result};
+
+use super::Transaction;
+
+/// How many changes share a commit at most, so that nobody waits for an endless queue.
+const MAX_GROUP: usize = 256;
+
+/// The handle of the writer thread; dropping it waits until everything queued is done.
+pub(super) struct Writer {
+    queue: Option<Sender<Box<dyn Change>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(database: Arc<redb::Database>) -> Result<Self> {
+        let (queue, queued) = channel();
+        let thread = std::thread::Builder::new()
+            .name("windlass-meta".to_owned())
+            .spawn(move || run(&database, &queued))
+            .attempt(|| "start the thread of the metadata database".to_owned())?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    pub(super) async fn submit<T, F>(&self, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Transaction) -> Result<T> + Send + 'static,
+    {
+        let gone = || Error::internal("the thread of the metadata database is gone");
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        // One entry per waiting caller: the queue is as long as there are callers.
+        queue.send(Box::new(Queued { change, outcome: None, reply })).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the metadata database panicked");
+        }
+    }
+}
+
+fn run(database: &redb::Database, queued: &Receiver<Box<dyn Change>>) {
+    while let Ok(first) = queued.recv() {
+        let mut group = vec![first];
+        group.extend(queued.try_iter().take(MAX_GROUP - 1));
+        commit_together(database, group);
+    }
+}
+
+/// Carries out a group in one transaction. A change that fails after it wrote something leaves the group, and the
+/// others start over without it.
+fn commit_together(database: &redb::Database, mut group: Vec<Box<dyn Change>>) {
+    while !group.is_empty() {
+        let committed = Transaction::begin(database).and_then(|transaction| {
+            match group.iter_mut().position(|change| spoils(&mut **change, &transaction)) {
+                None => transaction.commit().map(|()| None),
+                Some(spoiler) => transaction.abort().map(|()| Some(spoiler)),
+            }
+        });
+        match committed {
+            Ok(Some(spoiler)) => group.remove(spoiler).answer(None),
+            Ok(None) => return group.into_iter().for_each(|change| change.answer(None)),
+            Err(error) => return group.into_iter().for_each(|change| change.answer(Some(&error))),
+        }
+    }
+}
+
+/// Carries out a change and tells whether it failed halfway.
+fn spoils(change: &mut dyn Change, transaction: &Transaction) -> bool {
+    let before = transaction.writes();
+    !change.carry_out(transaction) && transaction.writes() > before
+}
+
+/// A change in the queue.
+trait Change: Send {
+    /// Carries the change out and tells whether it succeeded.
+    fn carry_out(&mut self, transaction: &Transaction) -> bool;
+
+    /// Tells the caller what came of it; `failure` is that of the commit.
+    fn answer(self: Box<Self>, failure: Option<&Error>);
+}
+
+struct Queued<T, F> {
+    change: F,
+    outcome: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T: Send, F: Fn(&Transaction) -> Result<T> + Send> Change for Queued<T, F> {
+    fn carry_out(&mut self, transaction: &Transaction) -> bool {
+        let outcome = (self.change)(transaction);
+        let success = outcome.is_ok();
+        self.outcome = Some(outcome);
+        success
+    }
+
+    fn answer(self: Box<Self>, failure: Option<&Error>) {
+        let outcome = match (self.outcome, failure) {
+            (Some(Err(error)), _) => Err(error),
+            (Some(Ok(done)), None) => Ok(done),
+            (_, Some(failure)) => Err(again(failure)),
+            (None, None) => Err(Error::internal("a change of the metadata database was not carried out")),
+        };
+        // A caller that stopped waiting does not want to know.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// The same failure once more: every member of a group gets it.
+fn again(error: &Error) -> Error {
+    let again = Error::new(error.kind(), error.to_string());
+    match error.hint_text() {
+        Some(hint) => again.hint(hint),
+        None => again,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Records;
+
+    static NUMBERS: Records<u32> = Records::new("numbers");
+
+    fn put(key: &'static str, fail: bool) -> (Box<dyn Change>, oneshot::Receiver<Result<()>>) {
+        let (reply, answer) = oneshot::channel();
+        let change = move |tx: &Transaction| {
+            NUMBERS.put(tx, key, &1)?;
+            if fail { Err(Error::not_found("by design")) } else { Ok(()) }
+        };
+        (Box::new(Queued { change, outcome: None, reply }), answer)
+    }
+
+    #[test]
+    fn a_change_that_fails_halfway_leaves_no_trace_and_spoils_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = redb::Database::create(directory.path().join("db")).unwrap();
+        let (changes, mut answers): (Vec<_>, Vec<_>) =
+            [put("a", false), put("b", true), put("c", false), put("d", true)].into_iter().unzip();
+        commit_together(&database, changes);
+        let failed: Vec<bool> = answers.iter_mut().map(|answer| answer.try_recv().unwrap().is_err()).collect();
+        assert_eq!(failed, [false, true, false, true]);
+        let view = Transaction::begin(&database).unwrap();
+        let there = ["a", "b", "c", "d"].map(|key| NUMBERS.get(&view, key).unwrap().is_some());
+        assert_eq!(there, [true, false, true, false]);
+    }
+}

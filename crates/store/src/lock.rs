@@ -1,0 +1,146 @@
+//! The lock of a root directory: one owner process at a time, and a second one learns who it is.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use windlass_core::error::IoResultExt;
+use windlass_core::{Error, Result, timestamp};
+
+use crate::blocking::blocking;
+
+/// How often a waiter tries again.
+const POLL: Duration = Duration::from_millis(50);
+/// The mode of a root: others may pass through it, to mounts below, but not list it. containerd's too.
+const ROOT_MODE: u32 = 0o711;
+/// How much of the owner's description is read.
+const MAX_OWNER: u64 = 4096;
+
+/// What to do while another process has the root.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LockWait {
+    /// Fail at once.
+    #[default]
+    Fail,
+    /// Wait that long, then fail.
+    UpTo(Duration),
+    /// Wait.
+    Forever,
+}
+
+/// The ownership of a root directory; it ends when the value is dropped or the process dies.
+#[derive(Debug)]
+pub struct RootLock {
+    root: PathBuf,
+    // flock(2) belongs to the open file: closing it unlocks.
+    _file: File,
+}
+
+/// Who has a root.
+#[derive(Serialize, Deserialize)]
+struct Owner {
+    pid: u32,
+    command: String,
+    #[serde(with = "timestamp")]
+    since: SystemTime,
+}
+
+impl RootLock {
+    /// Takes the lock of a root directory, which is created when missing.
+    ///
+    /// # Errors
+    /// `Unavailable` naming the owner, when another process has the root; `PermissionDenied`.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has no effect.
+    pub async fn acquire(root: &Path, wait: LockWait) -> Result<Self> {
+        let started = Instant::now();
+        loop {
+            let path = root.to_owned();
+            let by = match blocking(move || Self::attempt(path)).await? {
+                Attempt::Taken(lock) => return Ok(lock),
+                Attempt::Owned { by } => by,
+            };
+            let patient = match wait {
+                LockWait::Fail => false,
+                LockWait::UpTo(limit) => started.elapsed() < limit,
+                LockWait::Forever => true,
+            };
+            if !patient {
+                return Err(Error::unavailable(format!("root {} is in use by {by}", root.display()))
+                    .hint("wait until it is done, stop it, or use another root"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Returns the root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn attempt(root: PathBuf) -> Result<Attempt> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(ROOT_MODE)
+            .create(&root)
+            .attempt(|| format!("create root {}", root.display()))?;
+        let path = root.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(&path)
+            .attempt(|| format!("open {}", path.display()))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Attempt::Owned { by: describe(&mut file) }),
+            Err(error) => return Err(Error::io(format!("lock {}", path.display()), error.into())),
+        }
+        write_owner(&mut file).attempt(|| format!("write {}", path.display()))?;
+        Ok(Attempt::Taken(Self { root, _file: file }))
+    }
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Taken(RootLock),
+    Owned { by: String },
+}
+
+fn write_owner(file: &mut File) -> std::io::Result<()> {
+    let owner = Owner { pid: std::process::id(), command: command(), since: SystemTime::now() };
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&serde_json::to_vec(&owner)?)
+}
+
+/// The program and its subcommand; not all of its arguments, there may be secrets among them.
+fn command() -> String {
+    let mut arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let program = arguments.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().map_or(program.clone(), |name| name.to_string_lossy().into_owned());
+    match arguments.find(|argument| !argument.starts_with('-') && !argument.contains('/')) {
+        Some(subcommand) => format!("{name} {subcommand}"),
+        None => name,
+    }
+}
+
+/// Says who has the lock, as far as that can be read.
+fn describe(file: &mut File) -> String {
+    let mut text = String::new();
+    let owner = match file.take(MAX_OWNER).read_to_string(&mut text) {
+        Ok(_) => serde_json::from_str::<Owner>(&text).ok(),
+        Err(_) => None,
+    };
+    // An owner writes its description after it took the lock, so there may be none yet.
+    let Some(Owner { pid, command, since }) = owner else { return "another process".to_owned() };
+    let age = since.elapsed().unwrap_or_default().as_secs();
+    format!("process {pid} ({command}) since {age} s")
+}

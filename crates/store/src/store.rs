@@ -1,0 +1,130 @@
+//! The store of one root: opened once, cheap to clone, hands out the traits bound to a scope.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use windlass_core::snapshot::Snapshotter;
+use windlass_core::{Namespace, Result, ResultExt, Scope, container, content, image, lease, namespace};
+
+use crate::blocking::blocking;
+use crate::containers::Containers;
+use crate::content::{Blobs, Content, Ingests};
+use crate::db::Database;
+use crate::fault::Faults;
+use crate::gc::{self, Collected};
+use crate::images::Images;
+use crate::leases::Leases;
+use crate::lock::RootLock;
+use crate::namespaces::Namespaces;
+use crate::snapshots::{Building, Snapshots};
+use crate::turns::Turns;
+
+/// What is in one root directory. Cheap to clone; the root stays locked until the last clone, and everything that was
+/// handed out, is gone.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What everything that a store hands out works on.
+pub(crate) struct Shared {
+    pub(crate) db: Database,
+    pub(crate) blobs: Blobs,
+    pub(crate) ingests: Ingests,
+    pub(crate) snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+    /// Snapshots behind the view that are being made and have no record yet.
+    pub(crate) building: Building,
+    /// Whoever moves the bytes of a digest or takes a snapshot's name has its turn.
+    pub(crate) turns: Turns,
+    /// One collection at a time.
+    pub(crate) collecting: tokio::sync::Mutex<()>,
+    pub(crate) faults: Faults,
+    // Last: the root is given up when everything in it is closed.
+    lock: RootLock,
+}
+
+impl Store {
+    /// Opens the store in a locked root, which may be empty. The snapshotters by name, with directories of their own, are
+    /// seen through the store's namespaces from here on.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a root of a newer format, naming it; `DataLoss` for a damaged database.
+    pub async fn open(lock: RootLock, snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>) -> Result<Self> {
+        for name in snapshotters.keys() {
+            windlass_core::identifier::validate("snapshotter", name)?;
+        }
+        let shared = blocking(move || Shared::open(lock, snapshotters)).await?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Returns the root directory.
+    pub fn root(&self) -> &Path {
+        self.shared.lock.root()
+    }
+
+    /// Returns content, as seen from a scope.
+    pub fn content(&self, scope: &Scope) -> Arc<dyn content::Store> {
+        Arc::new(Content { shared: self.shared.clone(), scope: scope.clone() })
+    }
+
+    /// Returns the images of a scope's namespace.
+    pub fn images(&self, scope: &Scope) -> Arc<dyn image::Store> {
+        Arc::new(Images { shared: self.shared.clone(), scope: scope.clone() })
+    }
+
+    /// Returns the containers of a scope's namespace.
+    pub fn containers(&self, scope: &Scope) -> Arc<dyn container::Store> {
+        Arc::new(Containers { shared: self.shared.clone(), scope: scope.clone() })
+    }
+
+    /// Returns the leases of a namespace.
+    pub fn leases(&self, namespace: &Namespace) -> Arc<dyn lease::Manager> {
+        Arc::new(Leases { shared: self.shared.clone(), namespace: namespace.clone() })
+    }
+
+    /// Returns the namespaces.
+    pub fn namespaces(&self) -> Arc<dyn namespace::Store> {
+        Arc::new(Namespaces { shared: self.shared.clone() })
+    }
+
+    /// Returns the snapshotters, as seen from a scope.
+    pub fn snapshotters(&self, scope: &Scope) -> BTreeMap<String, Arc<dyn Snapshotter>> {
+        let view = |name: &String, inner: &Arc<dyn Snapshotter>| -> Arc<dyn Snapshotter> {
+            Arc::new(Snapshots::new(self.shared.clone(), scope.clone(), name.clone(), inner.clone()))
+        };
+        self.shared.snapshotters.iter().map(|(name, inner)| (name.clone(), view(name, inner))).collect()
+    }
+
+    /// Removes what nothing refers to, and says what that was.
+    ///
+    /// # Errors
+    /// What went wrong first and how often, after everything that could be collected was.
+    pub async fn collect(&self) -> Result<Collected> {
+        gc::collect(&self.shared).await
+    }
+}
+
+impl Shared {
+    fn open(lock: RootLock, snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>) -> Result<Self> {
+        let root = lock.root();
+        let open = || {
+            // The database first: it is what refuses a root of a newer format.
+            let db = Database::open(root)?;
+            let content = root.join("content");
+            Ok((db, Blobs::open(&content)?, Ingests::open(&content)?))
+        };
+        let (db, blobs, ingests) = open().context(|| format!("open the store in {}", root.display()))?;
+        Ok(Self {
+            db,
+            blobs,
+            ingests,
+            snapshotters,
+            building: Building::default(),
+            turns: Turns::default(),
+            collecting: tokio::sync::Mutex::default(),
+            faults: Faults::default(),
+            lock,
+        })
+    }
+}
