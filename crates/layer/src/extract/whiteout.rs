@@ -144,10 +144,10 @@ fn remove_marks(top: &OwnedFd, path: &LayerPath) -> Result<()> {
         for (name, kind) in names_of(&dir).map_err(attempt)? {
             match known(&dir, &name, kind).map_err(attempt)? {
                 FileType::Directory => directories.push([&directory[..], b"/", &name].concat()),
-                FileType::CharacterDevice => {
-                    if is_whiteout(&statat(&dir, &name[..], AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?) {
-                        unlinkat(&dir, &name[..], AtFlags::empty()).map_err(attempt)?;
-                    }
+                FileType::CharacterDevice
+                    if is_whiteout(&statat(&dir, &name[..], AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?) =>
+                {
+                    unlinkat(&dir, &name[..], AtFlags::empty()).map_err(attempt)?;
                 }
                 _ => {}
             }

@@ -147,7 +147,7 @@ impl Archive {
         self.payload(data)
     }
 
-    pub(crate) fn raw(mut self, block: [u8; 512]) -> Self {
+    pub(crate) fn raw(mut self, block: &[u8; 512]) -> Self {
         self.0.extend(block);
         self
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -223,7 +224,6 @@ fn the_root_is_as_it_is_below_unless_the_layer_has_an_entry_for_it() {
         .push(&Archive::new().add(&entry(b'5', ".").mode(0o711).owner(3, 4).mtime(9), b"").end(), Whiteouts::AsMounted);
     stack.push(&Archive::new().file("f", "x").end(), Whiteouts::AsMounted);
     let root = fs::metadata(&stack.layers[1]).unwrap();
-    use std::os::unix::fs::MetadataExt as _;
     assert_eq!((root.mode() & 0o7777, root.uid(), root.gid(), root.mtime()), (0o711, 3, 4, 9));
 }
 

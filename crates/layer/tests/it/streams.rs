@@ -1,5 +1,6 @@
 //! Compressed streams, damaged ones among them, and what of them counts.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +37,7 @@ fn archive() -> Vec<u8> {
     let mut seed = 1u64;
     while text.len() < 3 << 20 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        text.push_str(&format!("{:x}\n", seed >> 20));
+        writeln!(text, "{:x}", seed >> 20).unwrap();
     }
     Archive::new().dir("d").file("d/f", &text).file("empty", "").end()
 }
