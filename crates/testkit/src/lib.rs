@@ -9,6 +9,7 @@
 //!
 //! For tests and development tools only: nothing here is part of the product, and nothing in the product depends on it.
 
+pub mod debian;
 pub mod image;
 pub mod memory;
 pub mod mounted;

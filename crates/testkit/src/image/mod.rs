@@ -17,6 +17,7 @@ mod layer;
 mod recipe;
 
 pub use artifact::{artifact, schema1};
+pub(crate) use bundle::add_to_layout;
 pub use bundle::{Bundle, Index, Parts};
 pub use layer::{Dialect, Encoded, Layer};
 pub use recipe::{Flavour, Image, Tamper};
