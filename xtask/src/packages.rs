@@ -21,8 +21,12 @@ const fn program(name: &'static str, package: &'static str) -> Program {
 }
 
 /// What the quickstart runs.
-pub(crate) const QUICKSTART: &[Program] =
-    &[program("docker-registry", "docker-registry"), program("skopeo", "skopeo"), program("dpkg-query", "dpkg")];
+pub(crate) const QUICKSTART: &[Program] = &[
+    program("docker-registry", "docker-registry"),
+    program("skopeo", "skopeo"),
+    program("apt-get", "apt"),
+    program("dpkg-deb", "dpkg"),
+];
 
 /// What the tests compare with.
 pub(crate) const TEST: &[Program] = &[
@@ -30,7 +34,8 @@ pub(crate) const TEST: &[Program] = &[
     program("skopeo", "skopeo"),
     program("umoci", "umoci"),
     program("git", "git"),
-    program("dpkg-query", "dpkg"),
+    program("apt-get", "apt"),
+    program("dpkg-deb", "dpkg"),
 ];
 
 /// What the benchmarks measure against, and with.
@@ -41,7 +46,8 @@ pub(crate) const BENCH: &[Program] = &[
     program("time", "time"),
     program("gunzip", "gzip"),
     program("tar", "tar"),
-    program("dpkg-query", "dpkg"),
+    program("apt-get", "apt"),
+    program("dpkg-deb", "dpkg"),
 ];
 
 /// Installs the packages of those programs that are not there, and says which.
