@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
-use windlass_core::Error;
+use windlass_core::{Error, Kind};
 
 use crate::render::{Format, printable};
 
@@ -59,12 +59,12 @@ impl Failure {
     pub(crate) fn report(&self, format: Format) -> ExitCode {
         match self {
             Self::Error(error) => {
-                print(error, error.hint_text(), format);
+                print(error, hint(error), format);
                 ExitCode::from(1)
             }
             Self::Interrupted(signal) => {
                 let error = Error::canceled("interrupted").hint("run the command again: it continues where it stopped");
-                print(&error, error.hint_text(), format);
+                print(&error, hint(&error), format);
                 ExitCode::from(128 + signal)
             }
             Self::BrokenPipe => ExitCode::SUCCESS,
@@ -82,6 +82,19 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // Nothing can be said about a closed terminal.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Returns what to do next: what those say who know most, otherwise what is true of every error of the kind.
+fn hint(error: &Error) -> Option<&str> {
+    error.hint_text().or(match error.kind() {
+        Kind::DataLoss => {
+            Some("run the command again; when the bytes are wrong again, whoever serves them has to bring them anew")
+        }
+        Kind::Unavailable | Kind::DeadlineExceeded | Kind::Aborted => Some("run the command again: it continues"),
+        Kind::ResourceExhausted => Some("free what is used up, then run the command again: it continues"),
+        Kind::Internal => Some("this is a bug of the program; --log-level debug shows what led to it"),
+        _ => None,
+    })
 }
 
 /// Prints to standard error, of which nothing can be said when it is gone.

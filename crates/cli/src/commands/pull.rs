@@ -10,7 +10,7 @@ use windlass_core::{Descriptor, Digest, Error, Platform, Reference};
 use crate::context::{Context, is_root};
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
-use crate::render::{Format, digest, fields, line, size};
+use crate::render::{Format, count, digest, fields, line, size};
 use crate::{familiar, remote};
 
 /// Pull an image: fetch what is missing, unpack it, and record its name.
@@ -140,7 +140,7 @@ fn print_plan(context: &Context, plan: &Plan) -> Outcome {
     }
     let images = plan.images.iter().map(|image| {
         let platform = image.platform.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-        format!("{platform} {} ({} layers)", digest(&image.manifest.digest), image.layers.len())
+        format!("{platform} {} ({})", digest(&image.manifest.digest), count(image.layers.len() as u64, "layer"))
     });
     let total: u64 = plan.blobs.iter().map(|blob| blob.descriptor.size).sum();
     let missing = plan.missing_bytes();

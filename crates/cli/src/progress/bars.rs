@@ -1,6 +1,7 @@
 //! Progress for a person at a terminal: a line for each object, and one for all of them.
 
 use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,6 +17,10 @@ const FRAMES: u8 = 10;
 /// How many digits of a digest are shown.
 const DIGITS: usize = 12;
 
+// The bar takes what is left of the line, which is little of 80 columns.
+const STILL: &str = "{prefix:<21} {wide_msg}";
+const MOVING: &str = "{prefix:<21} [{wide_bar}] {msg}";
+
 /// Draws bars.
 pub(super) struct Bars {
     all: MultiProgress,
@@ -27,7 +32,7 @@ pub(super) struct Bars {
 /// The line of one object.
 struct Line {
     bar: ProgressBar,
-    moving: bool,
+    state: Discriminant<State>,
     rate: Rate,
 }
 
@@ -42,12 +47,13 @@ impl Bars {
     fn draw(&mut self, object: &Object, elapsed: Duration) {
         let line = self.lines.entry(object.id.clone()).or_insert_with(|| {
             let bar = ProgressBar::new(0).with_style(still()).with_prefix(short(&object.id));
-            Line { bar: self.all.insert_before(&self.total, bar), moving: false, rate: Rate::default() }
+            let bar = self.all.insert_before(&self.total, bar);
+            Line { bar, state: discriminant(&State::Queued), rate: Rate::default() }
         });
         let (state, extent) = describe(&object.state);
-        if line.moving != extent.is_some() {
-            line.moving = extent.is_some();
-            line.bar.set_style(if line.moving { moving() } else { still() });
+        let changed = std::mem::replace(&mut line.state, discriminant(&object.state)) != discriminant(&object.state);
+        if changed {
+            line.rate = Rate::default();
         }
         let time = seconds(object.elapsed);
         let message = match extent {
@@ -55,12 +61,15 @@ impl Bars {
                 line.bar.set_length(total);
                 line.bar.set_position(offset.min(total));
                 let rate = line.rate.update(offset, elapsed);
-                format!("{state:<9} {:>9}/{:<9} {:>9}/s  {time}", size(offset), size(total), size(rate))
+                format!("{state:<9} {:>8}/{:<8} {:>8}/s {time:>5}", size(offset), size(total), size(rate))
             }
             None if matches!(object.state, State::Queued) => state,
             None => format!("{state}  {time}"),
         };
         line.bar.set_message(message);
+        if changed {
+            line.bar.set_style(if extent.is_some() { moving() } else { still() });
+        }
     }
 
     fn draw_total(&mut self, totals: Totals, elapsed: Duration) {
@@ -88,8 +97,6 @@ impl Renderer for Bars {
             line.bar.abandon();
         }
         self.total.abandon();
-        // Whatever is drawn later, such as a log message, no longer moves the bars.
-        self.all.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
@@ -111,23 +118,24 @@ fn describe(state: &State) -> (String, Option<(u64, u64)>) {
     }
 }
 
-/// Cuts the digest of an object's id.
+/// Cuts an id down to what a person looks for: the role and the beginning of the digest.
 fn short(id: &str) -> String {
     let id = printable(id);
-    match id.rsplit_once(':') {
-        Some((before, hex)) if hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            format!("{before}:{}", hex.get(..DIGITS).unwrap_or(hex))
+    let parts = id.split_once('-').and_then(|(role, digest)| Some((role, digest.rsplit_once(':')?.1)));
+    match parts {
+        Some((role, hex)) if hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            format!("{role} {}", hex.get(..DIGITS).unwrap_or(hex))
         }
         _ => id.into_owned(),
     }
 }
 
 fn still() -> ProgressStyle {
-    style("{prefix:<32} {wide_msg}")
+    style(STILL)
 }
 
 fn moving() -> ProgressStyle {
-    style("{prefix:<32} [{bar:24}] {wide_msg}").progress_chars("=> ")
+    style(MOVING).progress_chars("=> ")
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -142,13 +150,13 @@ mod tests {
     #[test]
     fn ids_are_cut_where_a_person_would() {
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(short(&format!("layer-sha256:{digest}")), "layer-sha256:ba7816bf8f01");
+        assert_eq!(short(&format!("layer-sha256:{digest}")), "layer ba7816bf8f01");
         assert_eq!(short("docker.io/library/redis:7"), "docker.io/library/redis:7");
     }
 
     #[test]
     fn the_templates_are_valid() {
-        for template in ["{prefix:<32} {wide_msg}", "{prefix:<32} [{bar:24}] {wide_msg}"] {
+        for template in [STILL, MOVING] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

@@ -27,7 +27,7 @@ pub(crate) fn size(bytes: u64) -> String {
 /// Writes how long ago something was, in its largest unit.
 pub(crate) fn age(since: SystemTime) -> String {
     let elapsed = SystemTime::now().duration_since(since).unwrap_or(Duration::ZERO).as_secs();
-    let (count, unit) = match elapsed {
+    let (number, unit) = match elapsed {
         0..60 => (elapsed, "second"),
         60..3600 => (elapsed / 60, "minute"),
         3600..86400 => (elapsed / 3600, "hour"),
@@ -36,7 +36,12 @@ pub(crate) fn age(since: SystemTime) -> String {
         7_776_000..63_072_000 => (elapsed / 2_592_000, "month"),
         _ => (elapsed / 31_536_000, "year"),
     };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+    format!("{} ago", count(number, unit))
+}
+
+/// Writes how many there are of something.
+pub(crate) fn count(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Writes a digest with its first twelve digits.

@@ -72,7 +72,7 @@ fn wrong_bytes_are_refused_and_leave_nothing() {
     let said = dist.feed(&format!("content ingest x --expected-digest {expected}"), b"wrong").failed();
     assert!(said.contains(&expected), "{said}");
     let said = dist.feed("content ingest x --expected-size 3", b"four").failed();
-    assert!(said.contains('3') && said.contains("x"), "{said}");
+    assert!(said.contains('3') && said.contains('x'), "{said}");
     let said = dist.feed("content ingest y --expected-size 5", b"four").failed();
     assert!(said.contains('5'), "{said}");
     assert_eq!(dist.json("content ls"), json!([]));

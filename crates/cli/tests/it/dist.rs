@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -85,6 +87,22 @@ impl Dist {
             .unwrap()
     }
 
+    /// Returns a way to run command lines as a user who is not root, on a root directory that is theirs.
+    pub(crate) fn as_nobody(&self) -> impl Fn(&str) -> Run {
+        const NOBODY: u32 = 65534;
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(self.directory.path(), open).unwrap();
+        // The one that was built may lie where only root goes.
+        let program = self.path("dist");
+        std::fs::copy(env!("CARGO_BIN_EXE_dist"), &program).unwrap();
+        let (home, root) = (self.directory.path().to_owned(), self.root());
+        move |line| {
+            let mut command = Command::new(&program);
+            command.env_clear().env("HOME", &home).arg("--root").arg(&root).args(line.split(' '));
+            Run::of(command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).output().unwrap())
+        }
+    }
+
     /// Asserts that neither images nor content nor snapshots nor leases are left of anything.
     pub(crate) fn assert_empty(&self) {
         for line in ["images ls", "content ls", "content active", "snapshots ls"] {
@@ -96,7 +114,7 @@ impl Dist {
 }
 
 impl Run {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let Output { status, stdout, stderr } = output;
         Self { code: status.code(), stdout, stderr: String::from_utf8(stderr).unwrap() }
     }

@@ -2,8 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod bad_input;
 mod content;
 mod dist;
+mod fixture;
 mod help;
+mod images;
 mod namespaces;
+mod owner;
+mod pull;
 mod usage;

@@ -7,7 +7,7 @@ use windlass_core::image::{Deletion, Name};
 use super::find;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::render::{fields, size};
+use crate::render::{count, fields, size};
 
 /// Delete images, and everything only they needed.
 ///
@@ -33,9 +33,15 @@ struct Report {
 
 #[derive(Serialize)]
 struct Freed {
-    blobs: u64,
     bytes: u64,
-    snapshots: u64,
+    blobs: Count,
+    snapshots: Count,
+}
+
+#[derive(Serialize)]
+struct Count {
+    count: u64,
+    bytes: u64,
 }
 
 /// Deletes.
@@ -53,9 +59,14 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
         services.images.delete(name, Deletion::Background).await?;
     }
     let collected = engine.collect().await?;
-    let freed = Freed { blobs: collected.blobs, bytes: collected.bytes, snapshots: collected.snapshots };
+    let freed = Freed {
+        bytes: collected.bytes(),
+        blobs: Count { count: collected.blobs.count, bytes: collected.blobs.bytes },
+        snapshots: Count { count: collected.snapshots.count, bytes: collected.snapshots.bytes },
+    };
     context.output().record(&Report { deleted, freed }, |Report { deleted, freed }| {
-        let freed = format!("{} ({} blobs, {} snapshots)", size(freed.bytes), freed.blobs, freed.snapshots);
+        let (blobs, snapshots) = (count(freed.blobs.count, "blob"), count(freed.snapshots.count, "snapshot"));
+        let freed = format!("{} ({blobs}, {snapshots})", size(freed.bytes));
         let mut lines: Vec<_> = deleted.iter().map(|name| ("deleted", name.to_string())).collect();
         lines.push(("freed", freed));
         fields(&lines)

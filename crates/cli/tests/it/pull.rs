@@ -1,0 +1,178 @@
+//! Pulls and fetches: what they bring, what they do not bring again, what they say.
+
+use serde_json::{Value, json};
+use windlass_testkit::registry::DockerRegistry;
+
+use crate::dist::Dist;
+use crate::fixture;
+
+#[test]
+fn a_second_pull_downloads_nothing() {
+    let (dist, registry) = (Dist::new(), DockerRegistry::start());
+    registry.push_layout(fixture::directory(&dist), "a/b:1");
+    let reference = format!("{}/a/b:1", registry.host());
+    let first = dist.json(&format!("pull {reference}"));
+    assert!(first["downloaded"].as_u64().unwrap() > 0);
+    for line in [format!("pull {reference}"), format!("fetch {reference}")] {
+        let again = dist.json(&line);
+        assert_eq!((&again["downloaded"], &again["digest"]), (&json!(0), &first["digest"]), "{line}");
+        assert_eq!(again["reused"], first["downloaded"], "{line}");
+    }
+}
+
+#[test]
+#[ignore = "the documents are fetched again: transfer asks for their bytes where it could adopt them"]
+fn a_pull_into_another_namespace_downloads_nothing() {
+    let (dist, registry) = (Dist::new(), DockerRegistry::start());
+    registry.push_layout(fixture::directory(&dist), "a/b:1");
+    let reference = format!("{}/a/b:1", registry.host());
+    let first = dist.json(&format!("pull {reference}"));
+    let again = dist.json(&format!("-n other pull {reference}"));
+    assert_eq!((&again["downloaded"], &again["reused"]), (&json!(0), &first["downloaded"]));
+}
+
+#[test]
+#[ignore = "documents that another namespace has are recorded without the labels that keep their children"]
+fn an_image_of_one_namespace_is_not_removed_with_that_of_another() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    dist.ok(&format!("pull {reference}"));
+    dist.ok(&format!("-n other pull {reference}"));
+    dist.ok(&format!("images rm {reference}"));
+    assert_eq!(dist.json("images ls"), json!([]));
+    assert_eq!(dist.ok("-n other images ls -q").trim(), reference);
+    let directory = dist.path("mounted");
+    dist.ok(&format!("-n other images mount {reference} {}", directory.display()));
+    assert!(directory.join("etc/greeting").exists());
+    dist.ok(&format!("-n other images unmount {}", directory.display()));
+    dist.ok(&format!("-n other images rm {reference}"));
+    dist.assert_empty();
+}
+
+#[test]
+fn a_plan_says_what_would_be_done_and_does_nothing() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let plan = dist.json(&format!("pull --plan {reference}"));
+    assert_eq!(plan["name"], json!(reference));
+    assert_eq!(plan["images"].as_array().unwrap().len(), 1);
+    let layers = plan["images"][0]["layers"].as_array().unwrap();
+    assert_eq!(layers[1]["parent"], layers[0]["chain_id"]);
+    let missing =
+        |plan: &Value| plan["blobs"].as_array().unwrap().iter().filter(|blob| blob["present"] == false).count();
+    assert_eq!(missing(&plan), layers.len());
+    let table = dist.ok(&format!("pull --plan {reference}"));
+    assert!(table.contains("download") && table.contains("missing"), "{table}");
+    assert_eq!(dist.json("images ls"), json!([]));
+    assert_eq!(dist.json("snapshots ls"), json!([]));
+
+    dist.ok(&format!("pull {reference}"));
+    assert_eq!(missing(&dist.json(&format!("pull --plan {reference}"))), 0);
+}
+
+#[test]
+fn a_fetch_brings_content_and_no_snapshots() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let fetched = dist.json(&format!("fetch {reference}"));
+    let image = &dist.json("images ls")[0];
+    assert_eq!((&image["stored"], &image["size"]), (&fetched["downloaded"], &fetched["downloaded"]));
+    assert_eq!(dist.json("snapshots ls"), json!([]));
+    assert_eq!(dist.json(&format!("pull {reference}"))["downloaded"], 0);
+    assert_ne!(dist.json("snapshots ls"), json!([]));
+}
+
+#[test]
+fn metadata_is_enough_to_inspect() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    dist.ok(&format!("fetch --metadata-only {reference}"));
+    let image = &dist.json("images ls")[0];
+    assert!(image["stored"].as_u64().unwrap() < image["size"].as_u64().unwrap(), "{image}");
+    assert!(dist.ok(&format!("images inspect {reference}")).contains("command: "));
+}
+
+#[test]
+fn platforms_are_chosen() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let platforms = || dist.json("images ls")[0]["platforms"].as_array().unwrap().len();
+    dist.ok(&format!("fetch --platform {} {reference}", fixture::OTHER));
+    let image = &dist.json("images ls")[0];
+    assert_eq!(image["platforms"][0]["architecture"], fixture::OTHER.split('/').nth(1).unwrap());
+    assert_eq!(platforms(), 1);
+    dist.ok(&format!("fetch --all-platforms {reference}"));
+    assert_eq!(platforms(), 2);
+    let said = dist.run(&format!("fetch --platform linux/mips {reference}")).failed();
+    assert!(said.contains("linux/mips") && said.contains(fixture::OTHER) && said.contains("--platform"), "{said}");
+}
+
+#[test]
+fn one_object_goes_to_standard_output_and_nothing_else_does() {
+    let (dist, registry) = (Dist::new(), DockerRegistry::start());
+    registry.push_layout(fixture::directory(&dist), "a/b:1");
+    let repository = format!("{}/a/b", registry.host());
+    let index = dist.run(&format!("fetch-object {repository}:1"));
+    assert_eq!((index.code, index.stderr.as_str()), (Some(0), ""));
+    let document: Value = serde_json::from_slice(&index.stdout).unwrap();
+    let manifest = document["manifests"][0]["digest"].as_str().unwrap();
+    let media_type = document["manifests"][0]["mediaType"].as_str().unwrap();
+    let manifest = dist.run(&format!("fetch-object {repository} {manifest} --media-type {media_type}"));
+    let document: Value = serde_json::from_slice(&manifest.stdout).unwrap();
+    for layer in document["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        let blob = dist.run(&format!("fetch-object {repository} {digest}"));
+        assert_eq!(windlass_core::Digest::sha256(&blob.stdout).to_string(), digest);
+    }
+    assert!(!dist.root().exists(), "no store was opened");
+}
+
+#[test]
+fn progress_is_lines_of_json() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let run = dist.run(&format!("--progress json pull {reference}"));
+    assert_eq!(run.code, Some(0));
+    let lines: Vec<Value> = run.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let end = lines.last().unwrap();
+    assert_eq!((&end["type"], &end["ok"], &end["reused"]), (&json!("end"), &json!(true), &json!(0)));
+    let last = |id: &str| {
+        let of = |line: &&Value| line["id"].as_str().is_some_and(|found| found.starts_with(id));
+        lines.iter().rev().find(of).unwrap_or_else(|| panic!("{id} in {}", run.stderr))["state"].clone()
+    };
+    assert_eq!(last(&reference), "resolved");
+    assert_eq!(last("index-sha256:"), "done");
+    assert_eq!(last("layer-sha256:"), "done");
+
+    let failed = dist.run(&format!("--progress json pull {reference}-absent")).failed();
+    let lines: Vec<Value> = failed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [.., end, error] = lines.as_slice() else { panic!("{failed}") };
+    assert_eq!((&end["type"], &end["ok"]), (&json!("end"), &json!(false)));
+    assert_eq!(error["error"]["code"], "not-found");
+}
+
+#[test]
+fn progress_is_lines_for_a_log_or_nothing() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let run = dist.run(&format!("pull {reference}"));
+    assert!(run.stderr.contains(&format!("{reference}: resolv")), "{}", run.stderr);
+    assert!(run.stderr.lines().last().unwrap().starts_with("total: "), "{}", run.stderr);
+    let run = dist.run(&format!("--progress none pull {reference}"));
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_user_who_is_not_root_fetches_and_is_told_before_a_pull_downloads() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let user = dist.as_nobody();
+    let said = user(&format!("pull {reference}")).failed();
+    assert!(said.contains("needs root") && said.contains("--no-unpack") && said.contains("dist fetch"), "{said}");
+    assert!(!dist.root().exists(), "nothing was begun");
+    user(&format!("pull --no-unpack {reference}")).ok();
+    user(&format!("fetch {reference}")).ok();
+    assert_eq!(user("images ls -q").ok().trim(), reference);
+    let said = user(&format!("images mount {reference} {}", dist.path("mounted").display())).failed();
+    assert!(said.contains("needs root"), "{said}");
+}
