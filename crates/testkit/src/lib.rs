@@ -5,6 +5,7 @@
 //! - [`memory`]: strict in-memory implementations, for tests of what stands on the traits.
 //! - [`image`]: images made to order, right ones and wrong ones.
 //! - [`debian`]: large real images, made of Debian's packages.
+//! - [`mounted`]: what the mounts of a snapshot would show, without mounting.
 //! - [`tree`]: directories as comparable lists of entries.
 //!
 //! For tests and development tools only: nothing here is part of the product, and nothing in the product depends on it.
@@ -15,6 +16,7 @@ pub mod memory;
 pub mod mounted;
 pub mod registry;
 pub mod suite;
+pub mod tree;
 
 #[doc(hidden)]
 pub use windlass_core as contract;

@@ -7,7 +7,7 @@ use windlass_core::content::{Expected, IngesterExt as _};
 use windlass_core::gc::{self, ChildKind, Deletion};
 use windlass_core::image::{Image, StoreExt as _};
 use windlass_core::lease::{self, ResourceKind};
-use windlass_core::snapshot::Commit;
+use windlass_core::snapshot::{Commit, TARGET_LABEL};
 use windlass_core::{Descriptor, Host, Kind, Labels, Leased, MediaType, Namespace, Scope, Services};
 
 use super::{assert_kind, collect, parse};
@@ -29,6 +29,7 @@ macro_rules! host_suite {
                 a_namespace_that_is_not_empty_is_not_deleted
                 a_lease_that_is_not_there_is_not_found
                 a_lease_holds_what_is_created_in_its_scope
+                a_lease_holds_what_was_found_in_its_scope
                 released_content_goes_unless_an_image_refers_to_it
                 snapshots_stay_while_something_refers_to_them
                 what_another_lease_holds_stays
@@ -185,6 +186,31 @@ pub async fn a_lease_holds_what_is_created_in_its_scope(host: &dyn Host) {
         assert!(held.contains(&(kind.clone(), id.clone())), "{kind:?} {id} is not in {held:?}");
     }
     drop(ingest);
+}
+
+/// Otherwise what a pull relies on could be collected under its hands.
+pub async fn a_lease_holds_what_was_found_in_its_scope(host: &dyn Host) {
+    let (one, two) = (leased(host, "default").await, leased(host, "default").await);
+    let (descriptor, _) = blob("content");
+    bring(&one, "content", Labels::new()).await;
+    commit_snapshot(&one, "target", None, Labels::new()).await;
+    commit_snapshot(&one, "name", None, Labels::new()).await;
+
+    let opened = two.content.writer(&parse("again"), (&descriptor).into()).await;
+    assert_kind(opened, Kind::AlreadyExists, "a writer");
+    let (_, snapshotter) = two.snapshotter(None).unwrap();
+    let labels = Labels::new().with(TARGET_LABEL, "target");
+    assert_kind(snapshotter.prepare(&parse("k"), None, labels).await, Kind::AlreadyExists, "prepare");
+    snapshotter.prepare(&parse("late"), None, Labels::new()).await.unwrap();
+    let committed = snapshotter.commit(&parse("name"), &parse("late"), Commit::default()).await;
+    assert_kind(committed, Kind::AlreadyExists, "commit");
+
+    let services = services(host, "default").await;
+    one.release(Deletion::Synchronous).await.unwrap();
+    services.content.info(&descriptor.digest).await.expect("the second lease holds what it found");
+    assert!(has_snapshot(&services, "target").await && has_snapshot(&services, "name").await);
+    two.release(Deletion::Synchronous).await.unwrap();
+    assert!(!has_snapshot(&services, "target").await && !has_snapshot(&services, "name").await);
 }
 
 pub async fn released_content_goes_unless_an_image_refers_to_it(host: &dyn Host) {
