@@ -3,6 +3,7 @@
 //! It uses what a user has, the command and a registry, and prints every command as one would type it. What it made stays
 //! in a temporary directory, which it names, so that one can go on by hand; its registry ends with it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,6 +33,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// One run: where its things are, and the commands that a user can type again.
 struct Tour {
     directory: PathBuf,
+    /// Where the commands find programs.
+    path: OsString,
     commands: Vec<String>,
 }
 
@@ -39,7 +42,7 @@ impl Tour {
     fn begin() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("windlass-quickstart-").tempdir();
         let directory = directory.context("create a temporary directory")?.keep();
-        Ok(Self { directory, commands: Vec::new() })
+        Ok(Self { directory, path: OsString::new(), commands: Vec::new() })
     }
 
     fn take(&mut self, options: &Options) -> Result<()> {
@@ -52,7 +55,8 @@ impl Tour {
             packages::install(packages::QUICKSTART).context("step: system packages")?;
         }
         heading("build the command `dist`");
-        let dist = Dist { program: process::build_dist().context("step: build")?, root: self.directory.join("root") };
+        self.find_programs_in(&process::build_dist().context("step: build")?)?;
+        let dist = Dist { root: self.directory.join("root") };
         let Some(reference) = &options.reference else {
             let registry = self.serve()?;
             let reference = self.push(&registry)?;
@@ -62,6 +66,17 @@ impl Tour {
         };
         self.main_job(&dist, reference, Look::FromOutside)?;
         self.end(&dist, None);
+        Ok(())
+    }
+
+    /// Has the commands find `dist`, and what is not on everybody's path, by name.
+    fn find_programs_in(&mut self, dist: &Path) -> Result<()> {
+        let release = dist.parent().context("dist is in no directory")?;
+        let before = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::iter::once(release.to_owned()).chain(std::env::split_paths(&before));
+        let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        self.path = std::env::join_paths(path.chain(sbin)).context("make a search path")?;
+        self.commands.push(format!("export PATH=\"{}:$PATH:/usr/sbin:/sbin\"", release.display()));
         Ok(())
     }
 
@@ -112,8 +127,7 @@ impl Tour {
         }
         if look == Look::Inside {
             let script = "echo \"hello from $BASH in a tree of $(ls -R / | wc -l) lines of ls -R\"";
-            let mut inside = Command::new(packages::find("chroot").context("chroot is not installed")?);
-            self.step("a shell in it", inside.arg(tree).args(["/bin/bash", "-c", script]))?;
+            self.step("a shell in it", Command::new("chroot").arg(tree).args(["/bin/bash", "-c", script]))?;
         }
         Ok(())
     }
@@ -126,7 +140,7 @@ impl Tour {
         }
         println!("\nthe store is kept in {}", dist.root.display());
         if let Some(registry) = registry {
-            println!("the registry (pid {}) ends now; the first command starts it again", registry.pid());
+            println!("the registry (pid {}) ends now; the second command starts it again", registry.pid());
         }
         let mut clean = Command::new("rm");
         println!("to clean up: {}", process::show(clean.arg("-r").arg(&self.directory)));
@@ -137,7 +151,7 @@ impl Tour {
         let shown = process::show(command);
         println!("$ {shown}");
         self.commands.push(shown);
-        process::run(command).with_context(|| format!("step: {what}"))
+        process::run(command.env("PATH", &self.path)).with_context(|| format!("step: {what}"))
     }
 }
 
@@ -152,13 +166,12 @@ enum Look {
 
 /// The command `dist` with a root of its own.
 struct Dist {
-    program: PathBuf,
     root: PathBuf,
 }
 
 impl Dist {
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new("dist");
         command.arg("--root").arg(&self.root).args(arguments);
         command
     }
