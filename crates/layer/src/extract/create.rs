@@ -160,7 +160,7 @@ impl Extractor {
         if target_path == *path && self.exists(&from, target_name)? {
             return Ok(Outcome::Done);
         }
-        if self.marked && !self.exists(&from, target_name)? {
+        if self.marked && self.is_deleted(&from, target_name)? {
             return Err(missing());
         }
         let make = || linkat(&*from, target_name, &**parent, name, AtFlags::empty());
@@ -189,6 +189,15 @@ impl Extractor {
         }
         self.note(parent, name, path);
         Ok(Outcome::Done)
+    }
+
+    /// Tells whether there is the mark of a deleted file of that name.
+    fn is_deleted(&self, dir: &Dir, name: &[u8]) -> Result<bool> {
+        match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(self.is_mark(&stat)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(os_error(e, format!("look at {}", shown(name)))),
+        }
     }
 
     /// Tells whether there is something of that name, other than the mark of a deleted one.

@@ -121,6 +121,14 @@ fn deletions_show() {
 }
 
 #[test]
+fn a_file_below_gets_another_name_beside_a_deletion() {
+    let layer = Archive::new().file(".wh.f", "").link("d/same", "d/sub/old");
+    let found = seen(&[base(), layer], Detail::Shape);
+    assert_eq!(found.get("d/same"), found.get("d/sub/old"));
+    assert!(!found.contains_key("f"));
+}
+
+#[test]
 fn a_directory_that_is_deleted_and_made_again_does_not_show_what_was_in_it() {
     for layer in [
         Archive::new().file(".wh.d", "").dir("d").file("d/new", "x"),
