@@ -1,0 +1,155 @@
+//! Pulls onto a real root: mounted trees, roots that change hands, pulls that died.
+
+use std::path::Path;
+
+use futures::TryStreamExt;
+use tempfile::TempDir;
+use windlass::core::progress::{State, Tracker};
+use windlass::core::snapshot::Key;
+use windlass::core::{Host, Kind, Labels, Namespace, Platform, Reference, Services};
+use windlass::transfer::{self, Pull, Pulled, rootfs};
+use windlass::{Engine, LockWait, NATIVE, OVERLAYFS, mount};
+use windlass_testkit::image::{Bundle, Image, Layer};
+use windlass_testkit::memory::{Fault, Gate, Remote};
+
+const REFERENCE: &str = "registry.test/app:1";
+
+fn bundle() -> Bundle {
+    Image::new(&Platform::host().to_string())
+        .layer(Layer::new().dir("etc", 0o755).file("etc/keep", "kept\n").file("etc/gone", "gone\n"))
+        .layer(Layer::new().dir("bin", 0o755).file("bin/tool", "tool\n").mode(0o4755).owner(1, 2))
+        .layer(Layer::new().dir("etc", 0o750).whiteout("etc/gone").hardlink("bin/same", "bin/tool"))
+        .build()
+}
+
+fn remote(bundle: &Bundle) -> Remote {
+    let remote = Remote::new();
+    remote.serve(&REFERENCE.parse().unwrap(), bundle);
+    remote
+}
+
+async fn pull(engine: &Engine, remote: &Remote, namespace: &str, options: &Pull) -> Pulled {
+    let (namespace, reference): (Namespace, Reference) = (namespace.parse().unwrap(), REFERENCE.parse().unwrap());
+    transfer::pull(engine, &namespace, remote, &reference, options, &Tracker::new()).await.unwrap()
+}
+
+async fn services(engine: &Engine, namespace: &str) -> Services {
+    engine.services(&namespace.parse::<Namespace>().unwrap().into()).await.unwrap()
+}
+
+/// Mounts the image read-only, looks at it, and takes the view away again.
+async fn look(services: &Services, snapshotter: &str, check: impl FnOnce(&Path)) {
+    let target = TempDir::new().unwrap();
+    let key: Key = "look".parse().unwrap();
+    let name = REFERENCE.parse().unwrap();
+    let mounts =
+        rootfs::view(services, &name, &Platform::host(), Some(snapshotter), &key, Labels::new()).await.unwrap();
+    mount::mount_all(&mounts, target.path()).unwrap();
+    check(target.path());
+    mount::unmount(target.path()).unwrap();
+    services.snapshotters.get(snapshotter).unwrap().remove(&key).await.unwrap();
+}
+
+fn check_tree(root: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = |path: &str| std::fs::symlink_metadata(root.join(path));
+    assert_eq!(std::fs::read_to_string(root.join("etc/keep")).unwrap(), "kept\n");
+    assert!(metadata("etc/gone").is_err());
+    assert_eq!(metadata("etc").unwrap().mode() & 0o7777, 0o750);
+    let tool = metadata("bin/tool").unwrap();
+    assert_eq!((tool.mode() & 0o7777, tool.uid(), tool.gid()), (0o4755, 1, 2));
+    assert_eq!(std::fs::read_to_string(root.join("bin/same")).unwrap(), "tool\n");
+    assert_eq!(std::fs::write(root.join("new"), "x").unwrap_err().raw_os_error(), Some(30));
+}
+
+#[tokio::test]
+async fn a_pulled_image_mounts_as_its_layers_say_with_every_snapshotter() {
+    let root = TempDir::new().unwrap();
+    let engine = Engine::open(root.path().join("root")).await.unwrap();
+    let remote = remote(&bundle());
+    for snapshotter in [OVERLAYFS, NATIVE] {
+        let options = Pull { snapshotter: Some(snapshotter.to_owned()), ..Pull::default() };
+        pull(&engine, &remote, "default", &options).await;
+        look(&services(&engine, "default").await, snapshotter, check_tree).await;
+    }
+}
+
+#[tokio::test]
+async fn another_namespace_downloads_nothing_that_is_here() {
+    let root = TempDir::new().unwrap();
+    let engine = Engine::open(root.path().join("root")).await.unwrap();
+    let bundle = bundle();
+    let remote = remote(&bundle);
+    pull(&engine, &remote, "default", &Pull::default()).await;
+    let again = pull(&engine, &remote, "other", &Pull::default()).await;
+
+    for layer in &bundle.image().layers {
+        assert_eq!(remote.fetches(&layer.digest).len(), 1);
+    }
+    assert_eq!(again.totals.downloaded + again.totals.reused, bundle.size());
+    look(&services(&engine, "other").await, OVERLAYFS, check_tree).await;
+}
+
+#[tokio::test]
+async fn what_was_pulled_is_there_after_the_root_changed_hands() {
+    let root = TempDir::new().unwrap();
+    let path = root.path().join("root");
+    let remote = remote(&bundle());
+    let engine = Engine::open(&path).await.unwrap();
+    pull(&engine, &remote, "default", &Pull::default()).await;
+    assert_eq!(Engine::open(&path).await.err().unwrap().kind(), Kind::Unavailable);
+    drop(engine);
+
+    let engine = Engine::open(&path).await.unwrap();
+    let again = pull(&engine, &remote, "default", &Pull::default()).await;
+    assert_eq!(again.totals.downloaded, 0);
+    look(&services(&engine, "default").await, OVERLAYFS, check_tree).await;
+}
+
+#[tokio::test]
+async fn a_pull_that_died_leaves_its_blobs_and_no_snapshot_and_the_next_one_continues() {
+    let root = TempDir::new().unwrap();
+    let path = root.path().join("root");
+    let bundle = bundle();
+    let remote = remote(&bundle);
+    let gate = Gate::new();
+    let [bottom, middle, _] = bundle.image().layers.as_slice() else { panic!("three layers") };
+    remote.script(&bottom.digest, [Fault::Hold(gate.clone())]);
+
+    let engine = Engine::open(&path).await.unwrap();
+    let progress = Tracker::new();
+    let (namespace, reference): (Namespace, Reference) = (Namespace::default(), REFERENCE.parse().unwrap());
+    let options = Pull::default();
+    let pulling = transfer::pull(&engine, &namespace, &remote, &reference, &options, &progress);
+    let waits_below = async {
+        let id = middle.ingest_ref().to_string();
+        let waits = |tracker: &Tracker| {
+            tracker.snapshot().iter().any(|object| object.id == id && matches!(object.state, State::Waiting { .. }))
+        };
+        while !waits(&progress) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        pulled = pulling => panic!("the pull ended: {pulled:?}"),
+        () = waits_below => {}
+    }
+    let held = services(&engine, "default").await;
+    let unfinished: Vec<_> = held.snapshotters.get(OVERLAYFS).unwrap().walk(&[]).try_collect().await.unwrap();
+    assert!(!unfinished.is_empty());
+    drop((held, engine));
+
+    // The tasks of the dropped pull let go of the root when they come to their end.
+    let wait = LockWait::UpTo(std::time::Duration::from_secs(10));
+    let engine = Engine::builder(&path).lock_wait(wait).open().await.unwrap();
+    let held = services(&engine, "default").await;
+    let left: Vec<_> = held.snapshotters.get(OVERLAYFS).unwrap().walk(&[]).try_collect().await.unwrap();
+    assert_eq!(left, []);
+    assert!(held.content.info(&middle.digest).await.is_ok());
+    assert!(held.images.get(&REFERENCE.parse().unwrap()).await.is_err());
+
+    gate.open();
+    pull(&engine, &remote, "default", &Pull::default()).await;
+    assert_eq!(remote.fetches(&middle.digest).len(), 1);
+    look(&held, OVERLAYFS, check_tree).await;
+}
