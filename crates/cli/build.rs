@@ -31,7 +31,9 @@ impl Repository {
     }
 
     fn git(&self, arguments: &[&str]) -> Option<String> {
-        let output = Command::new("git").arg("-C").arg(&self.0).args(arguments).output().ok()?;
+        // Without optional locks: git would refresh the index, and cargo would take that for a change.
+        let output =
+            Command::new("git").arg("--no-optional-locks").arg("-C").arg(&self.0).args(arguments).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     }

@@ -87,7 +87,7 @@ impl Dist {
             .unwrap()
     }
 
-    /// Returns a way to run command lines as a user who is not root, on a root directory that is theirs.
+    /// Returns a way to run command lines as a user who is not root, whose data directory is [`Dist::root`].
     pub(crate) fn as_nobody(&self) -> impl Fn(&str) -> Run {
         const NOBODY: u32 = 65534;
         let open = std::fs::Permissions::from_mode(0o777);
@@ -98,7 +98,7 @@ impl Dist {
         let (home, root) = (self.directory.path().to_owned(), self.root());
         move |line| {
             let mut command = Command::new(&program);
-            command.env_clear().env("HOME", &home).arg("--root").arg(&root).args(line.split(' '));
+            command.env_clear().env("HOME", &home).env("XDG_DATA_HOME", &root).args(line.split(' '));
             Run::of(command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).output().unwrap())
         }
     }

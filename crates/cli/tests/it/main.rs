@@ -10,5 +10,6 @@ mod help;
 mod images;
 mod namespaces;
 mod owner;
+mod peers;
 mod pull;
 mod usage;

@@ -5,7 +5,7 @@ use std::process::Command;
 use windlass_core::Platform;
 use windlass_testkit::image::{Image, Layer};
 use windlass_testkit::registry::DockerRegistry;
-use windlass_testkit::tree;
+use windlass_testkit::tree::{Tree, assert_same};
 
 use crate::dist::Dist;
 
@@ -39,12 +39,14 @@ fn image() -> Image {
         .file("becomes-file", "now a file")
         .device("null", 1, 3)
         .fifo("pipe");
-    let top = Layer::new()
+    let deep: Vec<String> = (1..=20).map(|depth| vec!["directory"; depth].join("/")).collect();
+    let top = deep.iter().fold(Layer::new().dir(".", 0o755), |layer, directory| layer.dir(directory, 0o711));
+    let top = top
         .file("bin/tool", "replaced")
         .mode(0o755)
         .file("capable", "c")
         .xattr("user.note", "value")
-        .file(&format!("{}/deep", "directory/".repeat(20).trim_end_matches('/')), "d");
+        .file(&format!("{}/deep", deep.last().unwrap()), "d");
     Image::new(&Platform::host().to_string()).layer(base).layer(middle).layer(top)
 }
 
@@ -66,10 +68,10 @@ fn the_mounted_tree_is_the_one_that_umoci_unpacks() {
     dist.ok(&format!("images mount {reference} {}", mounted.display()));
     let bundle = dist.path("bundle");
     run(Command::new("umoci").arg("unpack").arg("--image").arg(format!("{}:1", layout.display())).arg(&bundle));
-    let ours = tree::read(&mounted);
-    let theirs = tree::read(&bundle.join("rootfs"));
+    let ours = Tree::of(&mounted);
+    let theirs = Tree::of(&bundle.join("rootfs"));
     dist.ok(&format!("images unmount {}", mounted.display()));
-    tree::assert_equal(&ours.unwrap(), &theirs.unwrap());
+    assert_same(&ours.unwrap(), &theirs.unwrap());
 }
 
 #[test]

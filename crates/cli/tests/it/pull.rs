@@ -163,6 +163,22 @@ fn progress_is_lines_for_a_log_or_nothing() {
 }
 
 #[test]
+fn progress_is_bars_on_a_terminal() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let line = format!("{} --root {} pull {reference}", env!("CARGO_BIN_EXE_dist"), dist.root().display());
+    // script(1) runs a command on a terminal of its own.
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env_clear().env("PATH", "/usr/bin:/bin").env("TERM", "xterm");
+    let output = script.env("HOME", dist.path("")).stdin(std::process::Stdio::null()).output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}");
+    for expected in ["index ", "config ", "layer ", "done  ", "total ", "downloaded, 0 B reused", "\nreused      0 B"] {
+        assert!(shown.contains(expected), "{expected:?} in {shown}");
+    }
+}
+
+#[test]
 fn a_user_who_is_not_root_fetches_and_is_told_before_a_pull_downloads() {
     let dist = Dist::new();
     let reference = fixture::layout(&dist);
@@ -173,6 +189,7 @@ fn a_user_who_is_not_root_fetches_and_is_told_before_a_pull_downloads() {
     user(&format!("pull --no-unpack {reference}")).ok();
     user(&format!("fetch {reference}")).ok();
     assert_eq!(user("images ls -q").ok().trim(), reference);
+    assert!(dist.root().join("windlass/lock").exists(), "the root is in the user's data directory");
     let said = user(&format!("images mount {reference} {}", dist.path("mounted").display())).failed();
     assert!(said.contains("needs root"), "{said}");
 }
