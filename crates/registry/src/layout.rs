@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use windlass_core::digest::Algorithm;
 use windlass_core::document::{Index, MAX_MANIFEST_SIZE};
 use windlass_core::reference::{Object, ObjectDigest};
 use windlass_core::remote::{Body, ByteRange, Fetcher, Resolved};
@@ -148,7 +149,8 @@ impl Layout {
     /// Returns the one digest that begins so.
     fn complete(&self, index: &Index, beginning: &str) -> Result<Digest> {
         let mut digests: Vec<Digest> = index.manifests.iter().map(|entry| entry.digest.clone()).collect();
-        for algorithm in self.directory.names("blobs")? {
+        let algorithms = self.directory.names("blobs")?;
+        for algorithm in algorithms.iter().filter(|name| name.parse::<Algorithm>().is_ok()) {
             let names = self.directory.names(&format!("blobs/{algorithm}"))?;
             digests.extend(names.iter().filter_map(|hex| format!("{algorithm}:{hex}").parse().ok()));
         }

@@ -21,6 +21,19 @@ use crate::resolver::RegistryResolver;
 use crate::transport::Network;
 
 /// Resolves references to registries and to OCI layout directories. Cheap to clone; connections and tokens are shared.
+///
+/// ```no_run
+/// # async fn example() -> windlass_core::Result<()> {
+/// use windlass_core::remote::{ByteRange, Resolver};
+/// use windlass_registry::{Options, Remote};
+///
+/// let remote = Remote::new(Options::default())?;
+/// let resolved = remote.resolve(&"docker.io/library/redis:7".parse()?).await?;
+/// let manifest = remote.fetcher(&resolved.name).await?.fetch(&resolved.descriptor, ByteRange::default()).await?;
+/// println!("{} has {:?} bytes", resolved.descriptor.digest, manifest.size);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Remote {
     client: Arc<Client>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
+use windlass_core::digest::Algorithm;
 use windlass_core::document::MAX_MANIFEST_SIZE;
 use windlass_core::image::Name;
 use windlass_core::reference::ObjectDigest;
@@ -164,8 +165,7 @@ impl RegistryResolver {
         let idle = self.client.exchange.timeouts.idle;
         let bytes = body::read(answer.response, &host, &what, MAX_MANIFEST_SIZE, idle).await?;
 
-        let algorithm =
-            wanted.digest().or(header.as_ref()).map_or(windlass_core::digest::Algorithm::Sha256, Digest::algorithm);
+        let algorithm = wanted.digest().or(header.as_ref()).map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = algorithm.digest(&bytes);
         for expected in wanted.digest().into_iter().chain(&header) {
             let found =

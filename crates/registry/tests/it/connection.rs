@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use windlass_core::remote::ByteRange;
 use windlass_core::{Kind, MediaType};
 use windlass_registry::{Certificate, Options, PlainHttp, Remote};
-use windlass_testkit::registry::{Fake, Identity, Validity};
+use windlass_testkit::registry::{Fake, Fault, Identity, Validity};
 
 use crate::support::{
     NO_NAME, OTHER_NAME, assert_hints, assert_says, fetch, fetcher, noise, one_image, options, read, remote, resolve,
@@ -105,6 +105,18 @@ async fn plain_http_to_a_tls_port_hints_at_tls() {
 
     let loopback = resolve(&remote(), &format!("{}/a/b:1", fake.host())).await.unwrap_err();
     assert_hints(&loopback, "another name than a loopback one");
+}
+
+#[tokio::test]
+async fn a_web_servers_answer_to_plain_http_on_its_tls_port_hints_at_tls() {
+    let (fake, reference, _) = one_image().await;
+    fake.fault("/v2/", Fault::status(400, "Client sent an HTTP request to an HTTPS server.\n"));
+    let error = assert_says(
+        resolve(&remote(), &reference).await,
+        Kind::FailedPrecondition,
+        &[&fake.host(), "tag \"1\" of a/b", "400 Bad Request", "plain HTTP"],
+    );
+    assert_hints(&error, "if it speaks TLS");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What these tests share: a quick and impatient remote, and how to look at what it says.
+//! What these tests share: remotes of several tempers, and how to look at what it says.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -15,15 +15,15 @@ pub(crate) const OTHER_NAME: &str = "registry.test";
 /// A host name that does not exist.
 pub(crate) const NO_NAME: &str = "missing.test";
 
-/// Options with which nothing takes long.
+/// Options that retry at once, and wait long enough for a busy machine.
 pub(crate) fn options() -> Options {
     let here = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
     Options {
         addresses: [(OTHER_NAME.to_owned(), here), (NO_NAME.to_owned(), Vec::new())].into(),
         timeouts: Timeouts {
-            connect: Duration::from_secs(5),
-            response: Duration::from_millis(500),
-            idle: Duration::from_millis(300),
+            connect: Duration::from_secs(30),
+            response: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
         },
         retry: Retry { attempts: 3, first_delay: Duration::from_millis(1), longest_wait: Duration::from_secs(2) },
         ..Options::default()
@@ -32,6 +32,13 @@ pub(crate) fn options() -> Options {
 
 pub(crate) fn remote() -> Remote {
     Remote::new(options()).unwrap()
+}
+
+/// A remote that waits 0.5 s for an answer, and 0.3 s between two pieces of a body.
+pub(crate) fn impatient() -> Remote {
+    let timeouts =
+        Timeouts { response: Duration::from_millis(500), idle: Duration::from_millis(300), ..options().timeouts };
+    Remote::new(Options { timeouts, ..options() }).unwrap()
 }
 
 pub(crate) fn remote_with(credentials: Known) -> Remote {

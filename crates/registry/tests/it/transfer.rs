@@ -8,7 +8,7 @@ use windlass_core::remote::ByteRange;
 use windlass_core::{Descriptor, Kind, MediaType};
 use windlass_testkit::registry::{Fake, Fault};
 
-use crate::support::{assert_says, fetch, fetcher, noise, read, remote};
+use crate::support::{assert_says, fetch, fetcher, impatient, noise, read, remote};
 
 const SIZE: usize = 500_000;
 
@@ -53,12 +53,12 @@ async fn a_body_that_breaks_off_without_an_announced_size_is_an_error_too() {
 async fn a_stalled_body_is_given_up_and_a_trickling_one_is_not() {
     let (fake, name, blob, bytes) = one_blob().await;
     fake.fault("/v2/", Fault::StallAfter(1000));
-    let stalled = fetch(&remote(), &name, &blob, ByteRange::default()).await;
+    let stalled = fetch(&impatient(), &name, &blob, ByteRange::default()).await;
     assert_says(stalled, Kind::DeadlineExceeded, &[&blob.digest.to_string(), &fake.host(), "0.3 s"]);
 
     fake.clear_faults();
-    fake.fault("/v2/", Fault::Trickle { piece: 100_000, pause: Duration::from_millis(150) });
-    let (_, _, received) = fetch(&remote(), &name, &blob, ByteRange::default()).await.unwrap();
+    fake.fault("/v2/", Fault::Trickle { piece: 50_000, pause: Duration::from_millis(50) });
+    let (_, _, received) = fetch(&impatient(), &name, &blob, ByteRange::default()).await.unwrap();
     assert_eq!(received, bytes);
 }
 
@@ -66,7 +66,7 @@ async fn a_stalled_body_is_given_up_and_a_trickling_one_is_not() {
 async fn a_registry_that_never_answers_is_given_up() {
     let (fake, name, blob, _) = one_blob().await;
     fake.fault("/v2/", Fault::Silence);
-    let silent = fetch(&remote(), &name, &blob, ByteRange::default()).await;
+    let silent = fetch(&impatient(), &name, &blob, ByteRange::default()).await;
     assert_says(silent, Kind::DeadlineExceeded, &[&fake.host(), "0.5 s"]);
     assert_eq!(fake.requests().len(), 3);
 }
