@@ -20,7 +20,8 @@ Examples:
   dist fetch-object redis | jq -r '.layers[].digest' | xargs -P10 -n1 dist fetch-object redis > all
   dist fetch-object redis sha256:… --media-type application/vnd.oci.image.manifest.v1+json")]
 pub(crate) struct Args {
-    /// Where the object is: NAME[:TAG][@DIGEST], HOST/REPOSITORY…, or oci:DIRECTORY[:TAG].
+    /// Where the object is.
+    #[arg(help = "Where the object is: NAME[:TAG][@DIGEST], HOST/REPOSITORY…, or oci:DIRECTORY[:TAG]")]
     #[arg(value_name = "REF", value_parser = familiar::parse_locator)]
     reference: Reference,
     /// Object to print; without it, what the reference points at.

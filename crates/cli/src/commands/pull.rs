@@ -43,7 +43,8 @@ pub(crate) struct Args {
 /// What is wanted, and of where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Source {
-    /// Image to bring here: NAME[:TAG][@DIGEST], HOST/REPOSITORY…, or oci:DIRECTORY[:TAG].
+    /// Image to bring here.
+    #[arg(help = "Image to bring here: NAME[:TAG][@DIGEST], HOST/REPOSITORY…, or oci:DIRECTORY[:TAG]")]
     #[arg(value_name = "REF", value_parser = familiar::parse)]
     pub(crate) reference: Reference,
     /// Platform, such as linux/arm64; may be given again [default: this machine's].
