@@ -77,7 +77,6 @@ fn assert_continues(dist: &Dist, slow: &fixture::Slow) {
 }
 
 #[test]
-#[ignore = "the lease of the pull that was killed outlives the one that continues it"]
 fn nothing_is_left_of_an_interrupted_pull_once_its_image_is_removed() {
     let dist = Dist::new();
     let slow = fixture::Slow::start();

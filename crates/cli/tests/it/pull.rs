@@ -21,7 +21,6 @@ fn a_second_pull_downloads_nothing() {
 }
 
 #[test]
-#[ignore = "the documents are fetched again: transfer asks for their bytes where it could adopt them"]
 fn a_pull_into_another_namespace_downloads_nothing() {
     let (dist, registry) = (Dist::new(), DockerRegistry::start());
     registry.push_layout(fixture::directory(&dist), "a/b:1");
@@ -32,7 +31,6 @@ fn a_pull_into_another_namespace_downloads_nothing() {
 }
 
 #[test]
-#[ignore = "documents that another namespace has are recorded without the labels that keep their children"]
 fn an_image_of_one_namespace_is_not_removed_with_that_of_another() {
     let dist = Dist::new();
     let reference = fixture::layout(&dist);
