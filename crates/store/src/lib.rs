@@ -10,6 +10,8 @@
 mod blocking;
 mod containers;
 mod content;
+#[cfg(test)]
+mod crash;
 mod db;
 mod fault;
 mod gc;

@@ -63,6 +63,11 @@ impl Store {
         self.shared.lock.root()
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Returns content, as seen from a scope.
     pub fn content(&self, scope: &Scope) -> Arc<dyn content::Store> {
         Arc::new(Content { shared: self.shared.clone(), scope: scope.clone() })

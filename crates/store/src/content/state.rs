@@ -152,7 +152,7 @@ fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn hasher() -> Hasher {
+    fn hello() -> Hasher {
         let mut hasher = Algorithm::Sha256.hasher();
         hasher.update(b"hello");
         hasher
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_hash_is_continued_only_in_its_boot_with_its_algorithm_over_its_data() {
-        let state = State::new(&Expected::default()).with_hash(Some("boot"), &hasher(), 5);
+        let state = State::new(&Expected::default()).with_hash(Some("boot"), &hello(), 5);
         assert_eq!(state.hash(Some("boot"), Algorithm::Sha256, 5).unwrap().1, 5);
         assert!(state.hash(Some("other"), Algorithm::Sha256, 5).is_none());
         assert!(state.hash(None, Algorithm::Sha256, 5).is_none());
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_damaged_state_is_as_good_as_none() {
         let directory = tempfile::tempdir().unwrap();
-        let state = State::new(&Expected::default()).with_hash(Some("boot"), &hasher(), 5);
+        let state = State::new(&Expected::default()).with_hash(Some("boot"), &hello(), 5);
         assert_eq!(State::read(directory.path()).unwrap(), None);
         state.write(directory.path()).unwrap();
         assert_eq!(State::read(directory.path()).unwrap(), Some(state));
@@ -201,7 +201,7 @@ mod tests {
         hasher.update(b" world");
         assert_eq!(hasher.finish(), Digest::sha256(b"hello world"));
         // And written the same way today.
-        let today = State::new(&state.declared()).with_hash(Some("golden"), &self::hasher(), 5);
+        let today = State::new(&state.declared()).with_hash(Some("golden"), &hello(), 5);
         assert_eq!(today, state);
         today.write(directory.path()).unwrap();
         assert_eq!(

@@ -111,6 +111,7 @@ impl Content {
     }
 
     async fn remove_bytes(self, digest: Digest) -> Result<()> {
+        self.shared.faults.reach("delete: record removed").await;
         let _turn = self.shared.turns.take(digest.to_string()).await;
         if self.shared.db.read(|view| recorded_anywhere(view, &digest))? {
             return Ok(());

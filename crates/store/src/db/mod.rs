@@ -3,6 +3,8 @@
 //! Readers see the last commit and are never waited for. Writers hand over a change and wait until it is durable.
 
 mod expiry;
+#[cfg(test)]
+mod golden;
 mod links;
 mod listing;
 mod records;

@@ -1,0 +1,229 @@
+//! Crashes after each number of the durable orders: the world is stopped there, everything is dropped, and the store is
+//! opened again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use windlass_core::content::{Commit, Expected, IngesterExt as _, ProviderExt as _};
+use windlass_core::gc::Deletion;
+use windlass_core::snapshot::{self, Capabilities, Snapshotter};
+use windlass_core::{Descriptor, Kind, Labels, Result, Scope};
+use windlass_testkit::memory;
+
+use crate::lock::{LockWait, RootLock};
+use crate::store::Store;
+
+const SNAPSHOTTER: &str = "memory";
+
+/// A machine: its disk and what its snapshotter has on it. Processes on it come and go.
+struct Machine {
+    root: tempfile::TempDir,
+    snapshotter: Arc<dyn Snapshotter>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("snapshots");
+        std::fs::create_dir(&directory).unwrap();
+        let snapshotter = Arc::new(memory::Snapshotter::new(&directory, Capabilities { rebase: true }));
+        Self { root, snapshotter }
+    }
+
+    /// Lets a process work on the machine, to its end.
+    fn run<T>(&self, work: impl AsyncFnOnce(Store) -> T) -> T {
+        runtime().block_on(async { work(self.open().await).await })
+    }
+
+    /// Lets a process work until it reaches a point, and kills it there.
+    fn crash<T: Send + 'static>(
+        &self,
+        point: &'static str,
+        work: impl FnOnce(Store) -> futures::future::BoxFuture<'static, T>,
+    ) {
+        let runtime = runtime();
+        runtime.block_on(async {
+            let store = self.open().await;
+            let shared = store.shared().clone();
+            shared.faults.arm(point);
+            let work = tokio::spawn(work(store));
+            let stopped = tokio::time::timeout(Duration::from_secs(30), shared.faults.stopped()).await;
+            stopped.unwrap_or_else(|_| panic!("{point} was not reached"));
+            assert!(!work.is_finished());
+        });
+        // Drops every task where it stands.
+        runtime.shutdown_timeout(Duration::from_secs(30));
+    }
+
+    async fn open(&self) -> Store {
+        let lock = RootLock::acquire(self.root.path(), LockWait::UpTo(Duration::from_secs(10))).await.unwrap();
+        let snapshotters = BTreeMap::from([(SNAPSHOTTER.to_owned(), self.snapshotter.clone())]);
+        Store::open(lock, snapshotters).await.unwrap()
+    }
+
+    /// Returns the names of what is in a directory of the root.
+    fn files(&self, directory: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root.path().join(directory)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    async fn behind(&self) -> usize {
+        self.snapshotter.walk(&[]).try_collect::<Vec<_>>().await.unwrap().len()
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn scope() -> Scope {
+    Scope::default()
+}
+
+fn snapshots(store: &Store) -> Arc<dyn Snapshotter> {
+    store.snapshotters(&scope()).remove(SNAPSHOTTER).unwrap()
+}
+
+const BYTES: &[u8] = b"bytes that matter";
+
+fn descriptor() -> Descriptor {
+    Descriptor::of("application/vnd.oci.image.layer.v1.tar", BYTES)
+}
+
+async fn commit_blob(store: Store) -> Result<()> {
+    let expected = Expected::from(&descriptor());
+    let mut writer = store.content(&scope()).writer(&descriptor().ingest_ref(), expected).await?;
+    writer.write(Bytes::from_static(BYTES)).await?;
+    writer.commit(Commit::default()).await.map(|_| ())
+}
+
+#[test]
+fn a_blob_commit_that_dies_after_any_number_is_finished_by_the_next_one() {
+    for (point, recorded) in [
+        ("commit: synced", false),
+        ("commit: renamed", false),
+        ("commit: directory synced", false),
+        ("commit: recorded", true),
+    ] {
+        let machine = Machine::new();
+        machine.crash(point, |store| Box::pin(commit_blob(store)));
+        machine.run(async |store| {
+            let content = store.content(&scope());
+            assert_eq!(content.info(&descriptor().digest).await.is_ok(), recorded, "{point}");
+            content.write_blob(&descriptor(), Bytes::from_static(BYTES), Labels::new()).await.unwrap();
+            assert_eq!(content.read_all(&descriptor(), 100).await.unwrap(), BYTES, "{point}");
+        });
+        assert_eq!(machine.files("content/blobs/sha256"), [descriptor().digest.hex()], "{point}");
+        assert_eq!(machine.files("content/ingest"), [""; 0], "{point}");
+    }
+}
+
+#[test]
+fn a_blob_commit_that_dies_and_is_not_repeated_leaves_nothing_behind_a_collection() {
+    for point in ["commit: renamed", "commit: directory synced", "commit: recorded"] {
+        let machine = Machine::new();
+        machine.crash(point, |store| Box::pin(commit_blob(store)));
+        machine.run(async |store| assert_eq!(store.collect().await.unwrap().blobs.count, 1, "{point}"));
+        assert_eq!(machine.files("content/blobs/sha256"), [""; 0], "{point}");
+    }
+}
+
+#[test]
+fn a_deletion_that_dies_after_the_record_leaves_bytes_to_the_collection() {
+    let machine = Machine::new();
+    machine.run(commit_blob).unwrap();
+    machine.crash("delete: record removed", |store| {
+        Box::pin(async move { store.content(&scope()).delete(&descriptor().digest).await })
+    });
+    machine.run(async |store| {
+        assert!(store.content(&scope()).info(&descriptor().digest).await.unwrap_err().is(Kind::NotFound));
+        assert_eq!(store.collect().await.unwrap().blobs.count, 1);
+    });
+}
+
+#[test]
+fn a_collection_that_dies_between_records_and_bytes_is_finished_by_the_next_one() {
+    let machine = Machine::new();
+    machine.run(async |store| {
+        commit_blob(store.clone()).await.unwrap();
+        commit_layer(&*snapshots(&store), "layer").await.unwrap();
+    });
+    machine.crash("collect: records removed", |store| Box::pin(async move { store.collect().await }));
+    machine.run(async |store| {
+        let collected = store.collect().await.unwrap();
+        assert_eq!((collected.contents, collected.blobs.count, collected.snapshots.count), (0, 1, 1));
+    });
+}
+
+async fn commit_layer(snapshotter: &dyn Snapshotter, name: &str) -> Result<()> {
+    let key = "unpack".parse()?;
+    snapshotter.prepare(&key, None, Labels::new()).await?;
+    snapshotter.commit(&name.parse()?, &key, snapshot::Commit::default()).await
+}
+
+/// Does what a new owner of the root does: removes unfinished snapshots, then works.
+async fn unpack_again(machine: &Machine, point: &str) {
+    let store = machine.open().await;
+    let view = snapshots(&store);
+    assert!(view.stat(&"layer".parse().unwrap()).await.unwrap_err().is(Kind::NotFound), "{point}");
+    match view.remove(&"unpack".parse().unwrap()).await {
+        Err(error) if !error.is(Kind::NotFound) => panic!("{point}: {error}"),
+        _ => {}
+    }
+    commit_layer(&*view, "layer").await.unwrap();
+    // Keeps the layer, so that only what was left by the crash is garbage.
+    let lease = store.leases(&scope().namespace).create(windlass_core::lease::Options::default()).await.unwrap();
+    let kind = windlass_core::lease::ResourceKind::Snapshot(SNAPSHOTTER.to_owned());
+    let resource = windlass_core::lease::Resource { kind, id: "layer".to_owned() };
+    store.leases(&scope().namespace).add_resource(&lease.id, &resource).await.unwrap();
+    store.collect().await.unwrap();
+    assert_eq!(machine.behind().await, 1, "{point}");
+    view.view(&"look".parse().unwrap(), Some(&"layer".parse().unwrap()), Labels::new()).await.unwrap();
+    store.leases(&scope().namespace).delete(&lease.id, Deletion::Synchronous).await.unwrap();
+    assert_eq!(machine.behind().await, 0, "{point}");
+}
+
+#[test]
+fn a_snapshot_whose_preparation_or_commit_dies_is_invisible_and_can_be_made_again() {
+    for point in ["prepare: made", "commit snapshot: committed behind"] {
+        let machine = Machine::new();
+        machine.crash(point, |store| Box::pin(async move { commit_layer(&*snapshots(&store), "layer").await }));
+        runtime().block_on(unpack_again(&machine, point));
+    }
+}
+
+#[test]
+fn a_removal_that_dies_after_the_record_leaves_the_snapshot_to_the_collection() {
+    let machine = Machine::new();
+    machine.run(async |store| commit_layer(&*snapshots(&store), "layer").await.unwrap());
+    machine.crash("remove: record removed", |store| {
+        Box::pin(async move { snapshots(&store).remove(&"layer".parse().unwrap()).await })
+    });
+    machine.run(async |store| assert_eq!(store.collect().await.unwrap().snapshots.count, 1));
+}
+
+#[test]
+fn work_of_a_caller_that_stopped_waiting_is_finished() {
+    let machine = Machine::new();
+    machine.run(async |store| {
+        let content = store.content(&scope());
+        let expected = Expected::from(&descriptor());
+        let mut writer = content.writer(&descriptor().ingest_ref(), expected).await.unwrap();
+        writer.write(Bytes::from_static(BYTES)).await.unwrap();
+        let commit = tokio::time::timeout(Duration::from_nanos(1), writer.commit(Commit::default())).await;
+        drop(commit);
+        // Whoever opens the ref next sees the ingest as it was or its blob, and nothing in between.
+        tokio::time::timeout(Duration::from_secs(30), async {
+            while content.info(&descriptor().digest).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                commit_blob(store.clone()).await.ok();
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(content.read_all(&descriptor(), 100).await.unwrap(), BYTES);
+    });
+}
