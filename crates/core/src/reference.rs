@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 
 /// The scheme of a locator that is a directory in OCI layout.
@@ -92,9 +92,13 @@ impl Reference {
     }
 
     /// Returns the same locator with another object.
+    ///
+    /// A directory whose name has a colon gets a slash at its end, without which the name's end would be read as a tag.
     pub fn with_digest(&self, digest: Digest) -> Self {
         let object = Object { tag: None, digest: Some(ObjectDigest::Full(digest)) };
-        Self { locator: self.locator.clone(), object: Some(object) }
+        let name = self.layout_path().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let slash = if name.contains(':') { "/" } else { "" };
+        Self { locator: format!("{}{slash}", self.locator), object: Some(object) }
     }
 
     /// Returns the same locator with a tag as its object.
@@ -153,8 +157,7 @@ impl ObjectDigest {
         }
         let (algorithm, hex) = text.split_once(':').unwrap_or((text, ""));
         let word = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let longest =
-            algorithm.parse::<crate::digest::Algorithm>().map_or(usize::MAX, crate::digest::Algorithm::hex_len);
+        let longest = algorithm.parse::<Algorithm>().map_or(usize::MAX, Algorithm::hex_len);
         let hexadecimal = hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if algorithm.is_empty() || !word(algorithm) || !hexadecimal || hex.len() >= longest {
             return Err(Error::invalid_argument(format!("{text:?} is not a digest, nor the beginning of one"))
@@ -208,10 +211,14 @@ fn parse(text: &str) -> Result<Reference> {
     Ok(Reference { locator: format!("{host}/{repository}"), object })
 }
 
-/// The path may contain any character; a tag is what follows the last colon, if no slash follows it.
+/// The path may contain any character; a tag is what follows the last colon, if no slash follows it. What follows the
+/// last `@` is a digest only if it begins with the name of an algorithm: directories have such names, too.
 fn parse_layout(rest: &str) -> Result<Reference> {
+    let is_digest = |text: &str| text.split(':').next().is_some_and(|name| name.parse::<Algorithm>().is_ok());
     let (rest, digest) = match rest.rsplit_once('@') {
-        Some((rest, digest)) if !digest.contains('/') => (rest, Some(ObjectDigest::parse(digest)?)),
+        Some((rest, digest)) if is_digest(digest) && !digest.contains('/') => {
+            (rest, Some(ObjectDigest::parse(digest)?))
+        }
         _ => (rest, None),
     };
     let (path, tag) = match rest.rsplit_once(':') {
@@ -251,7 +258,9 @@ fn validate_host(host: &str) -> Result<()> {
             None => (is_dns_name(host), None),
         },
     };
-    if !valid || port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+    let valid_port =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if !valid || !port.is_none_or(valid_port) {
         return Err(Error::invalid_argument(format!("{host:?} is not a host")));
     }
     Ok(())
