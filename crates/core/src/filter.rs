@@ -201,36 +201,83 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Reads a literal up to its closing delimiter. Within quotes the usual escapes hold; between other delimiters a
-    /// backslash only protects the delimiter, so that a regular expression needs no second escaping.
+    /// Reads a literal up to its closing delimiter, with the escapes of Go. Between `|` or `/` a backslash before anything
+    /// else stays as it is, so that `\w` need not be written `\\w` in a regular expression.
     fn quoted(&mut self, delimiter: char) -> Result<String> {
         let start = self.position;
         self.advance();
-        let mut value = String::new();
+        // Bytes, because `\xff` is one.
+        let mut value = Vec::new();
         while let Some(c) = self.peek() {
             self.advance();
             if c == delimiter {
-                return Ok(value);
+                return String::from_utf8(value).map_err(|_| {
+                    self.position = start;
+                    self.error("the literal is not UTF-8")
+                });
             }
-            if c != '\\' {
-                value.push(c);
-                continue;
-            }
-            let Some(escaped) = self.peek() else { break };
-            self.advance();
-            match escaped {
-                c if c == delimiter => value.push(c),
-                other if delimiter != '"' => value.extend(['\\', other]),
-                'n' => value.push('\n'),
-                't' => value.push('\t'),
-                'r' => value.push('\r'),
-                '\\' => value.push('\\'),
-                other => return Err(self.error(&format!("unknown escape \\{other}"))),
+            if c == '\\' {
+                self.escaped(delimiter, &mut value)?;
+            } else {
+                push(&mut value, c);
             }
         }
         self.position = start;
         Err(self.error("the literal is not closed"))
     }
+
+    /// Reads what follows a backslash. The Go specification, "Rune literals".
+    fn escaped(&mut self, delimiter: char, value: &mut Vec<u8>) -> Result<()> {
+        let Some(c) = self.peek() else { return Ok(()) };
+        let start = self.position;
+        self.advance();
+        match c {
+            c if c == delimiter => push(value, c),
+            '\\' => value.push(b'\\'),
+            'a' => value.push(0x07),
+            'b' => value.push(0x08),
+            'f' => value.push(0x0c),
+            'n' => value.push(b'\n'),
+            'r' => value.push(b'\r'),
+            't' => value.push(b'\t'),
+            'v' => value.push(0x0b),
+            '0'..='7' => {
+                self.position = start;
+                let byte = u8::try_from(self.number(3, 8)?);
+                value.push(byte.map_err(|_| self.error("an octal escape is larger than a byte"))?);
+            }
+            'x' => {
+                let byte = u8::try_from(self.number(2, 16)?);
+                value.push(byte.map_err(|_| self.error("a hexadecimal escape is larger than a byte"))?);
+            }
+            'u' | 'U' => {
+                let code = self.number(if c == 'u' { 4 } else { 8 }, 16)?;
+                push(value, char::from_u32(code).ok_or_else(|| self.error("the escape is no character"))?);
+            }
+            other if delimiter == '"' => {
+                self.position = start;
+                return Err(self.error(&format!("unknown escape \\{other}")));
+            }
+            other => {
+                value.push(b'\\');
+                push(value, other);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a number of exactly that many digits.
+    fn number(&mut self, digits: usize, radix: u32) -> Result<u32> {
+        let text = self.rest().get(..digits).filter(|text| text.chars().all(|c| c.is_digit(radix)));
+        let number = text.and_then(|text| u32::from_str_radix(text, radix).ok());
+        let number = number.ok_or_else(|| self.error(&format!("expected {digits} digits")))?;
+        self.position += digits;
+        Ok(number)
+    }
+}
+
+fn push(bytes: &mut Vec<u8>, c: char) {
+    bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
 #[cfg(test)]
@@ -268,6 +315,9 @@ mod tests {
             "labels.a.b",
             "labels.plain==1,name==redis",
             r"name~=/red\w+/",
+            r"name~=|^red\\w+$|",
+            r#"name=="\x72\145d\u0069s""#,
+            r#"name~="^red\\w+$""#,
         ] {
             assert!(matches(text), "{text:?}");
         }
@@ -287,6 +337,11 @@ mod tests {
             ("name~=[", 6),
             ("name==a b", 7),
             ("labels.", 7),
+            (r#"name=="\w""#, 8),
+            (r#"name=="\xff""#, 6),
+            (r#"name=="\x4""#, 9),
+            (r#"name=="\400""#, 11),
+            (r#"name=="\ud800""#, 13),
         ] {
             let error = text.parse::<Filter>().unwrap_err();
             assert!(error.to_string().contains(&format!("at byte {position}:")), "{text:?}: {error}");
