@@ -2,10 +2,18 @@
 
 use std::time::SystemTime;
 
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// Writes a point in time as RFC 3339 in UTC.
+/// The first point in time whose year has more than four digits, in seconds since 1970.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// Writes a point in time as RFC 3339 in UTC; one before 1970 or after the year 9999 is an error.
 pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    // The formatter panics outside of this range.
+    if !time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since.as_secs() < YEAR_10000) {
+        return Err(S::Error::custom("a point in time lies before 1970 or after the year 9999"));
+    }
     serializer.collect_str(&humantime::format_rfc3339(*time))
 }
 
