@@ -84,11 +84,17 @@ pub struct Leased {
 }
 
 impl Leased {
-    /// Creates a lease in a namespace and returns the services bound to both.
+    /// Creates a lease in a namespace and returns the services bound to both; a lease that cannot be joined is deleted.
     pub async fn acquire(host: &dyn Host, namespace: &Namespace, options: lease::Options) -> Result<Self> {
         let leases = host.services(&namespace.clone().into()).await?.leases;
         let Lease { id, .. } = leases.create(options).await?;
-        Self::join(host, namespace, id).await
+        match Self::join(host, namespace, id.clone()).await {
+            Ok(leased) => Ok(leased),
+            Err(error) => match leases.delete(&id, Deletion::Background).await {
+                Ok(()) => Err(error),
+                Err(kept) => Err(error.context(format!("lease {id} stays behind ({kept})"))),
+            },
+        }
     }
 
     /// Returns the services bound to a lease that exists.
