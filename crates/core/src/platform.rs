@@ -64,7 +64,7 @@ impl Platform {
             ("aarch64" | "arm64", variant) => ("arm64".to_owned(), variant.map(str::to_owned)),
             ("armhf", _) | ("arm", Some("" | "7") | None) => ("arm".to_owned(), Some("v7".to_owned())),
             ("armel", _) | ("arm", Some("6")) => ("arm".to_owned(), Some("v6".to_owned())),
-            ("arm", Some("5")) => ("arm".to_owned(), Some("v5".to_owned())),
+            ("arm", Some(variant @ ("5" | "8"))) => ("arm".to_owned(), Some(format!("v{variant}"))),
             ("powerpc64le", variant) => ("ppc64le".to_owned(), variant.map(str::to_owned)),
             (other, variant) => (other.to_owned(), variant.map(str::to_owned)),
         };
