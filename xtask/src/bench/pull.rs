@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// Use the small image of the quickstart, to try the benchmark itself
     #[arg(long)]
     small: bool,
+    /// Measure this `dist` instead of building one, to compare two versions
+    #[arg(long, value_name = "FILE")]
+    dist: Option<PathBuf>,
     /// Also write the report as JSON to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -40,7 +43,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     packages::install(packages::BENCH)?;
-    let dist = process::build_dist()?;
+    let dist = match &options.dist {
+        Some(dist) => std::path::absolute(dist).with_context(|| format!("find {}", dist.display()))?,
+        None => process::build_dist()?,
+    };
     let layout = if options.small { image::small()? } else { image::large()? };
     println!("{}", image::describe(&layout)?);
     let base = process::target()?.join("bench");
@@ -113,11 +119,12 @@ impl Bench {
         Ok(copied + measure::cost(umoci.arg(place.join("bundle")), &self.scratch, None)?)
     }
 
-    /// What must be done whoever does it: hash, inflate and extract each layer, one after the other.
+    /// What must be done whoever does it: hash, inflate and extract each layer, one after the other. Each goes into a
+    /// directory of its own, because tar knows nothing of whiteouts.
     fn limit(&self, place: &Path) -> Result<Cost> {
         let mut sum = Cost::default();
-        for layer in self.layout.layers()? {
-            let (archive, tree) = (place.join("layer.tar"), place.join("tree"));
+        for (number, layer) in (1..).zip(self.layout.layers()?) {
+            let (archive, tree) = (place.join("layer.tar"), place.join(format!("layer-{number}")));
             fs::create_dir_all(&tree)?;
             sum = sum + measure::cost(Command::new("sha256sum").arg(&layer), &self.scratch, None)?;
             sum = sum + measure::cost(Command::new("gunzip").arg("-c").arg(&layer), &self.scratch, Some(&archive))?;
