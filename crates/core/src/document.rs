@@ -16,6 +16,9 @@ use crate::platform::Platform;
 /// The largest manifest or index that is read, in bytes: OCI distribution-spec asks registries for 4 MiB.
 pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 
+/// What to do about a document that no registry changed, because its digest is right.
+const PUSHED_DAMAGED: &str = "the image was pushed damaged; its publisher has to push it again";
+
 /// The largest image config that is read, in bytes.
 pub const MAX_CONFIG_SIZE: u64 = 8 << 20;
 
@@ -150,20 +153,18 @@ impl Root {
         if let Some(inner) = &shape.media_type
             && inner != &descriptor.media_type
         {
-            return Err(Error::failed_precondition(format!("{what} says of itself that it is {inner}")));
+            return Err(contradictory(format!("{what} says of itself that it is {inner}")));
         }
         match (role, shape.manifests.is_some(), shape.layers.is_some() || shape.config.is_some()) {
-            (_, true, true) => {
-                Err(Error::failed_precondition(format!("{what} is ambiguous: it has manifests and layers")))
-            }
+            (_, true, true) => Err(contradictory(format!("{what} is ambiguous: it has manifests and layers"))),
             (Role::Index, true, false) => {
                 serde_json::from_slice(bytes).map(Self::Index).map_err(|e| malformed(&what, &e))
             }
             (Role::Manifest, false, true) => {
                 serde_json::from_slice(bytes).map(Self::Manifest).map_err(|e| malformed(&what, &e))
             }
-            (Role::Index, ..) => Err(Error::failed_precondition(format!("{what} has no manifests"))),
-            (Role::Manifest, ..) => Err(Error::failed_precondition(format!("{what} has no config and layers"))),
+            (Role::Index, ..) => Err(contradictory(format!("{what} has no manifests"))),
+            (Role::Manifest, ..) => Err(contradictory(format!("{what} has no config and layers"))),
             _ => Err(Error::unimplemented(format!("{what} is neither an index nor a manifest"))
                 .hint("`dist fetch-object` prints the object as it is")),
         }
@@ -209,8 +210,11 @@ impl ImageConfig {
 }
 
 fn malformed(what: &str, error: &serde_json::Error) -> Error {
-    Error::invalid_argument(format!("{what} is malformed: {error}"))
-        .hint("the image was pushed damaged; its publisher has to push it again")
+    Error::invalid_argument(format!("{what} is malformed: {error}")).hint(PUSHED_DAMAGED)
+}
+
+fn contradictory(problem: String) -> Error {
+    Error::failed_precondition(problem).hint(PUSHED_DAMAGED)
 }
 
 #[cfg(test)]

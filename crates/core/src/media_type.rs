@@ -71,6 +71,8 @@ impl MediaType {
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
     /// Docker layer, zstd.
     pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+    /// An in-toto statement: the "layers" of an attestation.
+    pub const IN_TOTO: &str = "application/vnd.in-toto+json";
     /// Bytes about which nothing is known.
     pub const OCTET_STREAM: &str = "application/octet-stream";
 

@@ -3,24 +3,41 @@
 //! Blobs and ingests stay under the dead pull's lease, because running the pull again continues with them. Its
 //! unfinished snapshots are of no use to anyone: unpacking starts over from the blob.
 
+use std::time::SystemTime;
+
 use windlass_core::filter::Filter;
-use windlass_core::lease::{Lease, ResourceKind};
+use windlass_core::gc::Deletion;
+use windlass_core::lease::{self, Lease, Manager, ResourceKind};
 use windlass_core::snapshot::{Key, Snapshotter, State};
-use windlass_core::{Host, Kind, Result, Services};
+use windlass_core::{Host, Kind, Labels, Result, Services};
+use windlass_transfer::pull::{INTERRUPTED_LABEL, LEASE_LABEL};
 
 use crate::Engine;
 
-/// Removes the unfinished snapshots of pulls that were interrupted. Whoever holds the root's lock is alone, so every
-/// such lease that exists when the root is opened belongs to a process that is gone.
+/// Removes the unfinished snapshots of pulls that were interrupted, and marks their leases as such. Whoever holds the
+/// root's lock is alone, so every pull's lease that exists when the root is opened belongs to a process that is gone.
 pub(crate) async fn interrupted_pulls(engine: &Engine) -> Result<()> {
-    let filter: Filter = format!("labels.\"{}\"", windlass_transfer::pull::LEASE_LABEL).parse()?;
+    let filter: Filter = format!("labels.\"{LEASE_LABEL}\"").parse()?;
     for namespace in engine.store.namespaces().list().await? {
         let services = engine.services(&namespace.into()).await?;
         for lease in services.leases.list(std::slice::from_ref(&filter)).await? {
             remove_unfinished(&services, &lease).await?;
+            mark_interrupted(&*services.leases, &lease).await?;
         }
     }
     Ok(())
+}
+
+/// Moves what a lease holds to one that says whose pull was interrupted, for as long as the old one had left.
+async fn mark_interrupted(leases: &dyn Manager, lease: &Lease) -> Result<()> {
+    let reference = lease.labels.get(LEASE_LABEL).unwrap_or_default();
+    let expiry = lease.expires_at.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+    let labels = Labels::new().with(INTERRUPTED_LABEL, reference);
+    let kept = leases.create(lease::Options { id: None, expiry, labels }).await?;
+    for resource in leases.resources(&lease.id).await? {
+        leases.add_resource(&kept.id, &resource).await?;
+    }
+    leases.delete(&lease.id, Deletion::Background).await
 }
 
 async fn remove_unfinished(services: &Services, lease: &Lease) -> Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use windlass_core::content::{self, Commit, Expected, IngesterExt, ProviderExt, Writer};
+use windlass_core::content::{self, Commit, Expected, ProviderExt, Writer};
 use windlass_core::document::{ImageConfig, Root};
 use windlass_core::field::FieldMask;
 use windlass_core::progress::{State, Task, Tracker};
@@ -46,42 +46,86 @@ impl Fetch {
     /// Returns an index or a manifest, from here or from the remote, and sees to it that its record keeps what it
     /// refers to alive.
     pub(crate) async fn root(&self, descriptor: &Descriptor) -> Result<Root> {
-        let task = self.progress.task(descriptor.ingest_ref().as_str());
-        let (bytes, present) = self.document(descriptor, &task).await?;
-        let root = Root::parse(descriptor, &bytes)?;
-        let labels = documents::child_labels(&root);
-        self.keep(descriptor, bytes, present, labels).await?;
-        task.set(if present { State::Exists } else { State::Done });
-        Ok(root)
+        let parse = |bytes: &[u8]| {
+            let root = Root::parse(descriptor, bytes)?;
+            let labels = documents::child_labels(&root);
+            Ok((root, labels))
+        };
+        self.document(descriptor, parse).await
     }
 
     /// Returns an image config, from here or from the remote.
     pub(crate) async fn config(&self, descriptor: &Descriptor) -> Result<ImageConfig> {
-        let task = self.progress.task(descriptor.ingest_ref().as_str());
-        let (bytes, present) = self.document(descriptor, &task).await?;
-        let config = ImageConfig::parse(descriptor, &bytes)?;
-        self.keep(descriptor, bytes, present, Labels::new()).await?;
-        task.set(if present { State::Exists } else { State::Done });
-        Ok(config)
+        self.document(descriptor, |bytes| Ok((ImageConfig::parse(descriptor, bytes)?, Labels::new()))).await
     }
 
-    /// Reads a small blob whole, verified; nothing is stored yet, because what it is may still be refused.
-    async fn document(&self, descriptor: &Descriptor, task: &Task) -> Result<(Bytes, bool)> {
-        let limit = documents::limit(descriptor);
-        match self.content.read_all(descriptor, limit).await {
+    /// Brings a small blob here, whole, verified and parsed; one that does not parse is not stored.
+    async fn document<T>(&self, descriptor: &Descriptor, parse: impl Fn(&[u8]) -> Result<(T, Labels)>) -> Result<T> {
+        let task = self.progress.task(descriptor.ingest_ref().as_str());
+        let brought = async {
+            let stored = match self.stored(descriptor).await? {
+                Some(bytes) => Some(bytes),
+                None => match self.open(descriptor, &task).await? {
+                    Some(writer) => return self.new_document(descriptor, &task, writer, &parse).await,
+                    // It was brought, or taken over from another namespace, a moment ago.
+                    None => self.stored(descriptor).await?,
+                },
+            };
+            let bytes = stored.ok_or_else(|| Error::aborted("it was deleted while it was being read"))?;
+            let (parsed, labels) = parse(&bytes)?;
+            self.label(&descriptor.digest, &labels).await?;
+            self.progress.add_reused(descriptor.size);
+            task.set(State::Exists);
+            Ok(parsed)
+        };
+        brought.await.map_err(|error| failed(&task, error, descriptor))
+    }
+
+    /// Returns the bytes of a small blob that is here.
+    async fn stored(&self, descriptor: &Descriptor) -> Result<Option<Bytes>> {
+        match self.content.read_all(descriptor, documents::limit(descriptor)).await {
             Ok(bytes) => {
-                verify(descriptor, &bytes).map_err(|error| {
-                    error.hint(format!(
-                        "the stored blob is damaged: `dist content rm {}`, then pull again",
-                        descriptor.digest
-                    ))
-                })?;
-                self.progress.add_reused(descriptor.size);
-                return Ok((bytes, true));
+                let mend =
+                    format!("the stored blob is damaged: `dist content rm {}`, then pull again", descriptor.digest);
+                verify(descriptor, &bytes).map_err(|error| error.hint(mend))?;
+                Ok(Some(bytes))
             }
-            Err(error) if error.is(Kind::NotFound) => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is(Kind::NotFound) => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Fetches a small blob and stores it through the ingest that was opened for it.
+    async fn new_document<T>(
+        &self,
+        descriptor: &Descriptor,
+        task: &Task,
+        mut writer: Box<dyn Writer>,
+        parse: impl Fn(&[u8]) -> Result<(T, Labels)>,
+    ) -> Result<T> {
+        let stored = async {
+            let bytes = self.fetch_document(descriptor, task).await?;
+            let (parsed, mut labels) = parse(&bytes)?;
+            labels.extend(&self.labels);
+            writer.truncate(0).await?;
+            writer.write(bytes).await?;
+            match writer.commit(Commit { labels, ..Commit::default() }).await {
+                Err(error) if !error.is(Kind::AlreadyExists) => Err(error),
+                _ => Ok(parsed),
+            }
+        };
+        let stored = stored.await;
+        match &stored {
+            Ok(_) => task.set(State::Done),
+            // What there is of a document is not worth a continuation.
+            Err(_) => self.discard(descriptor).await,
+        }
+        stored
+    }
+
+    /// Reads a small blob from the remote, whole and verified.
+    async fn fetch_document(&self, descriptor: &Descriptor, task: &Task) -> Result<Bytes> {
+        let limit = documents::limit(descriptor);
         if descriptor.size > limit {
             return Err(Error::resource_exhausted(format!(
                 "{} {} has {} bytes, more than the {limit} that are accepted",
@@ -91,16 +135,16 @@ impl Fetch {
         let mut attempt = 0;
         loop {
             task.set(State::Fetching { offset: 0, total: descriptor.size });
-            match self.read_remote(descriptor, limit).await.and_then(|bytes| verify(descriptor, &bytes).map(|()| bytes))
-            {
+            let read = self.read_remote(descriptor, limit).await;
+            match read.and_then(|bytes| verify(descriptor, &bytes).map(|()| bytes)) {
                 Ok(bytes) => {
                     self.progress.add_downloaded(bytes.len() as u64);
-                    return Ok((bytes, false));
+                    return Ok(bytes);
                 }
                 Err(error) if attempt < MAX_IDLE_RETRIES && is_transient(&error) => {
                     back_off(task, &mut attempt, &error).await;
                 }
-                Err(error) => return Err(failed(task, error, descriptor)),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -120,20 +164,16 @@ impl Fetch {
         Ok(all.freeze())
     }
 
-    /// Stores a document, or adds what its record lacks.
-    async fn keep(&self, descriptor: &Descriptor, bytes: Bytes, present: bool, mut labels: Labels) -> Result<()> {
-        if !present {
-            labels.extend(&self.labels);
-            return self.content.write_blob(descriptor, bytes, labels).await;
-        }
-        let mut info = self.content.info(&descriptor.digest).await?;
+    /// Adds the labels that a record lacks.
+    async fn label(&self, digest: &Digest, labels: &Labels) -> Result<()> {
+        let mut info = self.content.info(digest).await?;
         let missing: Vec<String> = labels
             .iter()
             .filter(|(key, value)| info.labels.get(key) != Some(value))
             .map(|(key, _)| format!("labels.{key}"))
             .collect();
         if !missing.is_empty() {
-            info.labels.extend(&labels);
+            info.labels.extend(labels);
             self.content.update(&info, &FieldMask::parse(missing.iter().map(String::as_str))?).await?;
         }
         Ok(())
@@ -234,7 +274,7 @@ impl Fetch {
         if let Some(size) = size
             && size != total
         {
-            return Err(wrong_size(descriptor, size));
+            return Err(wrong_size(descriptor, &size.to_string()));
         }
         let mut skip = offset.saturating_sub(begins);
         let mut written = offset;
@@ -249,7 +289,7 @@ impl Fetch {
             }
             written += part.len() as u64;
             if written > total {
-                return Err(wrong_size(descriptor, written));
+                return Err(wrong_size(descriptor, &format!("{written} or more")));
             }
             writer.write(part).await?;
             task.set(State::Fetching { offset: written, total });
@@ -276,12 +316,9 @@ impl Fetch {
     }
 }
 
-fn wrong_size(descriptor: &Descriptor, found: u64) -> Error {
-    Error::data_loss(format!(
-        "{} has {found} or more bytes, its descriptor says {}",
-        descriptor.digest, descriptor.size
-    ))
-    .hint("the manifest and the blob do not belong together; its publisher has to push the image again")
+fn wrong_size(descriptor: &Descriptor, found: &str) -> Error {
+    Error::data_loss(format!("{} has {found} bytes, its descriptor says {}", descriptor.digest, descriptor.size))
+        .hint("the manifest and the blob do not belong together; its publisher has to push the image again")
 }
 
 fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {

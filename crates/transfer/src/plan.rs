@@ -8,7 +8,7 @@ use serde::Serialize;
 use windlass_core::document::{ImageConfig, Manifest, Root};
 use windlass_core::media_type::Role;
 use windlass_core::platform::Selection;
-use windlass_core::{ChainId, Descriptor, DiffId, Error, Kind, Platform, Result, image};
+use windlass_core::{ChainId, Descriptor, DiffId, Error, Kind, MediaType, Platform, Result, image};
 
 use crate::fetch::Fetch;
 
@@ -81,6 +81,22 @@ impl Plan {
             });
         }
         layers
+    }
+
+    /// Checks that every layer is one that can be unpacked.
+    ///
+    /// # Errors
+    /// `Unimplemented` naming the first that is not.
+    pub fn check_unpackable(&self) -> Result<()> {
+        let layers = self.images.iter().flat_map(|image| &image.layers);
+        match layers.map(|layer| &layer.descriptor).find(|layer| !matches!(layer.media_type.role(), Role::Layer(_))) {
+            None => Ok(()),
+            Some(layer) => Err(Error::unimplemented(format!(
+                "layer {} has the unknown media type {}, which cannot be unpacked",
+                layer.digest, layer.media_type
+            ))
+            .hint("`dist fetch` keeps the image's content without unpacking it")),
+        }
     }
 
     /// Fetches the small blobs of an image and decides what a pull of the selected platforms has to do.
@@ -168,10 +184,10 @@ async fn read(fetch: &Fetch, descriptor: &Descriptor) -> Result<(Manifest, Optio
     }
 }
 
-/// Returns the config of an image; an artifact has none, and neither has an attestation, whose layers are no layers.
+/// Returns the config of an image; an artifact has none, and neither has an attestation, whose config is one in name only.
 async fn image_config(fetch: &Fetch, manifest: &Manifest) -> Result<Option<ImageConfig>> {
-    let unpackable = manifest.layers.iter().all(|layer| matches!(layer.media_type.role(), Role::Layer(_)));
-    if !manifest.is_image() || !unpackable {
+    let attests = manifest.layers.iter().all(|layer| layer.media_type.as_str() == MediaType::IN_TOTO);
+    if !manifest.is_image() || (attests && !manifest.layers.is_empty()) {
         return Ok(None);
     }
     fetch.config(&manifest.config).await.map(Some)

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use windlass_core::content::Store;
 use windlass_core::field::FieldMask;
+use windlass_core::filter::Filter;
 use windlass_core::gc::{self, Deletion};
 use windlass_core::image::{Image, StoreExt};
 use windlass_core::media_type::Role;
@@ -32,9 +33,12 @@ use crate::fetch::Fetch;
 use crate::plan::{LayerPlan, Plan};
 use crate::unpack::{Gate, Unpacker};
 
-/// The label of a pull's lease: the reference that was pulled. A lease with it that outlived its process belongs to an
-/// interrupted pull.
+/// The label of a running pull's lease: the reference that is pulled.
 pub const LEASE_LABEL: &str = "windlass.dev/pull";
+
+/// The label of the lease that keeps what an interrupted pull brought: the reference that was pulled. The next pull of it
+/// gives the lease up.
+pub const INTERRUPTED_LABEL: &str = "windlass.dev/interrupted-pull";
 
 /// The prefix of the label that tells where a blob came from: the host follows, the repository is the value.
 const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
@@ -119,7 +123,7 @@ pub async fn pull(
         let leased = acquire(host, namespace, reference).await?;
         let fetch = fetch_of(&leased, resolver, reference, &resolved, progress).await?;
         let result = execute(&leased, &fetch, &resolved, options).await;
-        settle(leased, result).await
+        settle(leased, reference, result).await
     };
     pulled.await.context(|| format!("pull {reference}"))
 }
@@ -202,9 +206,10 @@ async fn fetch_of(
 }
 
 /// Gives the lease up, unless running the pull again could use what it holds.
-async fn settle(leased: Leased, result: Result<Pulled>) -> Result<Pulled> {
+async fn settle(leased: Leased, reference: &Reference, result: Result<Pulled>) -> Result<Pulled> {
     match result {
         Ok(pulled) => {
+            release_interrupted(&leased, reference).await?;
             leased.release(Deletion::Background).await?;
             Ok(pulled)
         }
@@ -219,6 +224,15 @@ async fn settle(leased: Leased, result: Result<Pulled>) -> Result<Pulled> {
     }
 }
 
+/// Gives up the leases of interrupted pulls of the same reference: what they kept has been used.
+async fn release_interrupted(leased: &Leased, reference: &Reference) -> Result<()> {
+    let filter: Filter = format!("labels.\"{INTERRUPTED_LABEL}\"==\"{reference}\"").parse()?;
+    for interrupted in leased.leases.list(&[filter]).await? {
+        leased.leases.delete(&interrupted.id, Deletion::Background).await?;
+    }
+    Ok(())
+}
+
 async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Pulled> {
     let Resolved { name, descriptor: target } = resolved;
     let unpacker = match options.unpack {
@@ -226,6 +240,9 @@ async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &
         _ => None,
     };
     let plan = Plan::make(fetch, name, target, &options.platforms).await?;
+    if unpacker.is_some() {
+        plan.check_unpackable()?;
+    }
     let snapshots = if options.metadata_only {
         Vec::new()
     } else {

@@ -55,7 +55,7 @@ enum Onto<'a> {
 
 impl Unpacker {
     /// Tells whether a stack of layers is unpacked already.
-    pub(crate) async fn has(&self, chain_id: &ChainId) -> Result<bool> {
+    async fn has(&self, chain_id: &ChainId) -> Result<bool> {
         match self.snapshotter.stat(snapshot::Name::from(chain_id).as_key()).await {
             Ok(info) => Ok(info.state == snapshot::State::Committed),
             Err(error) if error.is(Kind::NotFound) => Ok(false),
@@ -71,11 +71,7 @@ impl Unpacker {
         parent: Option<&Gate>,
         task: &Task,
     ) -> Result<()> {
-        if self.has(&layer.chain_id).await? {
-            fetched.passed().await;
-            task.set(State::Done);
-            return Ok(());
-        }
+        // Whether the stack is here already is asked by preparing it: the answer then is held by the lease.
         fetched.passed().await;
         let rebase = self.snapshotter.capabilities().rebase && layer.parent.is_some();
         let result =

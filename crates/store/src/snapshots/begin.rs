@@ -114,7 +114,7 @@ impl Snapshots {
 
     /// Tells whether the namespace has a committed snapshot, which the scope's lease then holds, or takes it over from
     /// another namespace, with all it stands on.
-    async fn has_or_adopts(&self, target: Name) -> Result<bool> {
+    pub(super) async fn has_or_adopts(&self, target: Name) -> Result<bool> {
         let (place, scope) = (self.place.clone(), self.scope.clone());
         let adopt = move |tx: &Transaction| {
             if let Some(there) = place.get(tx, target.as_key())? {

@@ -22,7 +22,12 @@ pub(super) async fn run(snapshots: Snapshots, name: Name, key: Key, commit: Comm
     commit.labels.validate()?;
     // Alone with the name: it cannot be taken between the check and the record.
     let _turn = snapshots.turn(&name).await;
-    let (active, inner_parent) = snapshots.shared.db.read(|view| check(view, &snapshots, &name, &key, &commit))?;
+    let checked = snapshots.shared.db.read(|view| check(view, &snapshots, &name, &key, &commit));
+    if checked.as_ref().is_err_and(|error| error.is(Kind::AlreadyExists)) {
+        // The caller goes on with what is there, so its lease holds it.
+        snapshots.has_or_adopts(name.clone()).await?;
+    }
+    let (active, inner_parent) = checked?;
 
     let inner: Name = snapshots.inner_name(name.as_key())?.as_str().parse()?;
     let _building = snapshots.shared.building.begin(inner.as_key());
