@@ -116,10 +116,9 @@ impl Shared {
         let open = || {
             // The database first: it is what refuses a root of a newer format.
             let db = Database::open(root)?;
-            let content = root.join("content");
-            Ok((db, Blobs::open(&content)?, Ingests::open(&content)?))
+            Ok((db, crate::content::open(root)?))
         };
-        let (db, blobs, ingests) = open().context(|| format!("open the store in {}", root.display()))?;
+        let (db, (blobs, ingests)) = open().context(|| format!("open the store in {}", root.display()))?;
         Ok(Self {
             db,
             blobs,

@@ -20,12 +20,10 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    /// Opens the directory below `content`, or makes it.
-    pub(crate) fn open(content: &Path) -> Result<Self> {
+    /// Opens the directory below `content`, which exists.
+    pub(super) fn open(content: &Path) -> Result<Self> {
         let directory = content.join("blobs");
-        for algorithm in ALGORITHMS {
-            make_durably(&directory.join(algorithm.as_str()))?;
-        }
+        make_durably(&directory, &ALGORITHMS.map(Algorithm::as_str))?;
         Ok(Self { directory })
     }
 
@@ -93,20 +91,17 @@ impl Blobs {
     }
 }
 
-/// Makes a directory with those above it, so that it survives a power cut.
-pub(super) fn make_durably(directory: &Path) -> Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let Some(parent) = directory.parent() else { return Ok(()) };
-    make_durably(parent)?;
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::io(format!("create {}", directory.display()), error));
+/// Makes directories in one that exists, as far as they are missing, so that they survive a power cut.
+pub(super) fn make_durably(parent: &Path, names: &[&str]) -> Result<()> {
+    let mut made = false;
+    for directory in names.iter().map(|name| parent.join(name)) {
+        match DirBuilder::new().mode(0o700).create(&directory) {
+            Ok(()) => made = true,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io(format!("create {}", directory.display()), error)),
         }
-        _ => {}
     }
-    sync_directory(parent)
+    if made { sync_directory(parent) } else { Ok(()) }
 }
 
 fn sync_directory(directory: &Path) -> Result<()> {

@@ -11,7 +11,6 @@ use windlass_core::content::{Expected, IngestRef, Status};
 use windlass_core::error::IoResultExt;
 use windlass_core::{Digest, Error, Namespace, Result};
 
-use super::blobs::make_durably;
 use super::open_refs::{Held, OpenRefs};
 use super::sink::Sink;
 use super::state::{Owner, State, boot};
@@ -45,11 +44,9 @@ pub(crate) struct Found {
 }
 
 impl Ingests {
-    /// Opens the directory below `content`, or makes it. Blocking.
-    pub(crate) fn open(content: &Path) -> Result<Self> {
-        let directory = content.join("ingest");
-        make_durably(&directory)?;
-        Ok(Self { directory, open: OpenRefs::default(), boot: boot().map(Into::into) })
+    /// Opens the directory below `content`, both of which exist.
+    pub(super) fn open(content: &Path) -> Self {
+        Self { directory: content.join("ingest"), open: OpenRefs::default(), boot: boot().map(Into::into) }
     }
 
     /// Locks the ref of an ingest.

@@ -12,6 +12,18 @@ mod state;
 mod view;
 mod writer;
 
+use std::path::Path;
+
+use windlass_core::Result;
+
 pub(crate) use blobs::Blobs;
 pub(crate) use ingests::Ingests;
 pub(crate) use view::{Content, recorded_anywhere};
+
+/// Opens what is on disk below a root, or makes it. Blocking.
+pub(crate) fn open(root: &Path) -> Result<(Blobs, Ingests)> {
+    let content = root.join("content");
+    blobs::make_durably(root, &["content"])?;
+    blobs::make_durably(&content, &["blobs", "ingest"])?;
+    Ok((Blobs::open(&content)?, Ingests::open(&content)))
+}

@@ -77,11 +77,16 @@ impl Content {
     }
 
     /// Records a blob and lets the scope's lease hold it, in one transaction, instead of the ingest that brought it.
-    pub(super) async fn record(&self, info: Info, ingest: Option<IngestRef>) -> Result<()> {
+    pub(super) async fn record(&self, info: Info, ingest: Option<IngestRef>) -> Result<Info> {
         let (key, scope) = (self.key(&info.digest), self.scope.clone());
         let node = Node::Content(info.digest.clone());
         let record = move |tx: &db::Transaction| {
             admit(tx, &scope, std::slice::from_ref(&node))?;
+            let info = match CONTENTS.get(tx, &key)? {
+                // The record of a blob whose bytes had gone.
+                Some(before) => repaired(before, &info),
+                None => info.clone(),
+            };
             CONTENTS.put(tx, &key, &info)?;
             set_links(tx, &scope.namespace, &node, &Links::of(&info.labels))?;
             if let (Some(lease), Some(ingest)) = (&scope.lease, &ingest) {
@@ -89,7 +94,7 @@ impl Content {
                 let key = Key::of([scope.namespace.as_str(), lease.as_str(), &brought]);
                 db::schema::RESOURCES.remove(tx, &key)?;
             }
-            Ok(())
+            Ok(info)
         };
         self.shared.db.write(record).await
     }
@@ -119,6 +124,13 @@ impl Content {
         let blobs = self.shared.blobs.clone();
         blocking(move || blobs.remove(&digest)).await.map(|_| ())
     }
+}
+
+/// Returns the record of a blob that was brought again: what was said of it before stays said.
+fn repaired(before: Info, now: &Info) -> Info {
+    let mut labels = before.labels;
+    labels.extend(&now.labels);
+    Info { labels, created_at: before.created_at, ..now.clone() }
 }
 
 fn not_here(namespace: &Namespace, digest: &Digest) -> Error {

@@ -269,8 +269,7 @@ impl Finish {
         self.faults("commit: directory synced").await;
         let now = SystemTime::now();
         let info = Info { digest, size, created_at: now, updated_at: now, labels: self.commit.labels.clone() };
-        self.content.record(info.clone(), Some(self.ingest.clone())).await?;
-        Ok(info)
+        self.content.record(info, Some(self.ingest.clone())).await
     }
 
     /// Tells whether the namespace has the blob, with its bytes; the lease holds it then.

@@ -2,6 +2,7 @@
 //!
 //! Readers see the last commit and are never waited for. Writers hand over a change and wait until it is durable.
 
+mod create;
 mod expiry;
 #[cfg(test)]
 mod golden;
@@ -13,7 +14,6 @@ mod scope;
 mod transaction;
 mod writer;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(crate) use records::{Key, Present, Records};
 pub(crate) use scope::{admit, hold, require_lease};
 pub(crate) use transaction::{Transaction, View};
 
-use schema::{FORMAT, META, TABLES};
+use schema::{FORMAT, META};
 use writer::Writer;
 
 /// How much memory the database may use to keep pages in.
@@ -51,7 +51,7 @@ impl Database {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let path = root.join(FILE);
         if !path.try_exists().attempt(|| format!("look for {}", path.display()))? {
-            create(root, &path)?;
+            create::create(root, &path)?;
         }
         let database =
             builder().open(&path).map_err(|error| failed(error).context(format!("open {}", path.display())))?;
@@ -95,30 +95,6 @@ fn builder() -> redb::Builder {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(CACHE);
     builder
-}
-
-/// Makes an empty database beside its place and moves it there, so that one cut short is not mistaken for a damaged one.
-fn create(root: &Path, path: &Path) -> Result<()> {
-    let new = root.join(format!("{FILE}.new"));
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io(format!("remove {}", new.display()), error));
-        }
-        _ => {}
-    }
-    // 1. write it
-    let database = builder().create(&new).map_err(failed)?;
-    let transaction = Transaction::begin(&database)?;
-    for table in TABLES {
-        transaction.table(table)?;
-    }
-    META.put(&transaction, "format", &FORMAT)?;
-    transaction.commit()?;
-    drop(database);
-    // 2. fsync it  3. rename  4. fsync the directory. A crash before 3 leaves a file that the next opener replaces.
-    File::open(&new).and_then(|file| file.sync_all()).attempt(|| format!("sync {}", new.display()))?;
-    std::fs::rename(&new, path).attempt(|| format!("rename {} to {}", new.display(), path.display()))?;
-    File::open(root).and_then(|root| root.sync_all()).attempt(|| format!("sync {}", root.display()))
 }
 
 /// Classifies an error of the database.

@@ -50,5 +50,5 @@ pub(crate) fn require_lease(view: &impl View, namespace: &Namespace, lease: &lea
         return Ok(());
     }
     Err(Error::not_found(format!("lease {lease} is not in namespace {namespace}"))
-        .hint("it may have expired; `dist leases ls` lists those there are"))
+        .hint("it may have expired, or been deleted"))
 }

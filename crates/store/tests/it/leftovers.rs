@@ -181,7 +181,7 @@ async fn a_recorded_blob_whose_bytes_are_gone_is_data_loss_and_can_be_brought_ag
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path()).await;
     let content = store.content(&scope("default"));
-    let descriptor = bring(&*content, b"precious", Labels::new()).await;
+    let descriptor = bring(&*content, b"precious", Labels::new().with("kept", "1")).await;
     let path = blob_path(root.path(), &descriptor);
     for damage in ["gone", "short"] {
         std::fs::remove_file(&path).unwrap();
@@ -193,6 +193,7 @@ async fn a_recorded_blob_whose_bytes_are_gone_is_data_loss_and_can_be_brought_ag
         assert!(error.hint_text().is_some());
         bring(&*content, b"precious", Labels::new()).await;
         assert_eq!(content.reader(&descriptor).await.unwrap().size(), 8);
+        assert_eq!(content.info(&descriptor.digest).await.unwrap().labels.get("kept"), Some("1"));
     }
 }
 

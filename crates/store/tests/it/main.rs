@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod adoption;
+mod full;
 mod garbage;
 mod leftovers;
 mod lock;
+mod property;
 mod suites;
 
 use std::collections::BTreeMap;
