@@ -10,7 +10,7 @@ use windlass_core::document::{ImageConfig, Root};
 use windlass_core::field::FieldMask;
 use windlass_core::progress::{State, Task, Tracker};
 use windlass_core::remote::{Body, ByteRange, Fetcher};
-use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Result};
+use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Result, ResultExt};
 
 use crate::documents;
 
@@ -78,7 +78,7 @@ impl Fetch {
             task.set(State::Exists);
             Ok(parsed)
         };
-        brought.await.map_err(|error| failed(&task, error, descriptor))
+        brought.await.inspect_err(|error| task.set(State::Failed { reason: error.to_string() }))
     }
 
     /// Returns the bytes of a small blob that is here.
@@ -104,7 +104,8 @@ impl Fetch {
         parse: impl Fn(&[u8]) -> Result<(T, Labels)>,
     ) -> Result<T> {
         let stored = async {
-            let bytes = self.fetch_document(descriptor, task).await?;
+            let bytes = self.fetch_document(descriptor, task).await;
+            let bytes = bytes.context(|| format!("fetch {}", descriptor.ingest_ref()))?;
             let (parsed, mut labels) = parse(&bytes)?;
             labels.extend(&self.labels);
             writer.truncate(0).await?;
