@@ -5,7 +5,7 @@
 //! (`store`, `registry`, `layer`, `snapshot`), is assembled by the engine, and is interchangeable with any other
 //! that passes the conformance suite of its trait.
 //!
-//! Reading order: [`reference`] and [`remote`] say what is asked for and where it comes from, [`content`] and
+//! Reading order: [`mod@reference`] and [`remote`] say what is asked for and where it comes from, [`content`] and
 //! [`snapshot`] where it goes, [`image`] what is recorded, [`host`] how the services are handed out, [`error`] how
 //! all of it fails.
 
