@@ -360,9 +360,7 @@ impl Layer {
 
     fn finish(self) -> Result<Applied> {
         self.parser.finish()?;
-        Ok(match self.extractor.finish()? {
-            Outcome::Done => Applied::Complete { diff_id: DiffId(self.hasher.finish()), size: self.size },
-            Outcome::NeedsParent { path } => Applied::NeedsParent { path },
-        })
+        self.extractor.finish()?;
+        Ok(Applied::Complete { diff_id: DiffId(self.hasher.finish()), size: self.size })
     }
 }

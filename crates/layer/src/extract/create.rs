@@ -13,8 +13,9 @@ use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
 
 use super::dirs::{self, Dir};
+use super::lower::Found;
 use super::metadata::{self, Metadata, New};
-use super::resolve::Missing;
+use super::resolve::{Missing, Reached};
 use super::{Beneath, Current, Extractor, Outcome, Writing, os_error};
 use crate::path::{LayerPath, shown};
 use crate::tar::{Device, Entry, Kind};
@@ -120,7 +121,6 @@ impl Extractor {
             Err(e) => return Err(attempt(e)),
         }
         self.note(parent, name, path);
-        self.implied.remove(path);
         self.times.insert(path.clone(), metadata.mtime);
         if hides && self.style.opaque().is_some() {
             let fd = dirs::open(&**parent, name).map_err(attempt)?;
@@ -148,19 +148,26 @@ impl Extractor {
         let Some((target_parent, target_name)) = target.split() else {
             return Err(Error::failed_precondition("the hard link points at the root"));
         };
-        let needs_parent = || Outcome::NeedsParent { path: String::from_utf8_lossy(path.as_bytes()).into_owned() };
         let missing = || {
             Error::failed_precondition(format!("the hard link points at {target}, which is not there"))
                 .hint("the layer does not fit the layers below, or is broken")
         };
-        let Some(from) = self.directory(&target_parent, Missing::Stop)? else {
-            return if self.is_blind() { Ok(needs_parent()) } else { Err(missing()) };
+        let from = match self.directory(&target_parent, Missing::Stop)? {
+            Reached::Directory(from) => from,
+            Reached::Below => return Ok(Outcome::needs_parent(path)),
+            Reached::Nowhere => return Err(missing()),
         };
         let target_path = from.path.join(target_name);
-        if target_path == *path && self.exists(&from, target_name)? {
-            return Ok(Outcome::Done);
+        if target_path == *path {
+            // Written by archivers that are given a name twice. Nothing changes, if it is a file at all.
+            return match self.existing(&from, target_name, path)? {
+                Existing::File => Ok(Outcome::Done),
+                Existing::Directory => Err(Error::failed_precondition(format!("{target} is a directory"))),
+                Existing::Below => Ok(Outcome::needs_parent(path)),
+                Existing::Nothing => Err(missing()),
+            };
         }
-        if self.marked && self.is_deleted(&from, target_name)? {
+        if self.marked && matches!(self.existing(&from, target_name, &target_path)?, Existing::Nothing) {
             return Err(missing());
         }
         let make = || linkat(&*from, target_name, &**parent, name, AtFlags::empty());
@@ -168,7 +175,7 @@ impl Extractor {
         let mut made = make();
         if made == Err(Errno::NOENT) {
             if self.is_blind() && !from.hidden {
-                return Ok(needs_parent());
+                return Ok(Outcome::needs_parent(path));
             }
             if from.hidden || !self.take_over_file(&from, target_name, &target_path)? {
                 return Err(missing());
@@ -191,28 +198,36 @@ impl Extractor {
         Ok(Outcome::Done)
     }
 
-    /// Tells whether there is the mark of a deleted file of that name.
-    fn is_deleted(&self, dir: &Dir, name: &[u8]) -> Result<bool> {
+    /// Tells what there is of that name, here or below.
+    fn existing(&self, dir: &Dir, name: &[u8], path: &LayerPath) -> Result<Existing> {
         match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(self.is_mark(&stat)),
-            Err(Errno::NOENT) => Ok(false),
-            Err(e) => Err(os_error(e, format!("look at {}", shown(name)))),
+            Ok(stat) if self.is_mark(&stat) => return Ok(Existing::Nothing),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                return Ok(Existing::Directory);
+            }
+            Ok(_) => return Ok(Existing::File),
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(os_error(e, format!("look at {path}"))),
         }
-    }
-
-    /// Tells whether there is something of that name, other than the mark of a deleted one.
-    fn exists(&self, dir: &Dir, name: &[u8]) -> Result<bool> {
-        match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(!self.is_mark(&stat)),
-            Err(Errno::NOENT) => Ok(false),
-            Err(e) => Err(os_error(e, format!("look at {}", shown(name)))),
+        match &self.beneath {
+            Beneath::Unknown if !dir.hidden => Ok(Existing::Below),
+            Beneath::Lower(lower) if !dir.hidden => Ok(match lower.find(path)? {
+                None => Existing::Nothing,
+                Some(Found::Directory(_)) => Existing::Directory,
+                Some(Found::Other(..)) => Existing::File,
+            }),
+            _ => Ok(Existing::Nothing),
         }
     }
 
     /// Copies a file from below the layer, so that it can have another name. Returns whether there was one.
     fn take_over_file(&mut self, parent: &Arc<Dir>, name: &[u8], path: &LayerPath) -> Result<bool> {
         let Beneath::Lower(lower) = &self.beneath else { return Ok(false) };
-        let Some((dir, stat)) = lower.find_file(path)? else { return Ok(false) };
+        let (dir, stat) = match lower.find(path)? {
+            Some(Found::Other(dir, stat)) => (dir, stat),
+            Some(Found::Directory(_)) => return Err(Error::failed_precondition(format!("{path} is a directory"))),
+            None => return Ok(false),
+        };
         let attempt = |e| os_error(e, format!("copy {path} from below the layer"));
         let kind = FileType::from_raw_mode(stat.st_mode);
         let plain = Mode::from_raw_mode(stat.st_mode & 0o777);
@@ -236,6 +251,15 @@ impl Extractor {
         self.copied.insert(path.clone());
         Ok(true)
     }
+}
+
+/// What there is of a name.
+enum Existing {
+    Nothing,
+    Directory,
+    File,
+    /// Only the layers below know.
+    Below,
 }
 
 fn create_file(parent: &Dir, name: &[u8], mode: Mode) -> Result<rustix::fd::OwnedFd, Errno> {

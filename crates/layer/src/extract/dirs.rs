@@ -40,7 +40,8 @@ pub(super) fn open(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     openat(parent, name, flags, Mode::empty())
 }
 
-/// The directories that are open, by the path they were reached by.
+/// The directories that are open, by where they are. A path that leads through a symbolic link is not kept: what the link
+/// is can change without anything being removed here, when the link is below the layer.
 #[derive(Debug)]
 pub(super) struct Dirs {
     root: Arc<Dir>,
@@ -69,7 +70,7 @@ impl Dirs {
     }
 
     /// Keeps a directory open, at the cost of those used longest ago.
-    pub(super) fn put(&mut self, path: LayerPath, dir: &Arc<Dir>) {
+    pub(super) fn put(&mut self, dir: &Arc<Dir>) {
         if self.open.len() >= OPEN_AT_MOST {
             let mut used: Vec<u64> = self.open.values().map(|(used, _)| *used).collect();
             let (_, median, _) = used.select_nth_unstable(OPEN_AT_MOST / 2);
@@ -77,10 +78,10 @@ impl Dirs {
             self.open.retain(|_, (used, _)| *used > oldest);
         }
         self.clock += 1;
-        self.open.insert(path, (self.clock, Arc::clone(dir)));
+        self.open.insert(dir.path.clone(), (self.clock, Arc::clone(dir)));
     }
 
-    /// Forgets all of them, because one of them, or a link on the way to one, is not what it was.
+    /// Forgets all of them, because one of them is not what it was.
     pub(super) fn forget(&mut self) {
         self.open.clear();
     }

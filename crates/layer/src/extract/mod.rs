@@ -32,7 +32,7 @@ use windlass_core::{Error, Result, ResultExt as _};
 use self::dirs::{Dir, Dirs};
 use self::lower::Lower;
 use self::metadata::{Habits, Metadata};
-use self::resolve::Missing;
+use self::resolve::{Missing, Reached};
 use crate::path::{LayerPath, Marker, shown};
 use crate::tar::{Entry, Kind, Timestamp};
 use crate::target::{Below, Style, Target};
@@ -48,6 +48,12 @@ pub enum Outcome {
         /// The entry that needs it.
         path: String,
     },
+}
+
+impl Outcome {
+    fn needs_parent(entry: &LayerPath) -> Self {
+        Self::NeedsParent { path: String::from_utf8_lossy(entry.as_bytes()).into_owned() }
+    }
 }
 
 /// A layer on its way into a directory.
@@ -70,9 +76,6 @@ pub struct Extractor {
     marked: bool,
     /// Times that directories get at the end.
     times: BTreeMap<LayerPath, Timestamp>,
-    /// Directories that no entry is for so far, and whose properties only the layers below know, with the entry that
-    /// needed them.
-    implied: BTreeMap<LayerPath, String>,
     root_listed: bool,
     current: Current,
 }
@@ -146,7 +149,6 @@ impl Extractor {
             opaque: HashSet::new(),
             marked: !fresh,
             times,
-            implied: BTreeMap::new(),
             root_listed: false,
             current: Current::Nothing,
         })
@@ -183,8 +185,10 @@ impl Extractor {
             Marker::Whiteout(target) => return self.whiteout(&parent, target, &path),
             Marker::Opaque => return self.opaque(&parent, &path),
         }
-        let Some(parent) = self.directory(&parent, Missing::Create(&path))? else {
-            return Err(Error::internal(format!("no directory for {path}")));
+        let parent = match self.directory(&parent, Missing::Create(&path))? {
+            Reached::Directory(parent) => parent,
+            Reached::Below => return Ok(Outcome::needs_parent(&path)),
+            Reached::Nowhere => return Err(Error::internal(format!("no directory for {path}"))),
         };
         let path = parent.path.join(name);
         if entry.xattrs.contains_key(metadata::DEFAULT_ACL) {
@@ -223,10 +227,7 @@ impl Extractor {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn finish(mut self) -> Result<Outcome> {
-        if let Some((_, path)) = self.implied.pop_first() {
-            return Ok(Outcome::NeedsParent { path });
-        }
+    pub fn finish(mut self) -> Result<()> {
         if self.fresh && !self.root_listed {
             self.take_over_root()?;
         }
@@ -237,12 +238,12 @@ impl Extractor {
                 rustix::fs::futimens(&self.dirs.root().fd, &times).map_err(attempt)?;
                 continue;
             };
-            let Some(parent) = self.directory(&parent, Missing::Stop)? else {
+            let Reached::Directory(parent) = self.directory(&parent, Missing::Stop)? else {
                 return Err(Error::internal(format!("the directory of {path} is gone")));
             };
             utimensat(&*parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?;
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// An entry for the root: the directory is there and gets the metadata.

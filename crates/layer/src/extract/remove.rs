@@ -55,10 +55,7 @@ impl Extractor {
         match kind {
             FileType::Directory => {}
             _ if stays => return Ok(false),
-            kind => {
-                if kind == FileType::Symlink {
-                    self.dirs.forget();
-                }
+            _ => {
                 unlinkat(dir, name, AtFlags::empty()).map_err(attempt)?;
                 self.copied.remove(path);
                 return Ok(true);
@@ -114,7 +111,6 @@ impl Extractor {
         self.dirs.forget();
         self.times.remove(path);
         self.opaque.remove(path);
-        self.implied.remove(path);
         self.copied.remove(path);
     }
 }

@@ -8,10 +8,10 @@ use rustix::io::Errno;
 use windlass_core::{Error, Result};
 
 use super::dirs::{self, Dir};
-use super::lower::{Found, Lower};
+use super::lower::Found;
 use super::metadata::{self, Metadata};
 use super::{Beneath, Extractor, os_error};
-use crate::path::{LayerPath, shown};
+use crate::path::LayerPath;
 
 /// How many symbolic links a path may lead through: as many as in the kernel, path_resolution(7).
 const MAX_LINKS: u32 = 40;
@@ -21,18 +21,28 @@ const MAX_LINKS: u32 = 40;
 pub(super) enum Missing<'a> {
     /// It is made, for this entry.
     Create(&'a LayerPath),
-    /// It is made for this entry, if it may be below the layer after all; otherwise the search is over.
-    CreateUnlessNew(&'a LayerPath),
     /// The search is over.
     Stop,
 }
 
+/// What a path led to.
+#[derive(Debug)]
+pub(super) enum Reached {
+    /// This directory.
+    Directory(Arc<Dir>),
+    /// Nothing.
+    Nowhere,
+    /// Something that only the layers below know: a directory with its properties, or a link to another one. What the
+    /// layer says of that name later does not help, because entries mean what is there when their turn comes.
+    Below,
+}
+
 impl Extractor {
     /// Returns the directory of a path, with its links resolved inside the target. Directories that are only below the
-    /// layer are taken over; nothing is returned for one that is nowhere, if that ends the search.
-    pub(super) fn directory(&mut self, path: &LayerPath, missing: Missing<'_>) -> Result<Option<Arc<Dir>>> {
+    /// layer are taken over.
+    pub(super) fn directory(&mut self, path: &LayerPath, missing: Missing<'_>) -> Result<Reached> {
         if let Some(dir) = self.dirs.get(path) {
-            return Ok(Some(dir));
+            return Ok(Reached::Directory(dir));
         }
         // From the nearest ancestor that is open, downwards.
         let mut names = Vec::new();
@@ -47,25 +57,22 @@ impl Extractor {
         };
         let mut links = 0;
         while let Some(name) = names.pop() {
-            let Some(next) = self.enter(&dir, &name, missing, &mut links)? else { return Ok(None) };
-            reached = reached.join(&name);
-            self.dirs.put(reached.clone(), &next);
-            dir = next;
+            match self.enter(&dir, &name, missing, &mut links)? {
+                Reached::Directory(next) => dir = next,
+                elsewhere => return Ok(elsewhere),
+            }
         }
-        Ok(Some(dir))
+        Ok(Reached::Directory(dir))
     }
 
-    fn enter(
-        &mut self,
-        parent: &Arc<Dir>,
-        name: &[u8],
-        missing: Missing<'_>,
-        links: &mut u32,
-    ) -> Result<Option<Arc<Dir>>> {
+    fn enter(&mut self, parent: &Arc<Dir>, name: &[u8], missing: Missing<'_>, links: &mut u32) -> Result<Reached> {
         let path = parent.path.join(name);
+        if let Some(dir) = self.dirs.get(&path) {
+            return Ok(Reached::Directory(dir));
+        }
         let attempt = |e| os_error(e, format!("open {path}"));
         match dirs::open(parent, name) {
-            Ok(fd) => return self.opened(parent, name, path, fd).map(Some),
+            Ok(fd) => return self.opened(parent, name, path, fd).map(Reached::Directory),
             Err(Errno::NOENT) => return self.absent(parent, name, missing, links),
             // What Linux says of a symbolic link, and of anything else.
             Err(Errno::LOOP | Errno::NOTDIR) => {}
@@ -77,25 +84,19 @@ impl Extractor {
             return self.follow(parent, target.as_bytes(), missing, links);
         }
         if self.is_mark(&stat) {
-            let Missing::Create(entry) = missing else { return Ok(None) };
+            let Missing::Create(entry) = missing else { return Ok(Reached::Nowhere) };
             self.displace(parent, name, &path, &stat)?;
             // What was deleted by this layer does not come back.
             self.opaque.insert(path);
             let dir = self.make(parent, name, entry)?;
             self.hide_below(&dir)?;
-            return Ok(Some(dir));
+            return Ok(Reached::Directory(dir));
         }
         Err(not_a_directory(&path))
     }
 
     /// Goes where a symbolic link points, the target being the root.
-    fn follow(
-        &mut self,
-        from: &Arc<Dir>,
-        target: &[u8],
-        missing: Missing<'_>,
-        links: &mut u32,
-    ) -> Result<Option<Arc<Dir>>> {
+    fn follow(&mut self, from: &Arc<Dir>, target: &[u8], missing: Missing<'_>, links: &mut u32) -> Result<Reached> {
         *links += 1;
         if *links > MAX_LINKS {
             return Err(Error::failed_precondition(format!("too many symbolic links at {}", from.path)));
@@ -111,13 +112,15 @@ impl Extractor {
                 },
                 _ => self.enter(&dir, name, missing, links)?,
             };
-            let Some(next) = next else { return Ok(None) };
-            dir = next;
+            match next {
+                Reached::Directory(next) => dir = next,
+                elsewhere => return Ok(elsewhere),
+            }
         }
-        Ok(Some(dir))
+        Ok(Reached::Directory(dir))
     }
 
-    /// Keeps what has to be known of a directory that was opened.
+    /// Keeps a directory that was opened, and what has to be known of it.
     pub(super) fn opened(&mut self, parent: &Dir, name: &[u8], path: LayerPath, fd: OwnedFd) -> Result<Arc<Dir>> {
         let attempt = |e| os_error(e, format!("look at {path}"));
         let stat = fstat(&fd).map_err(attempt)?;
@@ -135,17 +138,13 @@ impl Extractor {
             }
         }
         let setgid = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
-        Ok(Arc::new(Dir { fd, path, inode: stat.st_ino, setgid, hidden }))
+        let dir = Arc::new(Dir { fd, path, inode: stat.st_ino, setgid, hidden });
+        self.dirs.put(&dir);
+        Ok(dir)
     }
 
     /// Looks for a directory below the layer.
-    fn absent(
-        &mut self,
-        parent: &Arc<Dir>,
-        name: &[u8],
-        missing: Missing<'_>,
-        links: &mut u32,
-    ) -> Result<Option<Arc<Dir>>> {
+    fn absent(&mut self, parent: &Arc<Dir>, name: &[u8], missing: Missing<'_>, links: &mut u32) -> Result<Reached> {
         let path = parent.path.join(name);
         let below = match &self.beneath {
             Beneath::Lower(lower) if !parent.hidden => lower.find(&path)?,
@@ -154,7 +153,7 @@ impl Extractor {
         match (below, missing) {
             (Some(Found::Directory(fd)), _) => {
                 let metadata = Metadata::read(&fd).map_err(|e| os_error(e, format!("read {path} below the layer")))?;
-                self.take_over_directory(parent, name, &path, &metadata).map(Some)
+                self.take_over_directory(parent, name, &path, &metadata).map(Reached::Directory)
             }
             (Some(Found::Other(dir, stat)), _) => {
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
@@ -163,17 +162,9 @@ impl Extractor {
                 let target = readlinkat(&dir, name, Vec::new()).map_err(|e| os_error(e, format!("read {path}")))?;
                 self.follow(parent, target.as_bytes(), missing, links)
             }
-            (None, Missing::CreateUnlessNew(entry) | Missing::Create(entry)) if self.is_blind() && !parent.hidden => {
-                let needed_by = || String::from_utf8_lossy(entry.as_bytes()).into_owned();
-                self.implied.entry(path.clone()).or_insert_with(needed_by);
-                let dir = self.make(parent, name, entry)?;
-                if matches!(missing, Missing::CreateUnlessNew(_)) {
-                    self.copied.insert(path);
-                }
-                Ok(Some(dir))
-            }
-            (None, Missing::Create(entry)) => self.make(parent, name, entry).map(Some),
-            (None, Missing::CreateUnlessNew(_) | Missing::Stop) => Ok(None),
+            (None, _) if self.is_blind() && !parent.hidden => Ok(Reached::Below),
+            (None, Missing::Create(entry)) => self.make(parent, name, entry).map(Reached::Directory),
+            (None, Missing::Stop) => Ok(Reached::Nowhere),
         }
     }
 
@@ -223,17 +214,4 @@ impl Extractor {
 fn not_a_directory(path: &LayerPath) -> Error {
     Error::failed_precondition(format!("{path} is not a directory"))
         .hint("the layer puts a file into something that is none; it does not fit the layers below, or is broken")
-}
-
-impl Lower {
-    /// Looks a file up, for messages and copies.
-    pub(super) fn find_file(&self, path: &LayerPath) -> Result<Option<(OwnedFd, rustix::fs::Stat)>> {
-        match self.find(path)? {
-            Some(Found::Other(dir, stat)) => Ok(Some((dir, stat))),
-            Some(Found::Directory(_)) => {
-                Err(Error::failed_precondition(format!("{} is a directory", shown(path.as_bytes()))))
-            }
-            None => Ok(None),
-        }
-    }
 }

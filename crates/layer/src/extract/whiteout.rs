@@ -17,7 +17,7 @@ use windlass_core::Result;
 use super::dirs::Dir;
 use super::metadata::{is_whiteout, names_of};
 use super::remove::{Keep, known};
-use super::resolve::Missing;
+use super::resolve::{Missing, Reached};
 use super::{Beneath, Extractor, Outcome, os_error};
 use crate::path::LayerPath;
 use crate::target::Style;
@@ -30,15 +30,22 @@ impl Extractor {
 
     /// A name in a directory is deleted.
     pub(super) fn whiteout(&mut self, parent: &LayerPath, name: &[u8], entry: &LayerPath) -> Result<Outcome> {
-        if let Some(dir) = self.marked_directory(parent, entry)? {
-            self.delete(&dir, name)?;
+        match self.directory(parent, Missing::Stop)? {
+            Reached::Directory(dir) => self.delete(&dir, name)?,
+            // There is nothing to delete.
+            Reached::Nowhere => {}
+            Reached::Below => return Ok(Outcome::needs_parent(entry)),
         }
         Ok(Outcome::Done)
     }
 
     /// All names in a directory are deleted.
     pub(super) fn opaque(&mut self, directory: &LayerPath, entry: &LayerPath) -> Result<Outcome> {
-        let Some(dir) = self.marked_directory(directory, entry)? else { return Ok(Outcome::Done) };
+        let dir = match self.directory(directory, Missing::Stop)? {
+            Reached::Directory(dir) => dir,
+            Reached::Nowhere => return Ok(Outcome::Done),
+            Reached::Below => return Ok(Outcome::needs_parent(entry)),
+        };
         if self.keeps_anything() {
             self.remove_below(&dir)?;
         }
@@ -51,7 +58,7 @@ impl Extractor {
         }
         // An overlay's root always shows what is below it: its names are deleted one by one.
         if self.is_blind() {
-            return Ok(Outcome::NeedsParent { path: String::from_utf8_lossy(entry.as_bytes()).into_owned() });
+            return Ok(Outcome::needs_parent(entry));
         }
         let names = match &self.beneath {
             Beneath::Lower(lower) => lower.root_names()?,
@@ -59,11 +66,6 @@ impl Extractor {
         };
         names.iter().try_for_each(|name| self.delete(&dir, name))?;
         Ok(Outcome::Done)
-    }
-
-    /// Returns the directory that a deletion is in; nothing when there can be nothing to delete.
-    fn marked_directory(&mut self, path: &LayerPath, entry: &LayerPath) -> Result<Option<Arc<Dir>>> {
-        self.directory(path, Missing::CreateUnlessNew(entry))
     }
 
     /// Tells whether the directory may have something that the layer did not bring.
@@ -83,11 +85,11 @@ impl Extractor {
                 let gone = self.keeps_anything() && self.remove(&**dir, dir.inode, (name, kind), &path, Keep::Ours)?;
                 if !gone {
                     // It is the layer's own, and stays; what it stands for below does not show through.
-                    if kind == FileType::Directory && self.style != Style::Remove {
-                        if let Some(own) = self.directory(&path, Missing::Stop)? {
-                            self.hide_below(&own)?;
-                        }
-                        self.implied.remove(&path);
+                    if kind == FileType::Directory
+                        && self.style != Style::Remove
+                        && let Reached::Directory(own) = self.directory(&path, Missing::Stop)?
+                    {
+                        self.hide_below(&own)?;
                     }
                     return Ok(());
                 }
@@ -125,10 +127,6 @@ impl Extractor {
         self.opaque.insert(dir.path.clone());
         // Directories that are open further down know no better yet.
         self.dirs.forget();
-        let below = self.implied.range(dir.path.join(b"")..).take_while(|(path, _)| path.is_within(&dir.path));
-        for path in below.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
-            self.implied.remove(&path);
-        }
         if self.marked { remove_marks(&dir.fd, &dir.path) } else { Ok(()) }
     }
 }

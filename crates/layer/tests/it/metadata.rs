@@ -263,6 +263,41 @@ fn missing_parents_are_made_for_everybody_to_read() {
 }
 
 #[test]
+fn without_privileges_the_entry_that_needs_them_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(root.path(), Some(65534), Some(65534)).unwrap();
+    let nobody = |layer: Vec<u8>| {
+        let root = root.path().to_owned();
+        // Identities are per thread in Linux, and the threads of a layer inherit them.
+        let thread = std::thread::spawn(move || {
+            let nobody = rustix::thread::Uid::from_raw(65534);
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            rustix::thread::set_thread_res_gid(
+                rustix::thread::Gid::from_raw(65534),
+                rustix::thread::Gid::from_raw(65534),
+                rustix::thread::Gid::from_raw(65534),
+            )
+            .unwrap();
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            apply(&layer, &root)
+        });
+        thread.join().unwrap()
+    };
+    for layer in [
+        Archive::new().add(&entry(b'0', "file").owner(0, 0), b"x"),
+        Archive::new().add(&entry(b'4', "disk").owner(65534, 65534).device(8, 0), b""),
+        Archive::new().add(&entry(b'0', "t").owner(65534, 65534).xattr("trusted.x", "1"), b""),
+    ] {
+        let error = nobody(layer.end()).unwrap_err();
+        assert_eq!(error.kind(), Kind::PermissionDenied, "{error}");
+        assert_eq!(error.hint_text(), Some("run as root"));
+        assert!(["\"file\"", "\"disk\"", "\"t\""].iter().any(|name| error.to_string().contains(name)), "{error}");
+    }
+    // What is its own is no trouble.
+    nobody(Archive::new().add(&entry(b'0', "mine").owner(65534, 65534).mode(0o4755), b"x").end()).unwrap();
+}
+
+#[test]
 fn a_full_file_system_is_resource_exhausted() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("small");

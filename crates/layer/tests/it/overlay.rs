@@ -241,6 +241,7 @@ enum Step {
     Dir(String),
     File(String, u8),
     Symlink(String, String),
+    Link(String, String),
     Whiteout(String),
     Opaque(String),
 }
@@ -251,18 +252,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => name().prop_map(Step::Dir),
         4 => (name(), 0..9u8).prop_map(|(name, data)| Step::File(name, data)),
         1 => (name(), "[ab]").prop_map(|(name, target)| Step::Symlink(name, target)),
+        1 => (name(), name()).prop_map(|(name, target)| Step::Link(name, target)),
         2 => name().prop_map(Step::Whiteout),
         1 => name().prop_map(Step::Opaque),
     ];
     prop::collection::vec(step, 0..8)
 }
 
-/// Writes a layer. Directories come before what is in them, as in layers, so that the order says what is meant.
+/// Writes a layer.
 fn layer(steps: &[Step]) -> Archive {
     steps.iter().fold(Archive::new(), |archive, step| match step {
         Step::Dir(name) => archive.dir(name),
         Step::File(name, data) => archive.file(name, &data.to_string()),
         Step::Symlink(name, target) => archive.symlink(name, target),
+        Step::Link(name, target) => archive.link(name, target),
         Step::Whiteout(name) => {
             let (parent, name) = name.rsplit_once('/').unwrap_or(("", name));
             archive.file(&format!("{parent}/.wh.{name}"), "")
@@ -272,7 +275,7 @@ fn layer(steps: &[Step]) -> Archive {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_stacks_look_alike_however_they_are_applied(stack in prop::collection::vec(steps(), 1..4)) {
