@@ -154,39 +154,18 @@ impl Gzip {
             },
             State::HeaderCrc(field) => {
                 let (used, complete) = field.take(input);
-                if let Some(recorded) = complete
-                    && u32::from(u16::from_le_bytes(recorded)) != self.header_crc.sum() & 0xffff
-                {
-                    return Err(Error::data_loss("the checksum of a gzip header is wrong"));
-                }
-                // Not part of what it covers.
-                if complete.is_some() {
-                    self.next_field();
-                }
-                return Ok(used);
+                return complete.map_or(Ok(used), |recorded| self.verify_header(recorded).map(|()| used));
             }
             State::Trailer(field) => {
                 let (used, complete) = field.take(input);
-                if let Some([c0, c1, c2, c3, s0, s1, s2, s3]) = complete {
-                    let crc = u32::from_le_bytes([c0, c1, c2, c3]);
-                    let size = u32::from_le_bytes([s0, s1, s2, s3]);
-                    // The size is recorded modulo 2³².
-                    if crc != self.crc.sum() || u64::from(size) != self.inflate.total_out() & u64::from(u32::MAX) {
-                        return Err(Error::data_loss("the checksum of the gzip stream is wrong"));
-                    }
-                    self.state = State::Between;
-                }
-                return Ok(used);
+                return complete.map_or(Ok(used), |trailer| self.verify(trailer).map(|()| used));
             }
             State::Between | State::Zeros if input.first() == Some(&0) => {
                 self.state = State::Zeros;
                 return Ok(input.iter().take_while(|byte| **byte == 0).count());
             }
             State::Between => {
-                self.inflate.reset(false);
-                self.crc.reset();
-                self.header_crc.reset();
-                self.state = State::Fixed(Field::EMPTY);
+                self.restart();
                 return Ok(0);
             }
             State::Zeros | State::Body => {
@@ -198,6 +177,32 @@ impl Gzip {
             self.next_field();
         }
         Ok(used)
+    }
+
+    /// Ends a header with its checksum, which does not cover itself.
+    fn verify_header(&mut self, recorded: [u8; 2]) -> Result<()> {
+        let right = u32::from(u16::from_le_bytes(recorded)) == self.header_crc.sum() & 0xffff;
+        self.next_field();
+        if right { Ok(()) } else { Err(Error::data_loss("the checksum of a gzip header is wrong")) }
+    }
+
+    /// Ends a member: what came out of it must be what its trailer says.
+    fn verify(&mut self, trailer: [u8; 8]) -> Result<()> {
+        let [c0, c1, c2, c3, s0, s1, s2, s3] = trailer;
+        // The size is recorded modulo 2³².
+        let size = u64::from(u32::from_le_bytes([s0, s1, s2, s3]));
+        let right = u32::from_le_bytes([c0, c1, c2, c3]) == self.crc.sum()
+            && size == self.inflate.total_out() & u64::from(u32::MAX);
+        self.state = State::Between;
+        if right { Ok(()) } else { Err(Error::data_loss("the checksum of the gzip stream is wrong")) }
+    }
+
+    /// Begins another member.
+    fn restart(&mut self) {
+        self.inflate.reset(false);
+        self.crc.reset();
+        self.header_crc.reset();
+        self.state = State::Fixed(Field::EMPTY);
     }
 
     /// Goes to the next optional field of the header, or to the data.

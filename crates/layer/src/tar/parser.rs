@@ -146,18 +146,7 @@ impl Parser {
                     let Some(block) = self.take_block(input) else { return Ok(Event::NeedInput) };
                     self.map_text(&block)?;
                 }
-                State::Data { map, padding } => {
-                    if map.is_empty() {
-                        self.state = State::Padding(*padding);
-                        return Ok(Event::EndOfEntry);
-                    }
-                    let Some((offset, count)) = map.take(input.len()).filter(|(_, count)| *count > 0) else {
-                        return Ok(Event::NeedInput);
-                    };
-                    let bytes = split(input, count as u64);
-                    self.position += count as u64;
-                    return Ok(Event::Data { offset, bytes });
-                }
+                State::Data { .. } => return Ok(self.data(input)),
                 State::Padding(left) => {
                     let part = split(input, *left);
                     *left -= part.len() as u64;
@@ -170,6 +159,19 @@ impl Parser {
                 State::End => return Ok(Event::End),
             }
         }
+    }
+
+    fn data<'input>(&mut self, input: &mut &'input [u8]) -> Event<'input> {
+        let State::Data { map, padding } = &mut self.state else { return Event::NeedInput };
+        if map.is_empty() {
+            self.state = State::Padding(*padding);
+            return Event::EndOfEntry;
+        }
+        let Some((offset, count)) = map.take(input.len()).filter(|(_, count)| *count > 0) else {
+            return Event::NeedInput;
+        };
+        self.position += count as u64;
+        Event::Data { offset, bytes: split(input, count as u64) }
     }
 
     /// Takes a whole block, over as many calls as it needs.
