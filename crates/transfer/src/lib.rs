@@ -1,6 +1,6 @@
 //! The workflows: resolve, plan, fetch, unpack, record.
 //!
-//! They see traits only, so the one [`pull`] serves a program that embeds the engine, the command, and a client of a
+//! They see traits only, so the one [`pull()`] serves a program that embeds the engine, the command, and a client of a
 //! daemon. Read [`mod@pull`] first: it tells the story top-down, and the other modules are its chapters.
 //!
 //! Not here: how bytes travel (`registry`), where they are kept (`store`), how a layer becomes files (`layer`,
