@@ -69,13 +69,16 @@ fn steps() -> Vec<Step> {
         command.args(arguments);
         command
     };
-    let mut documentation = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    let mut documentation = cargo(&["doc", "--workspace", "--no-deps", "--locked", "--keep-going"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     vec![
         Step::new("packages", "cargo xtask test", || packages::install(packages::TEST)),
         Step::command("format", cargo(&["fmt", "--all", "--check"])),
         Step::new("tidy", "cargo xtask tidy", tidy::run),
-        Step::command("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+        Step::command(
+            "lints",
+            cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--keep-going", "--", "-D", "warnings"]),
+        ),
         Step::command("tests", tests(has_nextest())),
         Step::command("doc tests", cargo(&["test", "--workspace", "--doc", "--locked"])),
         Step::command("examples", cargo(&["build", "--workspace", "--examples", "--locked"])),
