@@ -79,7 +79,7 @@ pub(crate) fn install(programs: &[Program]) -> Result<()> {
 
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
-    command.arg("--quiet").env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["--quiet", "--quiet", "--option", "Dpkg::Use-Pty=0"]).env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 

@@ -88,7 +88,8 @@ impl Tour {
         let registry = Registry::start(&directory).context("step: start a registry")?;
         println!("$ {} &", registry.again()?);
         println!("docker-registry listens on {} (pid {})", registry.address(), registry.pid());
-        self.commands.push(format!("{} &", registry.again()?));
+        // Whoever pastes the commands all at once needs the registry to listen first.
+        self.commands.push(format!("{} & sleep 1", registry.again()?));
         Ok(registry)
     }
 
@@ -111,7 +112,7 @@ impl Tour {
         self.step("pull", &mut dist.command(&["pull", reference]))?;
         self.step("the images", &mut dist.command(&["images", "ls"]))?;
         let tree = self.directory.join("tree");
-        self.step("a place for the root filesystem", Command::new("mkdir").arg(&tree))?;
+        self.step("a place for the root filesystem", Command::new("mkdir").arg("-p").arg(&tree))?;
         let place = tree.to_string_lossy();
         self.step("mount it", &mut dist.command(&["images", "mount", reference, &place]))?;
         let seen = self.look(&tree, look);
