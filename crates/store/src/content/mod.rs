@@ -10,6 +10,7 @@ mod reader;
 mod sink;
 mod state;
 mod view;
+mod writeback;
 mod writer;
 
 use std::path::Path;

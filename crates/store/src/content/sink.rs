@@ -12,6 +12,7 @@ use windlass_core::error::IoResultExt;
 use windlass_core::{Digest, Error, Result};
 
 use super::state::State;
+use super::writeback::Writeback;
 
 /// How much is read at once when data is hashed again.
 const READ: usize = 1 << 20;
@@ -35,6 +36,7 @@ pub(super) struct Sink {
     hashed: u64,
     /// How many were hashed when the state was saved last.
     saved: u64,
+    writeback: Writeback,
 }
 
 impl Sink {
@@ -53,9 +55,9 @@ impl Sink {
         let offset = file.metadata().attempt(|| format!("look at {}", path.display()))?.len();
         let algorithm = declared.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let (hasher, hashed) = left.hash(boot.as_deref(), algorithm, offset).unwrap_or_else(|| (algorithm.hasher(), 0));
-        let sink =
-            Self { directory: directory.to_owned(), file, declared, boot, hasher, offset, hashed, saved: hashed };
-        sink.state().write(directory)?;
+        let (directory, writeback) = (directory.to_owned(), Writeback::from(offset));
+        let sink = Self { directory, file, declared, boot, hasher, offset, hashed, saved: hashed, writeback };
+        sink.state().write(&sink.directory)?;
         Ok(sink)
     }
 
@@ -92,6 +94,7 @@ impl Sink {
             self.hashed = self.offset;
             rest = left;
         }
+        self.writeback.appended(&self.file, self.offset);
         if self.hashed - self.saved >= CHECKPOINT {
             self.save();
         }
@@ -131,6 +134,7 @@ impl Sink {
         State::new(&self.declared).write(&self.directory)?;
         self.file.set_len(size).attempt(|| self.doing("truncate"))?;
         self.offset = size;
+        self.writeback = Writeback::from(size);
         Ok(())
     }
 
