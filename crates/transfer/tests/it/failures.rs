@@ -4,6 +4,7 @@ use windlass_core::remote::ByteRange;
 use windlass_core::{Digest, Kind};
 use windlass_testkit::image::{Tamper, schema1};
 use windlass_testkit::memory::Fault;
+use windlass_transfer::{Pull, Unpack};
 
 use crate::site::{Held, Site, three_layers};
 
@@ -105,6 +106,22 @@ async fn a_schema_1_manifest_is_refused_with_advice() {
     assert_eq!(error.kind(), Kind::Unimplemented, "{error}");
     assert!(error.hint_text().unwrap().contains("push the image again"), "{error:?}");
     assert_eq!(site.holds().await, Held::default());
+}
+
+#[tokio::test]
+async fn a_layer_of_an_unknown_type_is_refused_before_it_is_fetched_and_can_be_kept_without_unpacking() {
+    let tamper = Tamper::LayerMediaType(1, "application/vnd.oci.image.layer.v1.tar+encrypted".to_owned());
+    let bundle = three_layers().tamper(tamper).build();
+    let site = Site::serving(&bundle);
+    let error = site.fail().await;
+    assert_eq!(error.kind(), Kind::Unimplemented);
+    assert!(error.to_string().contains("tar+encrypted"), "{error}");
+    assert!(error.hint_text().unwrap().contains("dist fetch"), "{error:?}");
+    assert!(site.remote.fetches(&bundle.image().layers[0].digest).is_empty());
+    assert_eq!(site.holds().await, Held::default());
+
+    site.pull_with(&Pull { unpack: Unpack::No, ..Pull::default() }).await.unwrap();
+    assert_eq!(site.holds().await, Held { blobs: 5, images: 1, ..Held::default() });
 }
 
 #[tokio::test]
