@@ -6,8 +6,6 @@
 //! bytes are written, and [`Writer::commit`] turns it into a blob if its digest and size are the expected ones. A
 //! writer that is dropped leaves the ingest behind; the next opener of the same ref continues at its offset.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -20,58 +18,20 @@ use crate::error::{Error, Result};
 use crate::field::FieldMask;
 use crate::filter::{Fields, Filter};
 use crate::label::Labels;
+use crate::text::{self, checked_text};
 use crate::{Listing, timestamp};
 
-/// The key of an ongoing ingest, chosen by whoever writes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct IngestRef(String);
+checked_text! {
+    /// The key of an ongoing ingest, chosen by whoever writes: up to 1024 bytes without control characters.
+    IngestRef, "ingest ref", text::validate
+}
 
 impl IngestRef {
-    /// The longest ref that is accepted, in bytes.
-    pub const MAX_LEN: usize = 1024;
+    /// The longest one, in bytes.
+    pub const MAX_LEN: usize = text::MAX_LEN;
 
     pub(crate) fn for_content(role: &str, digest: &Digest) -> Self {
         Self(format!("{role}-{digest}"))
-    }
-
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for IngestRef {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
-            return Err(Error::invalid_argument(format!(
-                "ingest ref {text:?} must have 1 to {} bytes and no control characters",
-                Self::MAX_LEN
-            )));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for IngestRef {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<IngestRef> for String {
-    fn from(ingest: IngestRef) -> Self {
-        ingest.0
-    }
-}
-
-impl fmt::Display for IngestRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

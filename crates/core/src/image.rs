@@ -1,67 +1,27 @@
 //! Images: a name, the descriptor it points at, and labels.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::field::FieldMask;
 use crate::filter::{Fields, Filter};
 pub use crate::gc::Deletion;
 use crate::label::Labels;
+use crate::text::{self, checked_text};
 use crate::{Listing, timestamp};
 
-/// The name that an image is recorded under.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+checked_text! {
+    /// The name that an image is recorded under: up to 1024 bytes without control characters.
+    Name, "image name", text::validate
+}
 
 impl Name {
-    /// The longest name, in bytes.
-    pub const MAX_LEN: usize = 1024;
-
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Name {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
-            return Err(Error::invalid_argument(format!(
-                "image name {text:?} must have 1 to {} bytes and no control characters",
-                Self::MAX_LEN
-            )));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Name {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Name> for String {
-    fn from(name: Name) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+    /// The longest one, in bytes.
+    pub const MAX_LEN: usize = text::MAX_LEN;
 }
 
 /// The record of an image.

@@ -1,60 +1,23 @@
 //! Leases: they keep what is being built alive until something recorded refers to it.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::filter::{Fields, Filter};
 use crate::gc::Deletion;
 use crate::label::Labels;
+use crate::text::checked_text;
 use crate::{identifier, timestamp};
 
 /// How long a lease lasts unless said otherwise, as containerd's clients have it.
 pub const DEFAULT_EXPIRY: Duration = Duration::from_hours(24);
 
-/// The identity of a lease.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Id(String);
-
-impl Id {
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Id {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        identifier::validate("lease", text)?;
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Id {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Id> for String {
-    fn from(id: Id) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+checked_text! {
+    /// The identity of a lease; [`identifier`] has the rule.
+    Id, "lease", identifier::validate
 }
 
 /// The record of a lease.

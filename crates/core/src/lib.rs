@@ -33,6 +33,7 @@ pub mod progress;
 pub mod reference;
 pub mod remote;
 pub mod snapshot;
+mod text;
 pub mod timestamp;
 
 pub use descriptor::Descriptor;

@@ -21,59 +21,22 @@ use crate::error::{Error, Result};
 use crate::field::FieldMask;
 use crate::filter::{Fields, Filter};
 use crate::label::Labels;
+use crate::text::{self, checked_text};
 use crate::{Listing, timestamp};
 
 /// The label of an active snapshot that says which committed snapshot it is meant to become. A snapshotter that has
 /// that one already answers `AlreadyExists`, and the caller need not fill anything.
 pub const TARGET_LABEL: &str = "containerd.io/snapshot.ref";
 
-/// What a snapshot is called: the key of an active one or a view, the name of a committed one. Both live in one space.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Key(String);
+checked_text! {
+    /// What a snapshot is called: the key of an active one or a view, the name of a committed one. Both live in one space.
+    /// Up to 1024 bytes without control characters.
+    Key, "snapshot key", text::validate
+}
 
 impl Key {
-    /// The longest key, in bytes.
-    pub const MAX_LEN: usize = 1024;
-
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Key {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
-            return Err(Error::invalid_argument(format!(
-                "snapshot key {text:?} must have 1 to {} bytes and no control characters",
-                Self::MAX_LEN
-            )));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Key {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Key> for String {
-    fn from(key: Key) -> Self {
-        key.0
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+    /// The longest one, in bytes.
+    pub const MAX_LEN: usize = text::MAX_LEN;
 }
 
 /// The name of a committed snapshot.

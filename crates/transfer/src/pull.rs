@@ -118,13 +118,7 @@ pub async fn pull(
     options: &Pull,
     progress: &Tracker,
 ) -> Result<Pulled> {
-    let pulled = async {
-        let resolved = resolve(resolver, reference, progress).await?;
-        let leased = acquire(host, namespace, reference).await?;
-        let fetch = fetch_of(&leased, resolver, reference, &resolved, progress).await?;
-        let result = execute(&leased, &fetch, &resolved, options).await;
-        settle(leased, reference, result).await
-    };
+    let pulled = run(host, namespace, resolver, reference, options, progress);
     pulled.await.context(|| format!("pull {reference}"))
 }
 
@@ -144,7 +138,8 @@ pub async fn fetch(
     progress: &Tracker,
 ) -> Result<Fetched> {
     let options = Pull { unpack: Unpack::No, ..options.clone() };
-    pull(host, namespace, resolver, reference, &options, progress).await
+    let fetched = run(host, namespace, resolver, reference, &options, progress);
+    fetched.await.context(|| format!("fetch {reference}"))
 }
 
 /// Says what a pull would do; fetches the small blobs for that and records nothing.
@@ -160,14 +155,56 @@ pub async fn plan(
     progress: &Tracker,
 ) -> Result<Plan> {
     let planned = async {
-        let resolved = resolve(resolver, reference, progress).await?;
-        let leased = acquire(host, namespace, reference).await?;
-        let fetch = fetch_of(&leased, resolver, reference, &resolved, progress).await?;
+        let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, progress).await?;
         let result = Plan::make(&fetch, &resolved.name, &resolved.descriptor, &options.platforms).await;
         leased.release(Deletion::Background).await?;
         result
     };
     planned.await.context(|| format!("plan {reference}"))
+}
+
+async fn run(
+    host: &dyn Host,
+    namespace: &Namespace,
+    resolver: &dyn Resolver,
+    reference: &Reference,
+    options: &Pull,
+    progress: &Tracker,
+) -> Result<Pulled> {
+    let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, progress).await?;
+    let result = execute(&leased, &fetch, &resolved, options).await;
+    settle(leased, reference, result).await
+}
+
+/// What every workflow begins with.
+struct Begun {
+    resolved: Resolved,
+    leased: Leased,
+    fetch: Fetch,
+}
+
+/// Resolves the reference and, once it means something, takes a lease.
+async fn begin(
+    host: &dyn Host,
+    namespace: &Namespace,
+    resolver: &dyn Resolver,
+    reference: &Reference,
+    progress: &Tracker,
+) -> Result<Begun> {
+    let resolved = resolve(resolver, reference, progress).await?;
+    let fetcher = resolver.fetcher(&resolved.name).await?;
+    let options = lease::Options {
+        id: None,
+        expiry: Some(lease::DEFAULT_EXPIRY),
+        labels: Labels::new().with(LEASE_LABEL, reference.to_string()),
+    };
+    let leased = Leased::acquire(host, namespace, options).await?;
+    let labels = match (reference.host(), reference.repository()) {
+        (Some(host), Some(repository)) => Labels::new().with(format!("{SOURCE_LABEL}{host}"), repository),
+        _ => Labels::new(),
+    };
+    let fetch = Fetch { content: leased.content.clone(), fetcher, progress: progress.clone(), labels };
+    Ok(Begun { resolved, leased, fetch })
 }
 
 async fn resolve(resolver: &dyn Resolver, reference: &Reference, progress: &Tracker) -> Result<Resolved> {
@@ -179,30 +216,6 @@ async fn resolve(resolver: &dyn Resolver, reference: &Reference, progress: &Trac
         Err(error) => State::Failed { reason: error.to_string() },
     });
     resolved
-}
-
-async fn acquire(host: &dyn Host, namespace: &Namespace, reference: &Reference) -> Result<Leased> {
-    let options = lease::Options {
-        id: None,
-        expiry: Some(lease::DEFAULT_EXPIRY),
-        labels: Labels::new().with(LEASE_LABEL, reference.to_string()),
-    };
-    Leased::acquire(host, namespace, options).await
-}
-
-async fn fetch_of(
-    leased: &Leased,
-    resolver: &dyn Resolver,
-    reference: &Reference,
-    resolved: &Resolved,
-    progress: &Tracker,
-) -> Result<Fetch> {
-    let labels = match (reference.host(), reference.repository()) {
-        (Some(host), Some(repository)) => Labels::new().with(format!("{SOURCE_LABEL}{host}"), repository),
-        _ => Labels::new(),
-    };
-    let fetcher = resolver.fetcher(&resolved.name).await?;
-    Ok(Fetch { content: leased.content.clone(), fetcher, progress: progress.clone(), labels })
 }
 
 /// Gives the lease up, unless running the pull again could use what it holds.

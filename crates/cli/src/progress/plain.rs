@@ -55,7 +55,7 @@ fn describe(state: &State, elapsed: Duration) -> String {
         State::Resolving => "resolving".into(),
         State::Resolved => "resolved".into(),
         State::Fetching { offset: 0, total } => format!("fetching {}", size(*total)),
-        State::Fetching { offset, total } => format!("fetching {}, continued at {}", size(*total), size(*offset)),
+        State::Fetching { offset, total } => format!("fetching {}, {} here", size(*total), size(*offset)),
         State::Exists => "exists".into(),
         State::Fetched => "fetched".into(),
         State::Unpacking { .. } => "unpacking".into(),

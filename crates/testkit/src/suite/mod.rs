@@ -3,8 +3,12 @@
 //! A suite is a macro that expands to a module with one `#[test]` per case. Its first argument names the module, its
 //! second makes a fresh implementation below an empty directory, which lives as long as the case:
 //!
-//! ```ignore
-//! windlass_testkit::content_suite!(local, async |root: &Path| Arc::new(LocalStore::open(root).await.unwrap()));
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//! use windlass_testkit::memory::Content;
+//!
+//! windlass_testkit::content_suite!(memory, async |_: &Path| Arc::new(Content::default()));
 //! ```
 //!
 //! An implementation that keeps its state on disk adds the word `persistent`: its maker is then called twice on one
