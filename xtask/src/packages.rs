@@ -34,6 +34,9 @@ pub(crate) const TEST: &[Program] = &[
     program("skopeo", "skopeo"),
     program("umoci", "umoci"),
     program("git", "git"),
+    program("python3", "python3"),
+    program("script", "bsdutils"),
+    program("tar", "tar"),
     program("apt-get", "apt"),
     program("dpkg-deb", "dpkg"),
 ];
