@@ -1,10 +1,12 @@
 //! What a process that died leaves behind, made by hand, and what the next one makes of it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use windlass_core::content::{Commit, Expected, IngestRef};
 use windlass_core::{Descriptor, Kind, Labels, content};
+use windlass_store::{LockWait, RootLock};
 
 use super::{blob_path, bring, ingest, open, scope};
 
@@ -19,11 +21,14 @@ fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
 }
 
-/// Writes the first part of a blob and drops the writer.
+/// Writes the first part of a blob, drops the writer, and returns when nothing of it is under way any more.
 async fn begin(root: &Path, part: &[u8], expected: Expected) {
     let store = open(root).await;
     let mut writer = store.content(&scope("default")).writer(&key(), expected).await.unwrap();
     writer.write(Bytes::copy_from_slice(part)).await.unwrap();
+    drop((writer, store));
+    // Whoever still writes holds the root.
+    drop(RootLock::acquire(root, LockWait::UpTo(Duration::from_secs(10))).await.unwrap());
 }
 
 /// Returns the directory of the only ingest.
