@@ -67,9 +67,6 @@ fn a_mount_outlives_its_image() {
     assert_eq!(fs::read_to_string(directory.join("etc/greeting")).unwrap(), "hello from above\n");
     assert_eq!(dist.json("content ls"), json!([]));
     dist.ok(&format!("images unmount {}", directory.display()));
-    // The next collection takes the layers.
-    dist.ok(&format!("pull {reference}"));
-    dist.ok(&format!("images rm {reference}"));
     dist.assert_empty();
 }
 

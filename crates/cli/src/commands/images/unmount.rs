@@ -46,8 +46,9 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     let Some((snapshotter, _)) = find_view(&services, &key).await? else {
         return Err(nothing_mounted(&engine, namespace, &directory.display().to_string(), &key).await?.into());
     };
-    // 1. the mount  2. the view
-    // A crash between them leaves a view, which running this again or the next mount on the directory removes.
+    // 1. the mount  2. the view  3. the layers, if the image was removed in the meantime
+    // A crash after 1 leaves a view, which running this again or the next mount on the directory removes; one after 2 leaves
+    // layers for the next collection.
     if let Some(mounted) = mount::mounted_at(&directory)? {
         let mounts = services.snapshotter(Some(&snapshotter))?.1.mounts(&key).await?;
         if !shows(&mounted, &mounts) {
@@ -58,6 +59,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
             .map_err(|error| error.context(format!("unmount {}", directory.display())))?;
     }
     remove_view(&services, &key).await?;
+    engine.collect().await?;
     context.output().record(&Report { directory }, |report| report.directory.display().to_string())
 }
 
