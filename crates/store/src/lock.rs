@@ -115,21 +115,27 @@ enum Attempt {
 }
 
 fn write_owner(file: &mut File) -> std::io::Result<()> {
-    let owner = Owner { pid: std::process::id(), command: command(), since: SystemTime::now() };
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let owner = Owner { pid: std::process::id(), command: command(arguments), since: SystemTime::now() };
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&serde_json::to_vec(&owner)?)
 }
 
 /// The program and its subcommand; not all of its arguments, there may be secrets among them.
-fn command() -> String {
-    let mut arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+fn command(arguments: impl IntoIterator<Item = String>) -> String {
+    let mut arguments = arguments.into_iter();
     let program = arguments.next().unwrap_or_default();
     let name = Path::new(&program).file_name().map_or(program.clone(), |name| name.to_string_lossy().into_owned());
-    match arguments.find(|argument| !argument.starts_with('-') && !argument.contains('/')) {
-        Some(subcommand) => format!("{name} {subcommand}"),
-        None => name,
+    let mut after_flag = false;
+    for argument in arguments {
+        // What follows a flag may be its value.
+        let skipped = std::mem::replace(&mut after_flag, argument.starts_with('-') && !argument.contains('='));
+        if !skipped && !argument.starts_with('-') && !argument.contains('/') {
+            return format!("{name} {argument}");
+        }
     }
+    name
 }
 
 /// Says who has the lock, as far as that can be read.
@@ -143,4 +149,24 @@ fn describe(file: &mut File) -> String {
     let Some(Owner { pid, command, since }) = owner else { return "another process".to_owned() };
     let age = since.elapsed().unwrap_or_default().as_secs();
     format!("process {pid} ({command}) since {age} s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command;
+
+    #[test]
+    fn the_owner_is_named_by_its_subcommand_and_not_by_the_value_of_a_flag() {
+        for (line, named) in [
+            ("/usr/bin/dist pull redis", "dist pull"),
+            ("dist --root r --progress none pull redis", "dist pull"),
+            ("dist --root=r images ls", "dist images"),
+            ("dist --root r --wait --progress none pull redis", "dist pull"),
+            ("dist -n k8s.io content ls", "dist content"),
+            ("dist --password secret", "dist"),
+            ("dist", "dist"),
+        ] {
+            assert_eq!(command(line.split(' ').map(str::to_owned)), named, "{line}");
+        }
+    }
 }
