@@ -1,17 +1,31 @@
 //! What garbage collection sees: nodes, and typed edges between them.
 //!
-//! containerd's clients write references as labels (`containerd.io/gc.*`); they are parsed here, when a record is
-//! written, so that marking never interprets text.
+//! containerd's clients write references as labels (`containerd.io/gc.*`); they are parsed here into [`Edges`], when a
+//! record is written, so that marking never interprets text.
+
+use std::fmt;
+
+use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::label::Labels;
 
-/// The label that makes an object a root by itself.
+/// The label that makes an object a root by itself; the key may go on.
 pub const ROOT: &str = "containerd.io/gc.root";
 /// The prefix of labels that refer to a blob: the key may go on with `.` and anything.
 pub const REF_CONTENT: &str = "containerd.io/gc.ref.content";
 /// The prefix of labels that refer to a snapshot: `.` and the snapshotter's name follow, and perhaps `/` and anything.
 pub const REF_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
+/// The prefix of labels that refer to an image, by name: the key may go on with `.` or `/` and anything.
+pub const REF_IMAGE: &str = "containerd.io/gc.ref.image";
+/// The prefix of labels that tie an object to a blob: it stays for as long as that one does.
+pub const BREF_CONTENT: &str = "containerd.io/gc.bref.content";
+/// The prefix of labels that tie an object to an image, by name.
+pub const BREF_IMAGE: &str = "containerd.io/gc.bref.image";
+/// The prefix of labels that tie an object to a container, by identity.
+pub const BREF_CONTAINER: &str = "containerd.io/gc.bref.container";
+/// The prefix of labels that tie an object to a snapshot: `.` and the snapshotter's name follow, and perhaps `/` and anything.
+pub const BREF_SNAPSHOT: &str = "containerd.io/gc.bref.snapshot.";
 /// The label with the time at which a lease or a blob stops being held, RFC 3339.
 pub const EXPIRE: &str = "containerd.io/gc.expire";
 /// The label of a lease that holds only its own resources, not what they refer to.
@@ -49,19 +63,73 @@ pub enum Node {
     Container(String),
 }
 
-/// Returns the nodes that a record's labels refer to; labels whose value is no valid reference are ignored, as upstream.
-pub fn references(labels: &Labels) -> Vec<Node> {
-    labels.iter().filter_map(|(key, value)| reference(key, value)).collect()
+impl fmt::Display for Node {
+    /// Writes a node as people read it: `blob sha256:…`, `snapshot overlayfs/KEY`, `image NAME`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Content(digest) => write!(f, "blob {digest}"),
+            Self::Snapshot { snapshotter, key } => write!(f, "snapshot {snapshotter}/{key}"),
+            Self::Ingest(ingest) => write!(f, "ingest {ingest}"),
+            Self::Image(name) => write!(f, "image {name}"),
+            Self::Lease(id) => write!(f, "lease {id}"),
+            Self::Container(id) => write!(f, "container {id}"),
+        }
+    }
 }
 
-fn reference(key: &str, value: &str) -> Option<Node> {
-    if let Some(rest) = key.strip_prefix(REF_CONTENT) {
-        let well_formed = rest.is_empty() || rest.starts_with(['.', '/']);
-        return well_formed.then(|| value.parse().ok().map(Node::Content)).flatten();
+impl Serialize for Node {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
-    let rest = key.strip_prefix(REF_SNAPSHOT)?;
-    let snapshotter = rest.split('/').next().filter(|name| !name.is_empty())?;
+}
+
+/// What the labels of one record say about who keeps whom alive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edges {
+    /// Whether the object is a root by itself.
+    pub root: bool,
+    /// What the object keeps alive: `gc.ref.*`.
+    pub to: Vec<Node>,
+    /// What keeps the object alive, without knowing of it: `gc.bref.*`.
+    pub from: Vec<Node>,
+}
+
+impl Edges {
+    /// Parses labels; those whose value is no valid reference are ignored, as upstream.
+    pub fn of(labels: &Labels) -> Self {
+        let mut edges = Self::default();
+        for (key, value) in labels.iter() {
+            if key.starts_with(ROOT) {
+                edges.root = true;
+            } else if let Some(node) = node_of(key, value, [Some(REF_CONTENT), Some(REF_IMAGE), None], REF_SNAPSHOT) {
+                edges.to.push(node);
+            } else {
+                let prefixes = [Some(BREF_CONTENT), Some(BREF_IMAGE), Some(BREF_CONTAINER)];
+                edges.from.extend(node_of(key, value, prefixes, BREF_SNAPSHOT));
+            }
+        }
+        edges
+    }
+}
+
+/// Returns the node that a label refers to: `prefixes` are those for content, images and containers.
+fn node_of(key: &str, value: &str, prefixes: [Option<&str>; 3], snapshots: &str) -> Option<Node> {
+    let [content, image, container] =
+        prefixes.map(|prefix| prefix.is_some_and(|prefix| is_named(key, prefix)) && !value.is_empty());
+    if content {
+        return value.parse().ok().map(Node::Content);
+    }
+    if image || container {
+        let node = if image { Node::Image } else { Node::Container };
+        return Some(node(value.to_owned()));
+    }
+    let snapshotter = key.strip_prefix(snapshots)?.split('/').next().filter(|name| !name.is_empty())?;
     Some(Node::Snapshot { snapshotter: snapshotter.to_owned(), key: value.to_owned() })
+}
+
+/// Tells whether a key is the prefix, or goes on behind it with a name of its own.
+fn is_named(key: &str, prefix: &str) -> bool {
+    key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/']))
 }
 
 /// Returns the label under which a manifest or an index keeps its `position`th child alive.
@@ -107,10 +175,30 @@ mod tests {
             .with(format!("{REF_SNAPSHOT}overlayfs/1"), "k")
             .with("other", "label");
         let snapshot = |key: &str| Node::Snapshot { snapshotter: "overlayfs".into(), key: key.into() };
-        let found = references(&labels);
+        let found = Edges::of(&labels);
         assert_eq!(
-            found,
+            found.to,
             [Node::Content(digest.clone()), Node::Content(digest), snapshot("sha256:abc"), snapshot("k")]
         );
+        assert!(!found.root && found.from.is_empty());
+    }
+
+    #[test]
+    fn a_label_ties_its_object_to_any_kind_of_node_or_makes_it_a_root() {
+        let digest = Digest::sha256(b"x");
+        let labels = Labels::new()
+            .with(format!("{BREF_CONTENT}.subject"), digest.to_string())
+            .with(BREF_IMAGE, "redis:7")
+            .with(format!("{BREF_CONTAINER}/c"), "c1")
+            .with(format!("{BREF_SNAPSHOT}native"), "k")
+            .with(format!("{BREF_IMAGE}s"), "no such label")
+            .with(format!("{REF_IMAGE}.base"), "debian:12")
+            .with(format!("{ROOT}.mine"), "1");
+        let edges = Edges::of(&labels);
+        assert!(edges.root);
+        assert_eq!(edges.to, [Node::Image("debian:12".into())]);
+        let snapshot = Node::Snapshot { snapshotter: "native".into(), key: "k".into() };
+        let container = Node::Container("c1".into());
+        assert_eq!(edges.from, [container, Node::Content(digest), Node::Image("redis:7".into()), snapshot]);
     }
 }

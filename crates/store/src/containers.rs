@@ -87,7 +87,8 @@ fn not_found(namespace: &Namespace, id: &str) -> Error {
 
 fn put(tx: &Transaction, namespace: &Namespace, key: &str, container: &Container) -> Result<()> {
     CONTAINERS.put(tx, key, container)?;
-    let mut links = Links::of(&container.labels);
+    // A root always has links, so that marking finds it and what is tied to it.
+    let mut links = Links { root: true, ..Links::of(&container.labels) };
     if let (Some(snapshotter), Some(snapshot)) = (&container.snapshotter, &container.snapshot_key) {
         links = links.to(&Node::Snapshot { snapshotter: snapshotter.clone(), key: snapshot.to_string() });
     }

@@ -87,7 +87,7 @@ fn not_found(namespace: &Namespace, name: &Name) -> Error {
 
 fn put(tx: &Transaction, namespace: &Namespace, key: &str, image: &Image) -> Result<()> {
     IMAGES.put(tx, key, image)?;
-    let links = Links::of(&image.labels).to(&Node::Content(image.target.digest.clone()));
+    let links = Links::of(&image.labels).on(Some(&Node::Content(image.target.digest.clone())));
     set_links(tx, namespace, &Node::Image(image.name.to_string()), &links)
 }
 

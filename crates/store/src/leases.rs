@@ -51,6 +51,9 @@ impl Manager for Leases {
             }
             admit(tx, &scope, &[])?;
             LEASES.put(tx, &key, &lease)?;
+            if let Some(at) = lease.expires_at {
+                tx.activity().ends(at);
+            }
             Ok(lease.clone())
         };
         self.shared.db.write(create).await
@@ -82,6 +85,7 @@ impl Manager for Leases {
         let (namespace, id) = (self.namespace.clone(), id.clone());
         let delete = move |tx: &Transaction| {
             require_lease(tx, &namespace, &id)?;
+            tx.deleted();
             RESOURCES.remove(tx, &Key::of([namespace.as_str(), id.as_str(), &text_of(&node)])).map(|_| ())
         };
         self.shared.db.write(delete).await
@@ -99,6 +103,7 @@ impl Manager for Leases {
 
 /// Removes a lease and what it holds, by the key of its record.
 pub(crate) fn remove_lease(tx: &Transaction, key: &str) -> Result<()> {
+    tx.deleted();
     for held in RESOURCES.keys(tx, &Key::prefix([key]), None, usize::MAX)? {
         RESOURCES.remove(tx, &held)?;
     }

@@ -4,8 +4,7 @@
 //! scope. Blobs, database and collection live in one crate because their crash order is one subject: the order of every
 //! durable path is a numbered comment where it happens, and `docs/format/store.md` draws the layout.
 //!
-//! Not here: where content comes from, how layers become directories (the snapshotters behind the namespaced view), and
-//! when to collect.
+//! Not here: where content comes from, how layers become directories (the snapshotters behind the namespaced view).
 
 mod blocking;
 mod containers;
@@ -24,6 +23,6 @@ mod store;
 mod turns;
 mod unique;
 
-pub use gc::{Collected, Tally};
+pub use gc::{Collected, Doomed, DoomedKind, Pin, PinReason, Policy, Schedule, Tally};
 pub use lock::{LockWait, RootLock};
 pub use store::Store;

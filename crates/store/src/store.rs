@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use windlass_core::gc::Node;
 use windlass_core::snapshot::Snapshotter;
 use windlass_core::{Namespace, Result, ResultExt, Scope, container, content, image, lease, namespace};
 
@@ -12,7 +13,7 @@ use crate::containers::Containers;
 use crate::content::{Blobs, Content, Ingests};
 use crate::db::Database;
 use crate::fault::Faults;
-use crate::gc::{self, Collected};
+use crate::gc::{self, Collected, Doomed, Pin, Policy, Runs, Schedule};
 use crate::images::Images;
 use crate::leases::Leases;
 use crate::lock::RootLock;
@@ -38,7 +39,7 @@ pub(crate) struct Shared {
     /// Whoever moves the bytes of a digest or takes a snapshot's name has its turn.
     pub(crate) turns: Turns,
     /// One collection at a time.
-    pub(crate) collecting: tokio::sync::Mutex<()>,
+    pub(crate) collections: Runs,
     pub(crate) faults: Faults,
     // Last: the root is given up when everything in it is closed.
     lock: RootLock,
@@ -101,12 +102,32 @@ impl Store {
         self.shared.snapshotters.iter().map(|(name, inner)| (name.clone(), view(name, inner))).collect()
     }
 
-    /// Removes what nothing refers to, and says what that was.
+    /// Removes what nothing refers to, and says what that was. Who asks while a collection runs shares the one after it.
     ///
     /// # Errors
     /// What went wrong first and how often, after everything that could be collected was.
     pub async fn collect(&self) -> Result<Collected> {
         gc::collect(&self.shared).await
+    }
+
+    /// Says what [`Store::collect`] would remove now, and changes nothing.
+    pub async fn plan_collection(&self) -> Result<Vec<Doomed>> {
+        gc::plan(&self.shared).await
+    }
+
+    /// Finds what keeps an object of a namespace alive; `None` when nothing does.
+    pub async fn why(&self, namespace: &Namespace, node: &Node) -> Result<Option<Pin>> {
+        gc::why(&self.shared, namespace, node).await
+    }
+
+    /// Tells whether a lease has expired that no collection has taken away yet.
+    pub fn has_expired_leases(&self) -> Result<bool> {
+        gc::has_expired_leases(&self.shared)
+    }
+
+    /// Collects in the background from now on, by a policy, until the result is dropped.
+    pub fn collect_by(&self, policy: Policy) -> Schedule {
+        Schedule::start(&self.shared, policy)
     }
 }
 
@@ -126,7 +147,7 @@ impl Shared {
             snapshotters,
             building: Building::default(),
             turns: Turns::default(),
-            collecting: tokio::sync::Mutex::default(),
+            collections: Runs::default(),
             faults: Faults::default(),
             lock,
         })

@@ -52,7 +52,7 @@ proptest! {
     #[test]
     fn any_labels_have_references_or_none(labels in proptest::collection::btree_map(any::<String>(), any::<String>(), 0..5)) {
         let labels: Labels = labels.into_iter().collect();
-        let _ = gc::references(&labels);
+        let _ = gc::Edges::of(&labels);
         let _ = labels.validate();
     }
 

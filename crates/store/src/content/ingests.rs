@@ -114,7 +114,7 @@ impl Ingests {
     }
 
     /// Tells whether there is anything of an ingest on disk.
-    pub(super) fn exists(&self, namespace: &Namespace, ingest: &IngestRef) -> bool {
+    pub(crate) fn exists(&self, namespace: &Namespace, ingest: &IngestRef) -> bool {
         self.directory.join(id(namespace, ingest)).exists()
     }
 

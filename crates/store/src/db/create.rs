@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::StorageBackend;
 use windlass_core::error::IoResultExt;
@@ -43,7 +44,7 @@ pub(super) fn create(root: &Path, path: &Path) -> Result<()> {
 
 fn fill(file: File) -> Result<()> {
     let database = builder().create_with_backend(Unsynced(file)).map_err(failed)?;
-    let transaction = Transaction::begin(&database)?;
+    let transaction = Transaction::begin(&database, &Arc::default())?;
     for table in TABLES {
         transaction.table(table)?;
     }

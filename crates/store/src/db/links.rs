@@ -1,5 +1,6 @@
 //! Links: what a record refers to, written with the record, so that marking reads one small table and no labels.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -25,16 +26,42 @@ pub(crate) struct Links {
     /// What else the object refers to.
     #[serde(default)]
     pub(crate) to: Vec<String>,
+    /// What keeps the object alive by its own wish: the labels `containerd.io/gc.bref.*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) from: Vec<String>,
 }
+
+/// The same, as it lies in the database: nothing is copied, because marking reads all of them.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct LinksText<'a> {
+    #[serde(default)]
+    pub(crate) root: bool,
+    #[serde(with = "timestamp::option", default)]
+    pub(crate) expires_at: Option<SystemTime>,
+    #[serde(borrow, default)]
+    pub(crate) parent: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) to: Vec<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) from: Vec<Text<'a>>,
+}
+
+/// A text that is copied only when it has escapes.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 impl Links {
     /// Returns what labels say.
     pub(crate) fn of(labels: &Labels) -> Self {
+        let edges = gc::Edges::of(labels);
+        let texts = |nodes: &[Node]| nodes.iter().map(text_of).collect();
         Self {
-            root: labels.get(gc::ROOT).is_some(),
+            root: edges.root,
             expires_at: labels.get(gc::EXPIRE).and_then(parse_expiry),
             parent: None,
-            to: gc::references(labels).iter().map(text_of).collect(),
+            to: texts(&edges.to),
+            from: texts(&edges.from),
         }
     }
 
@@ -74,6 +101,7 @@ pub(crate) fn node(text: &str) -> Option<Node> {
         }
         "ingest" => Node::Ingest(id.to_owned()),
         "image" => Node::Image(id.to_owned()),
+        "container" => Node::Container(id.to_owned()),
         _ => return None,
     })
 }
@@ -96,15 +124,21 @@ pub(crate) fn resource_node(resource: &Resource) -> Result<Node> {
     })
 }
 
-/// Writes what a record refers to.
+/// Writes what a record refers to. A collection that runs keeps the record, and what it refers to, this time.
 pub(crate) fn set_links(tx: &Transaction, namespace: &Namespace, node: &Node, links: &Links) -> Result<()> {
-    if *links == Links::default() {
-        return unlink(tx, namespace, node);
+    let key = Key::of([namespace.as_str(), &text_of(node)]);
+    tx.activity().touch(|| key.clone());
+    for to in links.parent.iter().chain(&links.to) {
+        tx.activity().touch(|| Key::of([namespace.as_str(), to]));
     }
-    LINKS.put(tx, &Key::of([namespace.as_str(), &text_of(node)]), links)
+    if let Some(at) = links.expires_at {
+        tx.activity().ends(at);
+    }
+    if *links == Links::default() { LINKS.remove(tx, &key).map(|_| ()) } else { LINKS.put(tx, &key, links) }
 }
 
-/// Forgets what a record referred to.
+/// Forgets what a record that is deleted referred to.
 pub(crate) fn unlink(tx: &Transaction, namespace: &Namespace, node: &Node) -> Result<()> {
+    tx.deleted();
     LINKS.remove(tx, &Key::of([namespace.as_str(), &text_of(node)])).map(|_| ())
 }

@@ -2,6 +2,7 @@
 //!
 //! Readers see the last commit and are never waited for. Writers hand over a change and wait until it is durable.
 
+mod activity;
 mod create;
 mod expiry;
 #[cfg(test)]
@@ -21,12 +22,14 @@ use redb::{ReadTransaction, ReadableDatabase};
 use windlass_core::error::IoResultExt;
 use windlass_core::{Error, Result};
 
+pub(crate) use activity::{Activity, Count};
 pub(crate) use expiry::parse as parse_expiry;
-pub(crate) use links::{Links, node, resource_node, set_links, text_of, unlink};
+pub(crate) use links::{Links, LinksText, Text, node, resource_node, set_links, text_of, unlink};
 pub(crate) use listing::listing;
-pub(crate) use records::{Key, Present, Records};
+pub(crate) use records::{Key, Present, Records, decode};
 pub(crate) use scope::{admit, hold, require_lease};
 pub(crate) use transaction::{Transaction, View};
+pub(crate) use writer::again;
 
 use schema::{FORMAT, META};
 use writer::Writer;
@@ -41,6 +44,7 @@ pub(crate) struct Database {
     // Before `reader`: the writer thread ends first.
     writer: Writer,
     reader: Arc<redb::Database>,
+    activity: Arc<Activity>,
 }
 
 impl Database {
@@ -56,7 +60,8 @@ impl Database {
         let database =
             builder().open(&path).map_err(|error| failed(error).context(format!("open {}", path.display())))?;
         let database = Arc::new(database);
-        let this = Self { writer: Writer::start(database.clone())?, reader: database };
+        let activity = Arc::<Activity>::default();
+        let this = Self { writer: Writer::start(database.clone(), activity.clone())?, reader: database, activity };
         match this.read(|view| META.get(view, "format"))? {
             Some(FORMAT) => Ok(this),
             Some(newer) if newer > FORMAT => Err(Error::failed_precondition(format!(
@@ -68,9 +73,19 @@ impl Database {
         }
     }
 
+    /// Returns what the collector wants to know of changes.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
     /// Reads the last commit. What is read inline should be a few records: this runs on the caller's thread.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
-        read(&self.reader.begin_read().map_err(failed)?)
+        read(&self.snapshot()?)
+    }
+
+    /// Returns the last commit, to be read for as long as it is kept.
+    pub(crate) fn snapshot(&self) -> Result<ReadTransaction> {
+        self.reader.begin_read().map_err(failed)
     }
 
     /// Carries out a change and returns when it is durable. Changes that are queued at the same time share one commit.

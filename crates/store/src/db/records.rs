@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::ops::Bound;
 
 use redb::ReadableTable;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use windlass_core::{Error, Result};
 
 use super::{Transaction, View, failed};
@@ -90,7 +90,8 @@ impl<T> Records<T> {
         Ok(removed)
     }
 
-    fn visit(
+    /// Visits up to `limit` records with a prefix, after a key, as they lie in the table; [`decode`] reads them.
+    pub(crate) fn visit(
         &self,
         view: &impl View,
         prefix: &str,
@@ -166,7 +167,7 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
 }
 
 /// Decodes a record.
-pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T> {
     match value.split_first() {
         Some((&JSON, json)) => {
             serde_json::from_slice(json).map_err(|error| Error::data_loss("the record is damaged").source(error))

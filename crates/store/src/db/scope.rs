@@ -33,7 +33,9 @@ pub(crate) fn hold(tx: &Transaction, scope: &Scope, nodes: &[Node]) -> Result<()
     let Some(lease) = &scope.lease else { return Ok(()) };
     require_lease(tx, &scope.namespace, lease)?;
     for node in nodes {
-        let key = Key::of([scope.namespace.as_str(), lease.as_str(), &text_of(node)]);
+        let text = text_of(node);
+        let key = Key::of([scope.namespace.as_str(), lease.as_str(), &text]);
+        tx.activity().touch(|| Key::of([scope.namespace.as_str(), &text]));
         if !RESOURCES.contains(tx, &key)? {
             RESOURCES.put(tx, &key, &Present)?;
         }

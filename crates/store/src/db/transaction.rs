@@ -1,11 +1,12 @@
 //! The two kinds of transactions, as one view for those who only read.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use windlass_core::Result;
 
-use super::failed;
+use super::{Activity, failed};
 
 /// Every table: composite text keys, encoded values.
 type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -25,18 +26,20 @@ impl View for ReadTransaction {
 /// A change under way.
 pub(crate) struct Transaction {
     inner: WriteTransaction,
+    activity: Arc<Activity>,
     writes: Cell<u64>,
+    deletions: Cell<u64>,
 }
 
 impl Transaction {
     /// Begins a change that, once committed, survives a power cut.
-    pub(super) fn begin(database: &redb::Database) -> Result<Self> {
+    pub(super) fn begin(database: &redb::Database, activity: &Arc<Activity>) -> Result<Self> {
         let mut inner = database.begin_write().map_err(failed)?;
         // Two phases: a commit slot is valid without looking at checksums, so a torn write cannot be taken for one.
         // Quick repair: opening after a crash does not walk the whole file.
         inner.set_two_phase_commit(true);
         inner.set_quick_repair(true);
-        Ok(Self { inner, writes: Cell::new(0) })
+        Ok(Self { inner, activity: activity.clone(), writes: Cell::new(0), deletions: Cell::new(0) })
     }
 
     /// Opens a table for writing; it has to be closed before it is opened again.
@@ -52,6 +55,21 @@ impl Transaction {
     /// Returns how many writes there were.
     pub(super) fn writes(&self) -> u64 {
         self.writes.get()
+    }
+
+    /// Notes that something was deleted, so that there may be garbage now.
+    pub(crate) fn deleted(&self) {
+        self.deletions.set(self.deletions.get() + 1);
+    }
+
+    /// Returns how many deletions were noted.
+    pub(super) fn deletions(&self) -> u64 {
+        self.deletions.get()
+    }
+
+    /// Returns what the collector wants to know of changes.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// Makes the change durable; one without writes is given up instead, which costs nothing.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use windlass_core::error::IoResultExt;
 use windlass_core::{Error, Result};
 
-use super::Transaction;
+use super::{Activity, Transaction};
 
 /// How many changes share a commit at most, so that nobody waits for an endless queue.
 const MAX_GROUP: usize = 256;
@@ -22,11 +22,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(database: Arc<redb::Database>) -> Result<Self> {
+    pub(super) fn start(database: Arc<redb::Database>, activity: Arc<Activity>) -> Result<Self> {
         let (queue, queued) = channel();
         let thread = std::thread::Builder::new()
             .name("windlass-meta".to_owned())
-            .spawn(move || run(&database, &queued))
+            .spawn(move || run(&database, &activity, &queued))
             .attempt(|| "start the thread of the metadata database".to_owned())?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
@@ -56,21 +56,27 @@ impl Drop for Writer {
     }
 }
 
-fn run(database: &redb::Database, queued: &Receiver<Box<dyn Change>>) {
+fn run(database: &redb::Database, activity: &Arc<Activity>, queued: &Receiver<Box<dyn Change>>) {
     while let Ok(first) = queued.recv() {
         let mut group = vec![first];
         group.extend(queued.try_iter().take(MAX_GROUP - 1));
-        commit_together(database, group);
+        commit_together(database, activity, group);
     }
 }
 
 /// Carries out a group in one transaction. A change that fails after it wrote something leaves the group, and the
 /// others start over without it.
-fn commit_together(database: &redb::Database, mut group: Vec<Box<dyn Change>>) {
+fn commit_together(database: &redb::Database, activity: &Arc<Activity>, mut group: Vec<Box<dyn Change>>) {
     while !group.is_empty() {
-        let committed = Transaction::begin(database).and_then(|transaction| {
-            match group.iter_mut().position(|change| spoils(&mut **change, &transaction)) {
-                None => transaction.commit().map(|()| None),
+        let committed = Transaction::begin(database, activity).and_then(|transaction| {
+            let mut mutations = 0;
+            match group.iter_mut().position(|change| spoils(&mut **change, &transaction, &mut mutations)) {
+                None => {
+                    let deletions = transaction.deletions();
+                    transaction.commit()?;
+                    activity.committed(mutations, deletions);
+                    Ok(None)
+                }
                 Some(spoiler) => transaction.abort().map(|()| Some(spoiler)),
             }
         });
@@ -82,10 +88,13 @@ fn commit_together(database: &redb::Database, mut group: Vec<Box<dyn Change>>) {
     }
 }
 
-/// Carries out a change and tells whether it failed halfway.
-fn spoils(change: &mut dyn Change, transaction: &Transaction) -> bool {
+/// Carries out a change and tells whether it failed halfway; counts it when it wrote something.
+fn spoils(change: &mut dyn Change, transaction: &Transaction, mutations: &mut u64) -> bool {
     let before = transaction.writes();
-    !change.carry_out(transaction) && transaction.writes() > before
+    let success = change.carry_out(transaction);
+    let wrote = transaction.writes() > before;
+    *mutations += u64::from(wrote);
+    !success && wrote
 }
 
 /// A change in the queue.
@@ -123,8 +132,8 @@ impl<T: Send, F: Fn(&Transaction) -> Result<T> + Send> Change for Queued<T, F> {
     }
 }
 
-/// The same failure once more: every member of a group gets it.
-fn again(error: &Error) -> Error {
+/// The same failure once more, for each of those who waited for one thing.
+pub(crate) fn again(error: &Error) -> Error {
     let again = Error::new(error.kind(), error.to_string());
     match error.hint_text() {
         Some(hint) => again.hint(hint),
@@ -154,10 +163,12 @@ mod tests {
         let database = redb::Database::create(directory.path().join("db")).unwrap();
         let (changes, mut answers): (Vec<_>, Vec<_>) =
             [put("a", false), put("b", true), put("c", false), put("d", true)].into_iter().unzip();
-        commit_together(&database, changes);
+        let activity = Arc::default();
+        commit_together(&database, &activity, changes);
         let failed: Vec<bool> = answers.iter_mut().map(|answer| answer.try_recv().unwrap().is_err()).collect();
         assert_eq!(failed, [false, true, false, true]);
-        let view = Transaction::begin(&database).unwrap();
+        assert_eq!(activity.count().mutations, 2);
+        let view = Transaction::begin(&database, &activity).unwrap();
         let there = ["a", "b", "c", "d"].map(|key| NUMBERS.get(&view, key).unwrap().is_some());
         assert_eq!(there, [true, false, true, false]);
     }

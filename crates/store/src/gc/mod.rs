@@ -1,14 +1,20 @@
 //! Garbage collection: what nothing refers to any more goes.
 //!
-//! 1. in one transaction: expired leases go, what is reachable from the roots is marked, and every record of content,
-//!    snapshots and expired images that is not goes  2. blobs that no record is left of  3. snapshots behind that no
-//!    record is left of, children first  4. ingests that nobody holds and nobody touched for a day
+//! 1. from one commit of the database, while everybody goes on: the graph is read and what can be reached from the roots
+//!    is marked  2. in many short transactions, expired leases and every record that is not marked go, what refers before
+//!    what it refers to; what became referred to since 1 is marked first  3. blobs that no record is left of  4. snapshots
+//!    behind that no record is left of, children first  5. ingests that nobody holds and nobody touched for a day
 //!
-//! Only 1 makes writers wait, and readers never. A crash after 1 leaves bytes without records, which the next
-//! collection finds: 2 and 3 do not go by what 1 removed but by what is there.
+//! Only 2 makes writers wait, for a few milliseconds at a time, and readers never wait. A crash within 2 leaves records
+//! that are still garbage; a crash after it leaves bytes without records. Both are found by the next collection: 3 to 5 do
+//! not go by what 2 removed but by what is there.
 
-mod mark;
-mod records;
+mod explain;
+mod graph;
+mod remove;
+mod runs;
+mod scan;
+mod schedule;
 mod sweep;
 
 use std::sync::Arc;
@@ -16,11 +22,18 @@ use std::time::{Duration, SystemTime};
 
 use windlass_core::{Error, Result};
 
-use crate::blocking::to_the_end;
+use crate::blocking::{blocking, to_the_end};
+use crate::db::Count;
 pub(crate) use windlass_core::gc::Deletion;
 
+pub use explain::{Doomed, DoomedKind, Pin, PinReason};
+pub(crate) use explain::{has_expired_leases, plan, why};
+pub(crate) use runs::Runs;
+pub use schedule::{Policy, Schedule};
+
 use crate::store::Shared;
-use records::Removed;
+use remove::Marks;
+use scan::Seen;
 
 /// How long an ingest that nobody holds is kept, so that it can be continued.
 const INGEST_AGE: Duration = Duration::from_hours(24);
@@ -49,8 +62,14 @@ pub struct Collected {
     pub snapshots: Tally,
     /// Ingests that were given up.
     pub ingests: Tally,
-    /// How long writers had to wait.
+    /// How long it took to read the graph and to mark, which nobody waits for.
+    pub marking: Duration,
+    /// How long writers had to wait, all in all.
     pub pause: Duration,
+    /// How long they had to wait at a time.
+    pub longest_pause: Duration,
+    /// When the next thing expires by itself: a lease, an image, a blob that is held until then, an ingest.
+    pub next_expiry: Option<SystemTime>,
 }
 
 impl Collected {
@@ -95,12 +114,17 @@ impl Failures {
     }
 }
 
-/// Removes what nothing refers to. A second collection waits for the first.
+/// Removes what nothing refers to, as it is now. Who asks while a collection runs shares the one after it.
 pub(crate) async fn collect(shared: &Arc<Shared>) -> Result<Collected> {
     let shared = shared.clone();
     to_the_end(async move {
-        let _one = shared.collecting.lock().await;
-        run(&shared).await
+        let work = || async {
+            // What happened before is seen by this collection; what it does itself is no reason for another one.
+            let mut seen = shared.db.activity().count();
+            let outcome = run(&shared, &mut seen).await;
+            (outcome, seen)
+        };
+        shared.collections.share(work).await
     })
     .await
 }
@@ -113,23 +137,41 @@ pub(crate) async fn after(shared: &Arc<Shared>, deletion: Deletion) -> Result<()
     }
 }
 
-async fn run(shared: &Arc<Shared>) -> Result<Collected> {
+async fn run(shared: &Arc<Shared>, count: &mut Count) -> Result<Collected> {
     let now = SystemTime::now();
-    let (removed, pause) = shared
-        .db
-        .write(move |tx| {
-            let started = std::time::Instant::now();
-            let removed = records::collect(tx, now)?;
-            Ok((removed, started.elapsed()))
-        })
-        .await?;
+    let began = std::time::Instant::now();
+    let _watch = shared.db.activity().watch();
+    // Whatever was queued before the watch began is in the commit that is read below.
+    shared.db.write(|_| Ok(())).await?;
+    let commit = shared.db.snapshot()?;
+    let (commit, marks) = blocking(move || {
+        let seen = Seen::read(&commit, now)?;
+        Ok((commit, seen))
+    })
+    .await
+    .map(|(commit, seen)| (commit, (seen.ends, Arc::new(Marks::new(seen)))))?;
+    let (next_expiry, marks) = marks;
+    let marking = began.elapsed();
+    shared.faults.reach("collect: marked").await;
+    let removed = remove::run(shared, commit, &marks, now).await?;
+    count.mutations += removed.transactions;
     shared.faults.reach("collect: records removed").await;
-    let Removed { leases, images, contents, held_ingests } = removed;
-    let mut collected = Collected { leases, images, contents, pause, ..Collected::default() };
+    let mut collected = Collected {
+        leases: removed.leases,
+        images: removed.images,
+        contents: removed.contents,
+        marking,
+        pause: removed.pause,
+        longest_pause: removed.longest_pause,
+        next_expiry,
+        ..Collected::default()
+    };
     let mut failures = Failures::default();
     sweep::blobs(shared, &mut collected, &mut failures).await;
+    shared.faults.reach("collect: blobs removed").await;
     sweep::snapshots(shared, &mut collected, &mut failures).await;
-    sweep::ingests(shared, &held_ingests, now - INGEST_AGE, &mut collected, &mut failures).await;
+    shared.faults.reach("collect: snapshots removed").await;
+    sweep::ingests(shared, &marks, now - INGEST_AGE, &mut collected, &mut failures).await;
     failures.into_result()?;
     Ok(collected)
 }

@@ -9,10 +9,13 @@ use windlass_core::gc::Node;
 use windlass_core::snapshot::{Info, Key, Snapshotter};
 use windlass_core::{Digest, Kind, Result, ResultExt};
 
-use super::{Collected, Failures};
+use super::graph::{ById, Id, Ids};
+use super::remove::Marks;
+use super::{Collected, Failures, INGEST_AGE};
 use crate::blocking::blocking;
 use crate::content::recorded_anywhere;
-use crate::db::{self, text_of};
+use crate::db::schema::CONTENTS;
+use crate::db::text_of;
 use crate::snapshots::inner_names;
 use crate::store::Shared;
 
@@ -31,17 +34,23 @@ pub(super) async fn blobs(shared: &Arc<Shared>, collected: &mut Collected, failu
 }
 
 /// Returns the blobs that have no record at the moment.
-fn unrecorded(shared: &Shared) -> Result<Vec<Digest>> {
-    let mut all = Ok(Vec::new());
+pub(super) fn unrecorded(shared: &Shared) -> Result<Vec<Digest>> {
+    let ids = Ids::default();
+    let mut recorded: ById<()> = ById::default();
+    let id = |digest: &str| -> Id { ids.of("", digest) };
+    shared.db.read(|view| {
+        CONTENTS.visit(view, "", None, usize::MAX, |key, _| {
+            recorded.extend(key.split_once('\0').map(|(_, digest)| (id(digest), ())));
+            Ok(())
+        })
+    })?;
+    let mut found = Vec::new();
     shared.blobs.each(|digest| {
-        let Ok(found) = &mut all else { return };
-        match shared.db.read(|view| recorded_anywhere(view, &digest)) {
-            Ok(true) => {}
-            Ok(false) => found.push(digest),
-            Err(error) => all = Err(error),
+        if !recorded.contains_key(&id(&digest.to_string())) {
+            found.push(digest);
         }
     })?;
-    all
+    Ok(found)
 }
 
 /// Removes a blob unless it got a record in the meantime. Whoever moves bytes into place or adopts them has the turn
@@ -117,17 +126,21 @@ fn children_first(there: &[Info], garbage: &HashSet<Key>) -> Vec<Key> {
 /// Removes the ingests that no lease holds and that nobody touched since `older_than`.
 pub(super) async fn ingests(
     shared: &Arc<Shared>,
-    held: &HashSet<String>,
+    marks: &Marks,
     older_than: SystemTime,
     collected: &mut Collected,
     failures: &mut Failures,
 ) {
     for found in failures.settle(shared.ingests.all().await).unwrap_or_default() {
         let held = found.owner.as_ref().is_some_and(|(namespace, status)| {
-            let node = Node::Ingest(status.ingest.to_string());
-            held.contains(&db::Key::of([namespace.as_str(), &text_of(&node)]))
+            marks.has(namespace.as_str(), &text_of(&Node::Ingest(status.ingest.to_string())))
         });
-        if held || found.touched_at >= older_than {
+        if held {
+            continue;
+        }
+        if found.touched_at >= older_than {
+            let ends = found.touched_at + INGEST_AGE;
+            collected.next_expiry = Some(collected.next_expiry.map_or(ends, |end| end.min(ends)));
             continue;
         }
         let removed = shared.ingests.sweep(&found, older_than).await;

@@ -79,6 +79,7 @@ impl Snapshots {
                 ))
                 .hint("remove its children first"));
             }
+            tx.deleted();
             forget(tx, &place, &removed_key, record.info.parent.as_ref())?;
             if let Some(lease) = &scope.lease {
                 let held = text_of(&place.node(&removed_key));

@@ -6,8 +6,8 @@ use windlass_core::gc::Node;
 use windlass_core::snapshot::{Info, Key, Name, State};
 use windlass_core::{Error, Namespace, Result};
 
-use crate::db::schema::{CHILDREN, NAMESPACES, SNAPSHOTS, SnapshotRecord};
-use crate::db::{self, Links, Present, Transaction, View, set_links, unlink};
+use crate::db::schema::{CHILDREN, LINKS, NAMESPACES, SNAPSHOTS, SnapshotRecord};
+use crate::db::{self, Links, Present, Transaction, View, set_links};
 
 /// How many children are looked for when any would do.
 const SOME: usize = 3;
@@ -116,7 +116,7 @@ pub(crate) fn forget(tx: &Transaction, place: &Place, key: &Key, parent: Option<
     if let Some(parent) = parent {
         CHILDREN.remove(tx, &place.child(parent, key))?;
     }
-    unlink(tx, &place.namespace, &place.node(key))
+    LINKS.remove(tx, &db::Key::of([place.namespace.as_str(), &db::text_of(&place.node(key))])).map(|_| ())
 }
 
 /// Returns the names behind that any record of a snapshotter refers to.

@@ -1,6 +1,6 @@
 //! Garbage collection over the records of one namespace: the simplest that is right.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use windlass_core::Labels;
@@ -28,9 +28,11 @@ impl Space {
     fn mark(&self) -> BTreeSet<Node> {
         let mut marked = BTreeSet::new();
         let mut pending = self.roots(&mut marked);
+        let ties = self.ties();
         while let Some(node) = pending.pop() {
             if marked.insert(node.clone()) {
                 pending.extend(self.edges(&node));
+                pending.extend(ties.get(&node).into_iter().flatten().cloned());
             }
         }
         marked
@@ -38,7 +40,7 @@ impl Space {
 
     /// Returns what is kept with everything it refers to; what a flat lease holds is marked at once, alone.
     fn roots(&self, flat: &mut BTreeSet<Node>) -> Vec<Node> {
-        let rooted = |labels: &Labels| labels.get(gc::ROOT).is_some();
+        let rooted = |labels: &Labels| gc::Edges::of(labels).root;
         let mut roots: Vec<Node> = Vec::new();
         roots.extend(self.images.keys().map(|name| Node::Image(name.to_string())));
         roots.extend(self.containers.keys().cloned().map(Node::Container));
@@ -68,28 +70,42 @@ impl Space {
         roots
     }
 
+    /// Returns what tied itself to a node, by that node.
+    fn ties(&self) -> BTreeMap<Node, Vec<Node>> {
+        let blobs = self.blobs.values().map(|blob| (Node::Content(blob.info.digest.clone()), &blob.info.labels));
+        let snapshots =
+            self.snapshots.iter().map(|(key, snapshot)| (snapshot_node(key.as_str()), &snapshot.info.labels));
+        let mut ties = BTreeMap::<Node, Vec<Node>>::new();
+        for (tied, labels) in blobs.chain(snapshots) {
+            for to in gc::Edges::of(labels).from {
+                ties.entry(to).or_default().push(tied.clone());
+            }
+        }
+        ties
+    }
+
     fn edges(&self, node: &Node) -> Vec<Node> {
         match node {
             Node::Content(digest) => {
-                self.blobs.get(digest).map(|blob| gc::references(&blob.info.labels)).unwrap_or_default()
+                self.blobs.get(digest).map(|blob| gc::Edges::of(&blob.info.labels).to).unwrap_or_default()
             }
             Node::Snapshot { key, .. } => {
                 let Some(snapshot) = key.parse().ok().and_then(|key| self.snapshots.get(&key)) else {
                     return Vec::new();
                 };
-                let mut edges = gc::references(&snapshot.info.labels);
+                let mut edges = gc::Edges::of(&snapshot.info.labels).to;
                 edges.extend(snapshot.info.parent.iter().map(|parent| snapshot_node(parent.as_str())));
                 edges
             }
             Node::Image(name) => {
                 let Some(image) = name.parse().ok().and_then(|name| self.images.get(&name)) else { return Vec::new() };
-                let mut edges = gc::references(&image.labels);
+                let mut edges = gc::Edges::of(&image.labels).to;
                 edges.push(Node::Content(image.target.digest.clone()));
                 edges
             }
             Node::Container(id) => {
                 let Some(container) = self.containers.get(id) else { return Vec::new() };
-                let mut edges = gc::references(&container.labels);
+                let mut edges = gc::Edges::of(&container.labels).to;
                 edges.extend(container.snapshot_key.iter().map(|key| snapshot_node(key.as_str())));
                 edges
             }

@@ -33,6 +33,7 @@ macro_rules! host_suite {
                 released_content_goes_unless_an_image_refers_to_it
                 snapshots_stay_while_something_refers_to_them
                 what_another_lease_holds_stays
+                what_tied_itself_to_something_stays_as_long
             ]);
         }
     };
@@ -263,4 +264,31 @@ pub async fn what_another_lease_holds_stays(host: &dyn Host) {
     let services = services(host, "default").await;
     two.release(Deletion::Synchronous).await.unwrap();
     assert_kind(services.content.info(&descriptor.digest).await, Kind::NotFound, "info");
+}
+
+/// containerd's back references: the tied object names what it belongs to, which knows nothing of it.
+pub async fn what_tied_itself_to_something_stays_as_long(host: &dyn Host) {
+    let leased = leased(host, "default").await;
+    let subject = bring(&leased, "subject", Labels::new()).await;
+    let tie = |key: &str, to: String| Labels::new().with(key, to);
+    let signature = bring(&leased, "signature", tie(gc::BREF_CONTENT, subject.digest.to_string())).await;
+    let key = format!("{}.report", gc::BREF_IMAGE);
+    let report = bring(&leased, "report", tie(&key, "name".to_owned())).await;
+    let stray = bring(&leased, "stray", tie(gc::BREF_IMAGE, "another name".to_owned())).await;
+    commit_snapshot(&leased, "cache", None, tie(gc::BREF_CONTENT, report.digest.to_string())).await;
+    leased.images.put(&Image::new(parse("name"), subject)).await.unwrap();
+
+    let services = services(host, "default").await;
+    leased.release(Deletion::Synchronous).await.unwrap();
+    for kept in [&signature, &report] {
+        services.content.info(&kept.digest).await.expect("what it is tied to is here");
+    }
+    assert!(has_snapshot(&services, "cache").await);
+    assert_kind(services.content.info(&stray.digest).await, Kind::NotFound, "what it is tied to is not here");
+
+    services.images.delete(&parse("name"), Deletion::Synchronous).await.unwrap();
+    for gone in [&signature, &report] {
+        assert_kind(services.content.info(&gone.digest).await, Kind::NotFound, "info of garbage");
+    }
+    assert!(!has_snapshot(&services, "cache").await);
 }

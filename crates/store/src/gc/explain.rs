@@ -1,0 +1,265 @@
+//! Saying what a collection would do, and why not: both read one commit and change nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures::TryStreamExt as _;
+use serde::Serialize;
+use windlass_core::gc::Node;
+use windlass_core::{Digest, Error, Kind, Namespace, Result, ResultExt, snapshot, timestamp};
+
+use super::graph::Marked;
+use super::scan::{Reason, Root, Seen};
+use super::{INGEST_AGE, sweep};
+use crate::blocking::blocking;
+use crate::content::recorded_anywhere;
+use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LEASES, LINKS, SNAPSHOTS};
+use crate::db::{self, Key, View, text_of};
+use crate::snapshots::inner_names;
+use crate::store::Shared;
+
+/// Something that a collection would remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Doomed {
+    /// What it is.
+    pub kind: DoomedKind,
+    /// The namespace whose record goes; none for bytes that have no record.
+    pub namespace: Option<Namespace>,
+    /// Which one: a digest, a key, a name, an id or an ingest ref; `snapshotter/key` for a snapshot.
+    pub id: String,
+    /// How many bytes on disk go with it; none when another namespace keeps them.
+    pub bytes: u64,
+}
+
+/// What a collection removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DoomedKind {
+    /// A lease that has expired.
+    Lease,
+    /// An image that has expired.
+    Image,
+    /// A blob.
+    Content,
+    /// A snapshot.
+    Snapshot,
+    /// An ingest that was given up.
+    Ingest,
+}
+
+/// What keeps an object alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pin {
+    /// Why the first node of the path needs nothing that refers to it.
+    pub reason: PinReason,
+    /// From the root to the object; each keeps the next alive.
+    pub path: Vec<Node>,
+}
+
+/// Why something is a root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PinReason {
+    /// It is an image or a container.
+    Record,
+    /// It has the label `containerd.io/gc.root`.
+    RootLabel,
+    /// The label `containerd.io/gc.expire` holds it until then.
+    Until(#[serde(with = "timestamp")] SystemTime),
+    /// The lease holds it.
+    Lease(windlass_core::lease::Id),
+}
+
+/// Says what a collection would remove.
+pub(crate) async fn plan(shared: &Arc<Shared>) -> Result<Vec<Doomed>> {
+    let now = SystemTime::now();
+    let reader = shared.clone();
+    let (mut doomed, seen, marked) = blocking(move || {
+        let view = reader.db.snapshot()?;
+        let seen = Seen::read(&view, now)?;
+        let marked = seen.mark();
+        let mut doomed = Vec::new();
+        expired(&view, &seen, &marked, &mut doomed)?;
+        contents(&reader, &view, &seen, &marked, &mut doomed)?;
+        Ok((doomed, seen, marked))
+    })
+    .await?;
+    snapshots(shared, &seen, &marked, &mut doomed).await?;
+    for found in shared.ingests.all().await? {
+        let held = found.owner.as_ref().is_some_and(|(namespace, status)| {
+            let node = text_of(&Node::Ingest(status.ingest.to_string()));
+            marked.contains_key(&seen.ids.of(namespace.as_str(), &node))
+        });
+        if !held && found.touched_at < now - INGEST_AGE {
+            let (namespace, id) = match found.owner {
+                Some((namespace, status)) => (Some(namespace), status.ingest.to_string()),
+                None => (None, found.id),
+            };
+            doomed.push(Doomed { kind: DoomedKind::Ingest, namespace, id, bytes: found.bytes });
+        }
+    }
+    Ok(doomed)
+}
+
+fn expired(view: &impl View, seen: &Seen, marked: &Marked, doomed: &mut Vec<Doomed>) -> Result<()> {
+    let mut note = |kind, namespace: &str, id: &str| {
+        doomed.push(Doomed { kind, namespace: Some(namespace.parse()?), id: id.to_owned(), bytes: 0 });
+        Ok::<(), Error>(())
+    };
+    for key in &seen.expired_leases {
+        if let Some((namespace, id)) = key.split_once('\0') {
+            note(DoomedKind::Lease, namespace, id)?;
+        }
+    }
+    IMAGES.visit(view, "", None, usize::MAX, |key, _| {
+        let Some((namespace, name)) = key.split_once('\0') else { return Ok(()) };
+        let id = seen.ids.of(namespace, &text_of(&Node::Image(name.to_owned())));
+        if marked.contains_key(&id) { Ok(()) } else { note(DoomedKind::Image, namespace, name) }
+    })
+}
+
+fn contents(shared: &Shared, view: &impl View, seen: &Seen, marked: &Marked, doomed: &mut Vec<Doomed>) -> Result<()> {
+    let mut garbage: Vec<(Namespace, Digest)> = Vec::new();
+    let mut kept: HashSet<Digest> = HashSet::new();
+    let is_marked =
+        |namespace: &str, digest: &str| marked.contains_key(&seen.ids.of(namespace, &format!("content/{digest}")));
+    CONTENTS.visit(view, "", None, usize::MAX, |key, _| {
+        if let Some((namespace, digest)) = key.split_once('\0')
+            && !is_marked(namespace, digest)
+        {
+            garbage.push((namespace.parse()?, digest.parse()?));
+        }
+        Ok(())
+    })?;
+    for (_, digest) in &garbage {
+        for namespace in db::schema::NAMESPACES.keys(view, "", None, usize::MAX)? {
+            let text = digest.to_string();
+            if CONTENTS.contains(view, &Key::of([&namespace, &text]))? && is_marked(&namespace, &text) {
+                kept.insert(digest.clone());
+            }
+        }
+    }
+    // Bytes go once, whatever number of records goes.
+    let mut counted = HashSet::new();
+    let unrecorded = sweep::unrecorded(shared)?.into_iter().map(|digest| (None, digest));
+    for (namespace, digest) in
+        garbage.into_iter().map(|(namespace, digest)| (Some(namespace), digest)).chain(unrecorded)
+    {
+        let goes = !kept.contains(&digest) && counted.insert(digest.clone());
+        let bytes = if goes { shared.blobs.size(&digest)?.unwrap_or_default() } else { 0 };
+        doomed.push(Doomed { kind: DoomedKind::Content, namespace, id: digest.to_string(), bytes });
+    }
+    Ok(())
+}
+
+async fn snapshots(shared: &Arc<Shared>, seen: &Seen, marked: &Marked, doomed: &mut Vec<Doomed>) -> Result<()> {
+    let mut records = Vec::new();
+    shared.db.read(|view| {
+        for (key, record) in SNAPSHOTS.all(view, "")? {
+            let mut parts = key.splitn(3, '\0');
+            let (Some(namespace), Some(snapshotter)) = (parts.next(), parts.next()) else { continue };
+            let node = Node::Snapshot { snapshotter: snapshotter.to_owned(), key: record.info.key.to_string() };
+            let stays = marked.contains_key(&seen.ids.of(namespace, &text_of(&node)));
+            records.push((namespace.parse::<Namespace>()?, snapshotter.to_owned(), record, stays));
+        }
+        Ok(())
+    })?;
+    for (name, behind) in &shared.snapshotters {
+        let of = || records.iter().filter(|(_, snapshotter, ..)| snapshotter == name);
+        let kept: HashSet<_> = of().filter(|(.., stays)| *stays).map(|(_, _, record, _)| &record.inner).collect();
+        let mut counted = HashSet::new();
+        for (namespace, _, record, _) in of().filter(|(.., stays)| !stays) {
+            let goes = !kept.contains(&record.inner) && counted.insert(record.inner.clone());
+            let bytes = if goes { usage(&**behind, &record.inner).await? } else { 0 };
+            let id = format!("{name}/{}", record.info.key);
+            doomed.push(Doomed { kind: DoomedKind::Snapshot, namespace: Some(namespace.clone()), id, bytes });
+        }
+        let there: Vec<snapshot::Info> = behind.walk(&[]).try_collect().await?;
+        let recorded = shared.db.read(|view| inner_names(view, name))?;
+        for info in there.iter().filter(|info| !recorded.contains(&info.key) && !shared.building.has(&info.key)) {
+            let (id, bytes) = (format!("{name}/{}", info.key), usage(&**behind, &info.key).await?);
+            doomed.push(Doomed { kind: DoomedKind::Snapshot, namespace: None, id, bytes });
+        }
+    }
+    Ok(())
+}
+
+async fn usage(snapshotter: &dyn snapshot::Snapshotter, key: &snapshot::Key) -> Result<u64> {
+    match snapshotter.usage(key).await {
+        Ok(usage) => Ok(usage.bytes),
+        // A record whose snapshot has gone goes as well, and frees nothing.
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::DataLoss) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Finds what keeps an object alive.
+///
+/// # Errors
+/// `NotFound` when the object is not in the namespace.
+pub(crate) async fn why(shared: &Arc<Shared>, namespace: &Namespace, node: &Node) -> Result<Option<Pin>> {
+    let (reader, namespace, node) = (shared.clone(), namespace.clone(), node.clone());
+    let attempt = format!("find what keeps {node}");
+    let found = blocking(move || {
+        let view = reader.db.snapshot()?;
+        if !exists(&view, &reader, &namespace, &node)? {
+            return Err(Error::not_found(format!("{node} is not in namespace {namespace}")));
+        }
+        let seen = Seen::read(&view, SystemTime::now())?;
+        let id = seen.ids.of(namespace.as_str(), &text_of(&node));
+        let roots: Vec<_> = seen.roots.iter().map(|root| (root.id, root.depth)).collect();
+        let Some((place, path)) = seen.graph.path(&roots, id) else { return Ok(None) };
+        let mut names = HashMap::from([(id, node)]);
+        let prefix = Key::prefix([namespace.as_str()]);
+        LINKS.visit(&view, &prefix, None, usize::MAX, |key, _| {
+            let id = seen.ids.of_key(key);
+            if path.contains(&id)
+                && let Some(node) = key.strip_prefix(&prefix).and_then(db::node)
+            {
+                names.insert(id, node);
+            }
+            Ok(())
+        })?;
+        let path = path.iter().filter_map(|id| names.get(id).cloned()).collect();
+        let reason = seen.roots.get(place).map(|root| reason(&seen, root)).transpose()?;
+        Ok(reason.map(|reason| Pin { reason, path }))
+    });
+    found.await.context(|| attempt)
+}
+
+fn reason(seen: &Seen, root: &Root) -> Result<PinReason> {
+    Ok(match root.reason {
+        Reason::Record => PinReason::Record,
+        Reason::Label => PinReason::RootLabel,
+        Reason::Until(end) => PinReason::Until(end),
+        Reason::Lease(place) => {
+            let key = seen.leases.get(place).and_then(|key| key.split_once('\0'));
+            let (_, id) = key.ok_or_else(|| Error::internal("a lease lost its name"))?;
+            PinReason::Lease(id.parse()?)
+        }
+    })
+}
+
+fn exists(view: &impl View, shared: &Shared, namespace: &Namespace, node: &Node) -> Result<bool> {
+    let of = |id: &str| Key::of([namespace.as_str(), id]);
+    match node {
+        Node::Content(digest) => Ok(CONTENTS.contains(view, &of(&digest.to_string()))?
+            // Bytes without any record are here, and nothing keeps them.
+            || (!recorded_anywhere(view, digest)? && shared.blobs.size(digest)?.is_some())),
+        Node::Snapshot { snapshotter, key } => {
+            SNAPSHOTS.contains(view, &Key::of([namespace.as_str(), snapshotter, key]))
+        }
+        Node::Ingest(ingest) => Ok(shared.ingests.exists(namespace, &ingest.parse()?)),
+        Node::Image(name) => IMAGES.contains(view, &of(name)),
+        Node::Lease(id) => LEASES.contains(view, &of(id)),
+        Node::Container(id) => CONTAINERS.contains(view, &of(id)),
+    }
+}
+
+/// Tells whether a lease has expired that no collection has taken away yet.
+pub(crate) fn has_expired_leases(shared: &Shared) -> Result<bool> {
+    let now = SystemTime::now();
+    let leases = shared.db.read(|view| LEASES.all(view, ""))?;
+    Ok(leases.iter().any(|(_, lease)| lease.expires_at.is_some_and(|end| end <= now)))
+}
