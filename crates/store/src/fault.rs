@@ -10,6 +10,8 @@ pub(crate) struct Faults {
     armed: Mutex<Option<&'static str>>,
     #[cfg(test)]
     stopped: tokio::sync::Notify,
+    #[cfg(test)]
+    resumed: tokio::sync::Notify,
 }
 
 #[cfg(not(test))]
@@ -23,17 +25,23 @@ impl Faults {
 
 #[cfg(test)]
 impl Faults {
-    /// Stops forever when the point is armed, as a crash would.
+    /// Stops when the point is armed: for ever, as a crash would, or until [`Faults::resume`].
     pub(crate) async fn reach(&self, point: &'static str) {
         if *self.armed.lock().unwrap() == Some(point) {
             self.stopped.notify_one();
-            std::future::pending::<()>().await;
+            self.resumed.notified().await;
         }
     }
 
     /// Arms a point.
     pub(crate) fn arm(&self, point: &'static str) {
         *self.armed.lock().unwrap() = Some(point);
+    }
+
+    /// Lets what was stopped go on.
+    pub(crate) fn resume(&self) {
+        *self.armed.lock().unwrap() = None;
+        self.resumed.notify_one();
     }
 
     /// Waits until the armed point was reached.

@@ -73,7 +73,10 @@ struct Span {
 pub(crate) type Marked = ById<Depth>;
 
 /// A map by ids, which are hashes already.
-pub(crate) type ById<T> = HashMap<Id, T, BuildHasherDefault<Same>>;
+pub(crate) type ById<T> = HashMap<Id, T, BySelf>;
+
+/// Hashes ids as they are.
+pub(crate) type BySelf = BuildHasherDefault<Same>;
 
 /// The hash of an id is the id.
 #[derive(Default)]

@@ -16,6 +16,8 @@ mod runs;
 mod scan;
 mod schedule;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

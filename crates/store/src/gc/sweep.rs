@@ -9,7 +9,7 @@ use windlass_core::gc::Node;
 use windlass_core::snapshot::{Info, Key, Snapshotter};
 use windlass_core::{Digest, Kind, Result, ResultExt};
 
-use super::graph::{ById, Id, Ids};
+use super::graph::{BySelf, Id, Ids};
 use super::remove::Marks;
 use super::{Collected, Failures, INGEST_AGE};
 use crate::blocking::blocking;
@@ -36,17 +36,17 @@ pub(super) async fn blobs(shared: &Arc<Shared>, collected: &mut Collected, failu
 /// Returns the blobs that have no record at the moment.
 pub(super) fn unrecorded(shared: &Shared) -> Result<Vec<Digest>> {
     let ids = Ids::default();
-    let mut recorded: ById<()> = ById::default();
+    let mut recorded: HashSet<Id, BySelf> = HashSet::default();
     let id = |digest: &str| -> Id { ids.of("", digest) };
     shared.db.read(|view| {
         CONTENTS.visit(view, "", None, usize::MAX, |key, _| {
-            recorded.extend(key.split_once('\0').map(|(_, digest)| (id(digest), ())));
+            recorded.extend(key.split_once('\0').map(|(_, digest)| id(digest)));
             Ok(())
         })
     })?;
     let mut found = Vec::new();
     shared.blobs.each(|digest| {
-        if !recorded.contains_key(&id(&digest.to_string())) {
+        if !recorded.contains(&id(&digest.to_string())) {
             found.push(digest);
         }
     })?;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod adoption;
+mod collector;
 mod full;
 mod garbage;
 mod leftovers;
