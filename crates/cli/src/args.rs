@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use windlass_core::{Error, Namespace, Result};
 
-use crate::commands::{content, fetch, fetch_object, images, namespaces, pull, snapshots};
+use crate::commands::{content, fetch, fetch_object, gc, images, namespaces, pull, snapshots, why};
 use crate::log::Level;
 use crate::render::Format;
 use crate::version::VERSION;
@@ -62,6 +62,8 @@ Examples:
   dist content ls                blobs; `content active` has those on their way
   dist content get DIGEST        one of them, to standard output
   dist snapshots ls              unpacked layers
+  dist gc --plan                 what nothing needs any more
+  dist why DIGEST                what keeps something
   dist -n k8s.io images ls       in another namespace
   dist --format json images ls   for programs
   dist --progress json pull x    progress for programs, on standard error
@@ -155,6 +157,8 @@ pub(crate) enum Command {
     Snapshots(snapshots::Command),
     #[command(subcommand)]
     Namespaces(namespaces::Command),
+    Gc(gc::Args),
+    Why(why::Args),
 }
 
 /// An empty value, as an environment often has it, is the default namespace.

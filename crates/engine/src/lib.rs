@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use windlass_core::gc::Node;
 use windlass_core::progress::Tracker;
 use windlass_core::snapshot::Snapshotter;
 use windlass_core::{Host, Namespace, Reference, Result, ResultExt, Scope, Services};
@@ -28,13 +29,13 @@ use windlass_layer::Differ;
 use windlass_registry::{Options, Remote};
 use windlass_snapshot::native::Native;
 use windlass_snapshot::overlay::Overlay;
-use windlass_store::{RootLock, Store};
+use windlass_store::{RootLock, Schedule, Store};
 use windlass_transfer::{Pull, Pulled};
 
 pub use windlass_core as core;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::mount;
-pub use windlass_store::{Collected, LockWait};
+pub use windlass_store::{Collected, Doomed, DoomedKind, LockWait, Pin, PinReason, Policy, Tally};
 pub use windlass_transfer as transfer;
 
 /// The snapshotter that stacks layers with overlayfs.
@@ -48,6 +49,7 @@ pub struct Builder {
     root: PathBuf,
     lock_wait: LockWait,
     default_snapshotter: Option<String>,
+    policy: Option<Policy>,
 }
 
 impl Builder {
@@ -60,6 +62,13 @@ impl Builder {
     /// Names the snapshotter to use when none is asked for; overlayfs for root, native for anyone else.
     pub fn default_snapshotter(mut self, name: impl Into<String>) -> Self {
         self.default_snapshotter = Some(name.into());
+        self
+    }
+
+    /// Collects garbage in the background for as long as the engine lives: for programs that run for long. Otherwise it
+    /// is collected when somebody asks for it, and what expired while nobody had the root when it is opened.
+    pub fn collect_by(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
         self
     }
 
@@ -81,12 +90,15 @@ impl Builder {
             (NATIVE.to_owned(), Arc::new(Native::open(&directory.join(NATIVE)).await?) as _),
         ]);
         let usual = if rustix::process::geteuid().is_root() { OVERLAYFS } else { NATIVE };
+        let store = Store::open(lock, snapshotters).await?;
         let engine = Engine {
-            store: Store::open(lock, snapshotters).await?,
+            schedule: self.policy.map(|policy| Arc::new(store.collect_by(policy))),
+            store,
             applier: Arc::new(Differ::new(windlass_layer::Options::default())),
             default_snapshotter: self.default_snapshotter.clone().unwrap_or_else(|| usual.to_owned()),
         };
         recover::interrupted_pulls(&engine).await?;
+        recover::expired_leases(&engine).await?;
         Ok(engine)
     }
 }
@@ -97,6 +109,8 @@ pub struct Engine {
     store: Store,
     applier: Arc<Differ>,
     default_snapshotter: String,
+    #[expect(dead_code, reason = "it works until it is dropped, with the last clone")]
+    schedule: Option<Arc<Schedule>>,
 }
 
 impl Engine {
@@ -110,7 +124,7 @@ impl Engine {
 
     /// Says how to open an engine.
     pub fn builder(root: impl AsRef<Path>) -> Builder {
-        Builder { root: root.as_ref().to_owned(), lock_wait: LockWait::Fail, default_snapshotter: None }
+        Builder { root: root.as_ref().to_owned(), lock_wait: LockWait::Fail, default_snapshotter: None, policy: None }
     }
 
     /// Pulls an image into the default namespace, anonymously and with default options; [`transfer::pull()`] takes all of
@@ -130,6 +144,19 @@ impl Engine {
     /// Those of the store, after everything that could be collected was.
     pub async fn collect(&self) -> Result<Collected> {
         self.store.collect().await
+    }
+
+    /// Says what [`Engine::collect`] would remove now.
+    pub async fn plan_collection(&self) -> Result<Vec<Doomed>> {
+        self.store.plan_collection().await
+    }
+
+    /// Finds what keeps an object of a namespace from being collected; `None` when nothing does.
+    ///
+    /// # Errors
+    /// `NotFound` when the object is not there.
+    pub async fn why(&self, namespace: &Namespace, object: &Node) -> Result<Option<Pin>> {
+        self.store.why(namespace, object).await
     }
 }
 

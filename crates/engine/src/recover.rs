@@ -28,6 +28,17 @@ pub(crate) async fn interrupted_pulls(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// Ends leases that expired while nobody had the root: no clock ran then. What they held goes with them.
+pub(crate) async fn expired_leases(engine: &Engine) -> Result<()> {
+    if engine.store.has_expired_leases()?
+        && let Err(error) = engine.store.collect().await
+    {
+        // It is no reason to refuse to work: the next collection tries again.
+        tracing::warn!(%error, "not everything that had expired was collected");
+    }
+    Ok(())
+}
+
 /// Moves what a lease holds to one that says whose pull was interrupted, for as long as the old one had left.
 async fn mark_interrupted(leases: &dyn Manager, lease: &Lease) -> Result<()> {
     let reference = lease.labels.get(LEASE_LABEL).unwrap_or_default();

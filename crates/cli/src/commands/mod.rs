@@ -6,10 +6,12 @@
 pub(crate) mod content;
 pub(crate) mod fetch;
 pub(crate) mod fetch_object;
+pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod namespaces;
 pub(crate) mod pull;
 pub(crate) mod snapshots;
+pub(crate) mod why;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -25,5 +27,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Content(command) => content::run(context, command).await,
         Command::Snapshots(command) => snapshots::run(context, command).await,
         Command::Namespaces(command) => namespaces::run(context, command).await,
+        Command::Gc(args) => gc::run(context, args).await,
+        Command::Why(args) => why::run(context, args).await,
     }
 }

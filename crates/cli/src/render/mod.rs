@@ -33,6 +33,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// Tells whether data is for programs.
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Prints one record: an object in JSON, otherwise what `table` makes of it.
     pub(crate) fn record<T: Serialize>(self, value: &T, table: impl FnOnce(&T) -> String) -> Outcome {
         match self.format {

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use tempfile::TempDir;
 use windlass::core::progress::{State, Tracker};
 use windlass::core::snapshot::Key;
-use windlass::core::{Host, Kind, Labels, Namespace, Platform, Reference, Services};
+use windlass::core::{Host, Kind, Labels, Namespace, Platform, Reference, Services, lease};
 use windlass::transfer::{self, Pull, Pulled, rootfs};
 use windlass::{Engine, LockWait, NATIVE, OVERLAYFS, mount};
 use windlass_testkit::image::{Bundle, Image, Layer};
@@ -152,4 +152,20 @@ async fn a_pull_that_died_leaves_its_blobs_and_no_snapshot_and_the_next_one_cont
     pull(&engine, &remote, "default", &Pull::default()).await;
     assert_eq!(remote.fetches(&middle.digest).len(), 1);
     look(&held, OVERLAYFS, check_tree).await;
+}
+
+#[tokio::test]
+async fn what_expired_while_nobody_had_the_root_is_gone_when_it_is_opened() {
+    let root = TempDir::new().unwrap();
+    let path = root.path().join("root");
+    let engine = Engine::open(&path).await.unwrap();
+    let expiry = Some(std::time::Duration::from_millis(1));
+    let leases = services(&engine, "default").await.leases;
+    let options = |expiry| lease::Options { expiry, ..lease::Options::default() };
+    leases.create(options(expiry)).await.unwrap();
+    let kept = leases.create(options(None)).await.unwrap();
+    drop((engine, leases));
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let engine = Engine::builder(&path).lock_wait(LockWait::Forever).open().await.unwrap();
+    assert_eq!(services(&engine, "default").await.leases.list(&[]).await.unwrap(), [kept]);
 }

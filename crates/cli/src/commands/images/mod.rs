@@ -41,7 +41,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
 }
 
 /// Returns an image by what a person calls it: its name as recorded, or a familiar form of it.
-async fn find(services: &Services, text: &str) -> Result<Image> {
+pub(crate) async fn find(services: &Services, text: &str) -> Result<Image> {
     let mut names: Vec<Name> = vec![text.parse()?];
     if let Ok(reference) = familiar::parse(text) {
         names.push(reference.to_string().parse()?);
