@@ -35,7 +35,7 @@ use windlass_transfer::{Pull, Pulled};
 pub use windlass_core as core;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::mount;
-pub use windlass_store::{Collected, Doomed, DoomedKind, LockWait, Pin, PinReason, Policy, Tally};
+pub use windlass_store::{Collected, Doomed, DoomedKind, Group, LockWait, Pin, PinReason, Policy, Tally};
 pub use windlass_transfer as transfer;
 
 /// The snapshotter that stacks layers with overlayfs.
@@ -136,6 +136,18 @@ impl Engine {
         let reference: Reference = reference.parse()?;
         let remote = Remote::new(Options::default())?;
         transfer::pull(self, &Namespace::default(), &remote, &reference, &Pull::default(), &Tracker::new()).await
+    }
+
+    /// Carries out several mutations of a scope in one transaction: see [`Store::transact`].
+    ///
+    /// # Errors
+    /// As [`Store::transact`].
+    pub async fn transact<T: Send + 'static>(
+        &self,
+        scope: &Scope,
+        members: impl Fn(&Group<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.store.transact(scope, members).await
     }
 
     /// Collects garbage now.

@@ -6,10 +6,10 @@
 use std::time::SystemTime;
 
 use windlass_core::filter::Filter;
-use windlass_core::gc::Deletion;
-use windlass_core::lease::{self, Lease, Manager, ResourceKind};
+use windlass_core::lease::{self, Lease, ResourceKind};
 use windlass_core::snapshot::{Key, Snapshotter, State};
-use windlass_core::{Host, Kind, Labels, Result, Services};
+use windlass_core::{Host, Kind, Labels, Result, Scope, Services};
+use windlass_store::Group;
 use windlass_transfer::pull::{INTERRUPTED_LABEL, LEASE_LABEL};
 
 use crate::Engine;
@@ -22,7 +22,7 @@ pub(crate) async fn interrupted_pulls(engine: &Engine) -> Result<()> {
         let services = engine.services(&namespace.into()).await?;
         for lease in services.leases.list(std::slice::from_ref(&filter)).await? {
             remove_unfinished(&services, &lease).await?;
-            mark_interrupted(&*services.leases, &lease).await?;
+            mark_interrupted(engine, &services.scope, lease).await?;
         }
     }
     Ok(())
@@ -40,15 +40,19 @@ pub(crate) async fn expired_leases(engine: &Engine) -> Result<()> {
 }
 
 /// Moves what a lease holds to one that says whose pull was interrupted, for as long as the old one had left.
-async fn mark_interrupted(leases: &dyn Manager, lease: &Lease) -> Result<()> {
+async fn mark_interrupted(engine: &Engine, scope: &Scope, lease: Lease) -> Result<()> {
     let reference = lease.labels.get(LEASE_LABEL).unwrap_or_default();
     let expiry = lease.expires_at.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
     let labels = Labels::new().with(INTERRUPTED_LABEL, reference);
-    let kept = leases.create(lease::Options { id: None, expiry, labels }).await?;
-    for resource in leases.resources(&lease.id).await? {
-        leases.add_resource(&kept.id, &resource).await?;
-    }
-    leases.delete(&lease.id, Deletion::Background).await
+    let options = lease::Options { id: None, expiry, labels };
+    let replace = move |group: &Group<'_>| {
+        let kept = group.create_lease(&options)?;
+        for resource in group.resources(&lease.id)? {
+            group.add_resource(&kept.id, &resource)?;
+        }
+        group.delete_lease(&lease.id)
+    };
+    engine.transact(scope, replace).await
 }
 
 async fn remove_unfinished(services: &Services, lease: &Lease) -> Result<()> {

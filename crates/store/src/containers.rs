@@ -12,6 +12,7 @@ use windlass_core::{Error, Listing, Namespace, Result, ResultExt, Scope, identif
 
 use crate::db::schema::CONTAINERS;
 use crate::db::{Key, Links, Transaction, admit, listing, set_links, unlink};
+use crate::group::Group;
 use crate::store::Shared;
 
 /// The containers of one namespace.
@@ -20,17 +21,10 @@ pub(crate) struct Containers {
     pub(crate) scope: Scope,
 }
 
-impl Containers {
-    fn key(&self, id: &str) -> Result<String> {
-        identifier::validate("container", id)?;
-        Ok(Key::of([self.scope.namespace.as_str(), id]))
-    }
-}
-
 #[async_trait]
 impl Store for Containers {
     async fn get(&self, id: &str) -> Result<Container> {
-        let key = self.key(id)?;
+        let key = key(&self.scope.namespace, id)?;
         self.shared.db.read(|view| CONTAINERS.get(view, &key))?.ok_or_else(|| not_found(&self.scope.namespace, id))
     }
 
@@ -40,45 +34,87 @@ impl Store for Containers {
     }
 
     async fn create(&self, container: &Container) -> Result<Container> {
-        let key = self.key(&container.id)?;
-        validate(container).context(|| format!("create container {}", container.id))?;
-        let now = SystemTime::now();
-        let container = Container { created_at: now, updated_at: now, ..container.clone() };
-        let scope = self.scope.clone();
-        let create = move |tx: &Transaction| {
-            if CONTAINERS.contains(tx, &key)? {
-                return Err(Error::already_exists(format!(
-                    "container {} is in namespace {} already",
-                    container.id, scope.namespace
-                )));
-            }
-            admit(tx, &scope, &[])?;
-            put(tx, &scope.namespace, &key, &container)?;
-            Ok(container.clone())
-        };
-        self.shared.db.write(create).await
+        let container = container.clone();
+        self.shared.transact(&self.scope, move |group| group.create_container(&container)).await
     }
 
     async fn update(&self, container: &Container, mask: &FieldMask) -> Result<Container> {
-        let (key, namespace) = (self.key(&container.id)?, self.scope.namespace.clone());
-        let (change, mask) = (container.clone(), mask.clone());
-        let update = move |tx: &Transaction| {
-            let before = CONTAINERS.get(tx, &key)?.ok_or_else(|| not_found(&namespace, &change.id))?;
-            let container = Container { updated_at: SystemTime::now(), ..changed(before, &change, &mask)? };
-            put(tx, &namespace, &key, &container)?;
-            Ok(container)
-        };
-        self.shared.db.write(update).await.context(|| format!("update container {}", container.id))
+        let (container, mask) = (container.clone(), mask.clone());
+        self.shared.transact(&self.scope, move |group| group.update_container(&container, &mask)).await
     }
 
     async fn delete(&self, id: &str) -> Result<()> {
-        let (key, namespace, node) = (self.key(id)?, self.scope.namespace.clone(), Node::Container(id.to_owned()));
-        let delete = move |tx: &Transaction| {
-            unlink(tx, &namespace, &node)?;
-            CONTAINERS.remove(tx, &key)
-        };
-        if self.shared.db.write(delete).await? { Ok(()) } else { Err(not_found(&self.scope.namespace, id)) }
+        let id = id.to_owned();
+        self.shared.transact(&self.scope, move |group| group.delete_container(&id)).await
     }
+}
+
+impl Group<'_> {
+    /// Returns the record of a container, as the group has it so far.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn container(&self, id: &str) -> Result<Container> {
+        let namespace = &self.scope.namespace;
+        CONTAINERS.get(self.tx, &key(namespace, id)?)?.ok_or_else(|| not_found(namespace, id))
+    }
+
+    /// Creates the record of a container: [`Store::create`].
+    ///
+    /// # Errors
+    /// As the trait's.
+    pub fn create_container(&self, container: &Container) -> Result<Container> {
+        let namespace = &self.scope.namespace;
+        let key = key(namespace, &container.id)?;
+        validate(container).context(|| format!("create container {}", container.id))?;
+        let now = SystemTime::now();
+        let container = Container { created_at: now, updated_at: now, ..container.clone() };
+        self.member(|tx| {
+            if CONTAINERS.contains(tx, &key)? {
+                let id = &container.id;
+                return Err(Error::already_exists(format!("container {id} is in namespace {namespace} already")));
+            }
+            admit(tx, self.scope, &[])?;
+            put(tx, namespace, &key, &container)
+        })?;
+        Ok(container)
+    }
+
+    /// Changes the fields of a container that the mask names: [`Store::update`].
+    ///
+    /// # Errors
+    /// As the trait's.
+    pub fn update_container(&self, container: &Container, mask: &FieldMask) -> Result<Container> {
+        let namespace = &self.scope.namespace;
+        let key = key(namespace, &container.id)?;
+        let update = |tx: &Transaction| {
+            let before = self.container(&container.id)?;
+            let container = Container { updated_at: SystemTime::now(), ..changed(before, container, mask)? };
+            put(tx, namespace, &key, &container)?;
+            Ok(container)
+        };
+        self.member(update).context(|| format!("update container {}", container.id))
+    }
+
+    /// Deletes the record of a container.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn delete_container(&self, id: &str) -> Result<()> {
+        let namespace = &self.scope.namespace;
+        let key = key(namespace, id)?;
+        self.member(|tx| {
+            if !CONTAINERS.remove(tx, &key)? {
+                return Err(not_found(namespace, id));
+            }
+            unlink(tx, namespace, &Node::Container(id.to_owned()))
+        })
+    }
+}
+
+fn key(namespace: &Namespace, id: &str) -> Result<String> {
+    identifier::validate("container", id)?;
+    Ok(Key::of([namespace.as_str(), id]))
 }
 
 fn not_found(namespace: &Namespace, id: &str) -> Error {

@@ -8,11 +8,12 @@ use windlass_core::field::{FieldMask, FieldPath};
 use windlass_core::filter::Filter;
 use windlass_core::gc::Node;
 use windlass_core::image::{Deletion, Image, Name, Store};
-use windlass_core::{Error, Listing, Namespace, Result, ResultExt, Scope};
+use windlass_core::{Error, Kind, Listing, Namespace, Result, ResultExt, Scope};
 
 use crate::db::schema::IMAGES;
 use crate::db::{Key, Links, Transaction, admit, listing, set_links, unlink};
 use crate::gc;
+use crate::group::Group;
 use crate::store::Shared;
 
 /// The images of one namespace. A record is a root by itself, so the scope's lease has nothing to hold.
@@ -21,16 +22,10 @@ pub(crate) struct Images {
     pub(crate) scope: Scope,
 }
 
-impl Images {
-    fn key(&self, name: &Name) -> String {
-        Key::of([self.scope.namespace.as_str(), name.as_str()])
-    }
-}
-
 #[async_trait]
 impl Store for Images {
     async fn get(&self, name: &Name) -> Result<Image> {
-        let key = self.key(name);
+        let key = key(&self.scope.namespace, name);
         self.shared.db.read(|view| IMAGES.get(view, &key))?.ok_or_else(|| not_found(&self.scope.namespace, name))
     }
 
@@ -39,45 +34,94 @@ impl Store for Images {
     }
 
     async fn create(&self, image: &Image) -> Result<Image> {
-        image.labels.validate().context(|| format!("create image {}", image.name))?;
-        let now = SystemTime::now();
-        let image = Image { created_at: now, updated_at: now, ..image.clone() };
-        let (key, scope) = (self.key(&image.name), self.scope.clone());
-        let create = move |tx: &Transaction| {
-            if IMAGES.contains(tx, &key)? {
-                let namespace = &scope.namespace;
-                return Err(Error::already_exists(format!("image {} is in namespace {namespace} already", image.name)));
-            }
-            admit(tx, &scope, &[])?;
-            put(tx, &scope.namespace, &key, &image)?;
-            Ok(image.clone())
-        };
-        self.shared.db.write(create).await
+        let image = image.clone();
+        self.shared.transact(&self.scope, move |group| group.create_image(&image)).await
     }
 
     async fn update(&self, image: &Image, mask: &FieldMask) -> Result<Image> {
-        let (key, namespace) = (self.key(&image.name), self.scope.namespace.clone());
-        let (change, mask) = (image.clone(), mask.clone());
-        let update = move |tx: &Transaction| {
-            let before = IMAGES.get(tx, &key)?.ok_or_else(|| not_found(&namespace, &change.name))?;
-            let image = Image { updated_at: SystemTime::now(), ..changed(before, &change, &mask)? };
-            put(tx, &namespace, &key, &image)?;
-            Ok(image)
-        };
-        self.shared.db.write(update).await.context(|| format!("update image {}", image.name))
+        let (image, mask) = (image.clone(), mask.clone());
+        self.shared.transact(&self.scope, move |group| group.update_image(&image, &mask)).await
     }
 
     async fn delete(&self, name: &Name, deletion: Deletion) -> Result<()> {
-        let (key, namespace, node) = (self.key(name), self.scope.namespace.clone(), Node::Image(name.to_string()));
-        let delete = move |tx: &Transaction| {
-            unlink(tx, &namespace, &node)?;
-            IMAGES.remove(tx, &key)
-        };
-        if !self.shared.db.write(delete).await? {
-            return Err(not_found(&self.scope.namespace, name));
-        }
+        let name = name.clone();
+        self.shared.transact(&self.scope, move |group| group.delete_image(&name)).await?;
         gc::after(&self.shared, deletion).await
     }
+}
+
+impl Group<'_> {
+    /// Returns the record of an image, as the group has it so far.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn image(&self, name: &Name) -> Result<Image> {
+        let namespace = &self.scope.namespace;
+        IMAGES.get(self.tx, &key(namespace, name))?.ok_or_else(|| not_found(namespace, name))
+    }
+
+    /// Creates the record of an image: [`Store::create`].
+    ///
+    /// # Errors
+    /// As the trait's.
+    pub fn create_image(&self, image: &Image) -> Result<Image> {
+        let attempt = || format!("create image {}", image.name);
+        image.labels.validate().context(attempt)?;
+        let now = SystemTime::now();
+        let image = Image { created_at: now, updated_at: now, ..image.clone() };
+        let namespace = &self.scope.namespace;
+        self.member(|tx| {
+            if IMAGES.contains(tx, &key(namespace, &image.name))? {
+                return Err(Error::already_exists(format!("image {} is in namespace {namespace} already", image.name)));
+            }
+            admit(tx, self.scope, &[])?;
+            put(tx, namespace, &image)
+        })?;
+        Ok(image)
+    }
+
+    /// Changes the fields of an image that the mask names: [`Store::update`].
+    ///
+    /// # Errors
+    /// As the trait's.
+    pub fn update_image(&self, image: &Image, mask: &FieldMask) -> Result<Image> {
+        let update = |tx: &Transaction| {
+            let before = self.image(&image.name)?;
+            let image = Image { updated_at: SystemTime::now(), ..changed(before, image, mask)? };
+            put(tx, &self.scope.namespace, &image)?;
+            Ok(image)
+        };
+        self.member(update).context(|| format!("update image {}", image.name))
+    }
+
+    /// Creates the record of an image or, when the name is taken, points it at the new target.
+    ///
+    /// # Errors
+    /// As those of [`Group::create_image`] and [`Group::update_image`].
+    pub fn put_image(&self, image: &Image) -> Result<Image> {
+        match self.create_image(image) {
+            Err(error) if error.is(Kind::AlreadyExists) => self.update_image(image, &FieldMask::all()),
+            created => created,
+        }
+    }
+
+    /// Deletes the record of an image; what it alone referred to becomes garbage.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn delete_image(&self, name: &Name) -> Result<()> {
+        let namespace = &self.scope.namespace;
+        self.member(|tx| {
+            if !IMAGES.remove(tx, &key(namespace, name))? {
+                return Err(not_found(namespace, name));
+            }
+            unlink(tx, namespace, &Node::Image(name.to_string()))
+        })
+    }
+}
+
+fn key(namespace: &Namespace, name: &Name) -> String {
+    Key::of([namespace.as_str(), name.as_str()])
 }
 
 fn not_found(namespace: &Namespace, name: &Name) -> Error {
@@ -85,8 +129,8 @@ fn not_found(namespace: &Namespace, name: &Name) -> Error {
         .hint("`dist images ls` lists those there are")
 }
 
-fn put(tx: &Transaction, namespace: &Namespace, key: &str, image: &Image) -> Result<()> {
-    IMAGES.put(tx, key, image)?;
+fn put(tx: &Transaction, namespace: &Namespace, image: &Image) -> Result<()> {
+    IMAGES.put(tx, &key(namespace, &image.name), image)?;
     let links = Links::of(&image.labels).on(Some(&Node::Content(image.target.digest.clone())));
     set_links(tx, namespace, &Node::Image(image.name.to_string()), &links)
 }
@@ -150,7 +194,7 @@ mod tests {
 
         for paths in [["name"], ["target.digest"], ["created_at"]] {
             let error = apply(&paths).unwrap_err();
-            assert!(error.is(windlass_core::Kind::InvalidArgument) && error.to_string().contains(paths[0]), "{error}");
+            assert!(error.is(Kind::InvalidArgument) && error.to_string().contains(paths[0]), "{error}");
         }
     }
 }

@@ -10,8 +10,9 @@ use windlass_core::lease::{Id, Lease, Manager, Options, Resource, ResourceKind};
 use windlass_core::{Error, Labels, Namespace, Result, ResultExt, Scope};
 
 use crate::db::schema::{LEASES, RESOURCES};
-use crate::db::{self, Key, Present, Transaction, admit, parse_expiry, require_lease, resource_node, text_of};
+use crate::db::{self, Key, Transaction, View, admit, parse_expiry, require_lease, resource_node, text_of};
 use crate::gc;
+use crate::group::Group;
 use crate::store::Shared;
 use crate::unique::unique;
 
@@ -22,50 +23,20 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    fn key(&self, id: &Id) -> String {
-        Key::of([self.namespace.as_str(), id.as_str()])
+    fn scope(&self) -> Scope {
+        self.namespace.clone().into()
     }
 }
 
 #[async_trait]
 impl Manager for Leases {
     async fn create(&self, options: Options) -> Result<Lease> {
-        options.labels.validate()?;
-        let id = match options.id {
-            Some(id) => id,
-            None => unique().parse()?,
-        };
-        let created_at = SystemTime::now();
-        let expires_at = match options.expiry {
-            Some(expiry) => created_at.checked_add(expiry),
-            None => expiry_of(&options.labels)?,
-        };
-        let lease = Lease { id, created_at, expires_at, labels: options.labels };
-        let (key, scope) = (self.key(&lease.id), Scope::from(self.namespace.clone()));
-        let create = move |tx: &Transaction| {
-            if LEASES.contains(tx, &key)? {
-                return Err(Error::already_exists(format!(
-                    "lease {} is in namespace {} already",
-                    lease.id, scope.namespace
-                )));
-            }
-            admit(tx, &scope, &[])?;
-            LEASES.put(tx, &key, &lease)?;
-            if let Some(at) = lease.expires_at {
-                tx.activity().ends(at);
-            }
-            Ok(lease.clone())
-        };
-        self.shared.db.write(create).await
+        self.shared.transact(&self.scope(), move |group| group.create_lease(&options)).await
     }
 
     async fn delete(&self, id: &Id, deletion: Deletion) -> Result<()> {
-        let (namespace, id) = (self.namespace.clone(), id.clone());
-        let delete = move |tx: &Transaction| {
-            require_lease(tx, &namespace, &id)?;
-            remove_lease(tx, &Key::of([namespace.as_str(), id.as_str()]))
-        };
-        self.shared.db.write(delete).await?;
+        let id = id.clone();
+        self.shared.transact(&self.scope(), move |group| group.delete_lease(&id)).await?;
         gc::after(&self.shared, deletion).await
     }
 
@@ -75,30 +46,108 @@ impl Manager for Leases {
     }
 
     async fn add_resource(&self, id: &Id, resource: &Resource) -> Result<()> {
-        let node = resource_node(resource).context(|| format!("add to lease {id}"))?;
-        let scope = Scope { namespace: self.namespace.clone(), lease: Some(id.clone()) };
-        self.shared.db.write(move |tx| db::hold(tx, &scope, std::slice::from_ref(&node))).await
+        let (id, resource) = (id.clone(), resource.clone());
+        self.shared.transact(&self.scope(), move |group| group.add_resource(&id, &resource)).await
     }
 
     async fn delete_resource(&self, id: &Id, resource: &Resource) -> Result<()> {
-        let node = resource_node(resource).context(|| format!("take out of lease {id}"))?;
-        let (namespace, id) = (self.namespace.clone(), id.clone());
-        let delete = move |tx: &Transaction| {
-            require_lease(tx, &namespace, &id)?;
-            tx.deleted();
-            RESOURCES.remove(tx, &Key::of([namespace.as_str(), id.as_str(), &text_of(&node)])).map(|_| ())
-        };
-        self.shared.db.write(delete).await
+        let (id, resource) = (id.clone(), resource.clone());
+        self.shared.transact(&self.scope(), move |group| group.delete_resource(&id, &resource)).await
     }
 
     async fn resources(&self, id: &Id) -> Result<Vec<Resource>> {
-        let prefix = Key::prefix([self.namespace.as_str(), id.as_str()]);
-        let held: Vec<(String, Present)> = self.shared.db.read(|view| {
-            require_lease(view, &self.namespace, id)?;
-            RESOURCES.all(view, &prefix)
-        })?;
-        Ok(held.iter().filter_map(|(key, _)| resource(key.strip_prefix(&prefix)?)).collect())
+        self.shared.db.read(|view| resources(view, &self.namespace, id))
     }
+}
+
+impl Group<'_> {
+    /// Creates a lease: [`Manager::create`].
+    ///
+    /// # Errors
+    /// As the trait's.
+    pub fn create_lease(&self, options: &Options) -> Result<Lease> {
+        options.labels.validate()?;
+        let id = match &options.id {
+            Some(id) => id.clone(),
+            None => unique().parse()?,
+        };
+        let created_at = SystemTime::now();
+        let expires_at = match options.expiry {
+            Some(expiry) => created_at.checked_add(expiry),
+            None => expiry_of(&options.labels)?,
+        };
+        let lease = Lease { id, created_at, expires_at, labels: options.labels.clone() };
+        let namespace = &self.scope.namespace;
+        let key = key(namespace, &lease.id);
+        self.member(|tx| {
+            if LEASES.contains(tx, &key)? {
+                return Err(Error::already_exists(format!("lease {} is in namespace {namespace} already", lease.id)));
+            }
+            // No lease holds another.
+            admit(tx, &Scope::from(namespace.clone()), &[])?;
+            LEASES.put(tx, &key, &lease)?;
+            if let Some(at) = lease.expires_at {
+                tx.activity().ends(at);
+            }
+            Ok(())
+        })?;
+        Ok(lease)
+    }
+
+    /// Deletes a lease; what it alone held becomes garbage.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn delete_lease(&self, id: &Id) -> Result<()> {
+        let namespace = &self.scope.namespace;
+        self.member(|tx| {
+            require_lease(tx, namespace, id)?;
+            remove_lease(tx, &key(namespace, id))
+        })
+    }
+
+    /// Adds something to a lease.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such lease; `InvalidArgument` when the resource's id is not one of its kind.
+    pub fn add_resource(&self, id: &Id, resource: &Resource) -> Result<()> {
+        let node = resource_node(resource).context(|| format!("add to lease {id}"))?;
+        let scope = Scope { namespace: self.scope.namespace.clone(), lease: Some(id.clone()) };
+        self.member(|tx| db::hold(tx, &scope, &[node]))
+    }
+
+    /// Takes something out of a lease.
+    ///
+    /// # Errors
+    /// As those of [`Group::add_resource`].
+    pub fn delete_resource(&self, id: &Id, resource: &Resource) -> Result<()> {
+        let node = resource_node(resource).context(|| format!("take out of lease {id}"))?;
+        let namespace = &self.scope.namespace;
+        self.member(|tx| {
+            require_lease(tx, namespace, id)?;
+            tx.deleted();
+            RESOURCES.remove(tx, &Key::of([namespace.as_str(), id.as_str(), &text_of(&node)])).map(|_| ())
+        })
+    }
+
+    /// Returns what a lease holds, as the group has it so far.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn resources(&self, id: &Id) -> Result<Vec<Resource>> {
+        resources(self.tx, &self.scope.namespace, id)
+    }
+}
+
+fn key(namespace: &Namespace, id: &Id) -> String {
+    Key::of([namespace.as_str(), id.as_str()])
+}
+
+fn resources(view: &impl View, namespace: &Namespace, id: &Id) -> Result<Vec<Resource>> {
+    require_lease(view, namespace, id)?;
+    let prefix = Key::prefix([namespace.as_str(), id.as_str()]);
+    let held = RESOURCES.keys(view, &prefix, None, usize::MAX)?;
+    Ok(held.iter().filter_map(|key| resource(key.strip_prefix(&prefix)?)).collect())
 }
 
 /// Removes a lease and what it holds, by the key of its record.

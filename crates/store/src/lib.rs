@@ -14,6 +14,7 @@ mod crash;
 mod db;
 mod fault;
 mod gc;
+mod group;
 mod images;
 mod leases;
 mod lock;
@@ -24,5 +25,6 @@ mod turns;
 mod unique;
 
 pub use gc::{Collected, Doomed, DoomedKind, Pin, PinReason, Policy, Schedule, Tally};
+pub use group::Group;
 pub use lock::{LockWait, RootLock};
 pub use store::Store;

@@ -8,7 +8,8 @@ use windlass_core::namespace::Store;
 use windlass_core::{Error, Labels, Namespace, Result};
 
 use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LEASES, NAMESPACES, NamespaceRecord, SNAPSHOTS};
-use crate::db::{Key, Transaction, View};
+use crate::db::{Key, View};
+use crate::group::Group;
 use crate::store::Shared;
 
 /// All namespaces.
@@ -19,16 +20,7 @@ pub(crate) struct Namespaces {
 #[async_trait]
 impl Store for Namespaces {
     async fn create(&self, namespace: &Namespace, labels: Labels) -> Result<()> {
-        labels.validate()?;
-        let namespace = namespace.clone();
-        let create = move |tx: &Transaction| {
-            if NAMESPACES.contains(tx, namespace.as_str())? {
-                return Err(Error::already_exists(format!("namespace {namespace} exists already")));
-            }
-            let record = NamespaceRecord { labels: labels.clone(), created_at: SystemTime::now() };
-            NAMESPACES.put(tx, namespace.as_str(), &record)
-        };
-        self.shared.db.write(create).await
+        self.shared.transact(&namespace.clone().into(), move |group| group.create_namespace(&labels)).await
     }
 
     async fn labels(&self, namespace: &Namespace) -> Result<Labels> {
@@ -37,14 +29,8 @@ impl Store for Namespaces {
     }
 
     async fn set_label(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {
-        Labels::new().with(key, value).validate()?;
-        let (namespace, key, value) = (namespace.clone(), key.to_owned(), value.to_owned());
-        let set = move |tx: &Transaction| {
-            let mut record = NAMESPACES.get(tx, namespace.as_str())?.ok_or_else(|| not_found(&namespace))?;
-            record.labels.set(&key, &value);
-            NAMESPACES.put(tx, namespace.as_str(), &record)
-        };
-        self.shared.db.write(set).await
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.shared.transact(&namespace.clone().into(), move |group| group.set_namespace_label(&key, &value)).await
     }
 
     async fn list(&self) -> Result<Vec<Namespace>> {
@@ -56,12 +42,49 @@ impl Store for Namespaces {
         let ingests = self.shared.ingests.all().await?;
         let owned = |owner: &Option<_>| matches!(owner, Some((owner, _)) if owner == namespace);
         let ingests = ingests.iter().filter(|found| owned(&found.owner)).count() as u64;
-        let namespace = namespace.clone();
-        let delete = move |tx: &Transaction| {
-            if !NAMESPACES.contains(tx, namespace.as_str())? {
-                return Err(not_found(&namespace));
+        self.shared.transact(&namespace.clone().into(), move |group| group.delete_namespace(ingests)).await
+    }
+}
+
+impl Group<'_> {
+    /// Creates the scope's namespace: [`Store::create`].
+    ///
+    /// # Errors
+    /// As the trait's.
+    pub fn create_namespace(&self, labels: &Labels) -> Result<()> {
+        labels.validate()?;
+        let namespace = &self.scope.namespace;
+        self.member(|tx| {
+            if NAMESPACES.contains(tx, namespace.as_str())? {
+                return Err(Error::already_exists(format!("namespace {namespace} exists already")));
             }
-            let left = contents(tx, &namespace, ingests)?;
+            let record = NamespaceRecord { labels: labels.clone(), created_at: SystemTime::now() };
+            NAMESPACES.put(tx, namespace.as_str(), &record)
+        })
+    }
+
+    /// Sets a label of the scope's namespace, or removes it with an empty value: [`Store::set_label`].
+    ///
+    /// # Errors
+    /// As the trait's.
+    pub fn set_namespace_label(&self, key: &str, value: &str) -> Result<()> {
+        Labels::new().with(key, value).validate()?;
+        let namespace = &self.scope.namespace;
+        self.member(|tx| {
+            let mut record = NAMESPACES.get(tx, namespace.as_str())?.ok_or_else(|| not_found(namespace))?;
+            record.labels.set(key, value);
+            NAMESPACES.put(tx, namespace.as_str(), &record)
+        })
+    }
+
+    /// Deletes the scope's namespace, in which there are so many ingests. Those have no record, so this is not for callers.
+    fn delete_namespace(&self, ingests: u64) -> Result<()> {
+        let namespace = &self.scope.namespace;
+        self.member(|tx| {
+            if !NAMESPACES.contains(tx, namespace.as_str())? {
+                return Err(not_found(namespace));
+            }
+            let left = contents(tx, namespace, ingests)?;
             if !left.is_empty() {
                 return Err(Error::failed_precondition(format!(
                     "namespace {namespace} is not empty: {}",
@@ -70,8 +93,7 @@ impl Store for Namespaces {
                 .hint("delete what is in it first"));
             }
             NAMESPACES.remove(tx, namespace.as_str()).map(|_| ())
-        };
-        self.shared.db.write(delete).await
+        })
     }
 }
 

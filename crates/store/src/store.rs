@@ -14,6 +14,7 @@ use crate::content::{Blobs, Content, Ingests};
 use crate::db::Database;
 use crate::fault::Faults;
 use crate::gc::{self, Collected, Doomed, Pin, Policy, Runs, Schedule};
+use crate::group::Group;
 use crate::images::Images;
 use crate::leases::Leases;
 use crate::lock::RootLock;
@@ -100,6 +101,39 @@ impl Store {
             Arc::new(Snapshots::new(self.shared.clone(), scope.clone(), name.clone(), inner.clone()))
         };
         self.shared.snapshotters.iter().map(|(name, inner)| (name.clone(), view(name, inner))).collect()
+    }
+
+    /// Carries out several mutations of a scope in one transaction: they are recorded together and durable when this
+    /// returns, or none of them is.
+    ///
+    /// The members run on the thread of the database, perhaps more than once, of which the last time counts: they must not
+    /// have effects of their own, nor take long, because every other writer waits.
+    ///
+    /// ```no_run
+    /// # async fn example(store: &windlass_store::Store, image: windlass_core::image::Image) -> windlass_core::Result<()> {
+    /// let scope = windlass_core::Scope::default();
+    /// let old = "redis:6".parse()?;
+    /// store
+    ///     .transact(&scope, move |group| {
+    ///         group.put_image(&image)?;
+    ///         group.delete_image(&old)
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the members return, and those of the commit; `Aborted` when the error of a member that had written something
+    /// was put aside. When bytes of a deleted blob cannot be removed, the group is recorded nevertheless.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has happened, will happen, or fails unseen.
+    pub async fn transact<T: Send + 'static>(
+        &self,
+        scope: &Scope,
+        members: impl Fn(&Group<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.shared.transact(scope, members).await
     }
 
     /// Removes what nothing refers to, and says what that was. Who asks while a collection runs shares the one after it.

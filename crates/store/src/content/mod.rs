@@ -1,12 +1,13 @@
 //! Content: bytes on disk, records in the database, and the view of both from one namespace.
 //!
 //! [`blobs`] and [`ingests`] know files and nothing of namespaces' records; [`view`] joins them with the database;
-//! [`writer`] is the way from the one to the other.
+//! [`records`] writes the latter; [`writer`] is the way from the one to the other.
 
 mod blobs;
 mod ingests;
 mod open_refs;
 mod reader;
+mod records;
 mod sink;
 mod state;
 mod view;
@@ -19,7 +20,8 @@ use windlass_core::Result;
 
 pub(crate) use blobs::Blobs;
 pub(crate) use ingests::Ingests;
-pub(crate) use view::{Content, recorded_anywhere};
+pub(crate) use records::{recorded_anywhere, remove_bytes};
+pub(crate) use view::Content;
 
 /// Opens what is on disk below a root, or makes it. Blocking.
 pub(crate) fn open(root: &Path) -> Result<(Blobs, Ingests)> {

@@ -8,14 +8,15 @@ use windlass_core::content::{Expected, Info, IngestRef, Ingester, Provider, Read
 use windlass_core::field::FieldMask;
 use windlass_core::filter::{Filter, any_matches};
 use windlass_core::gc::Node;
-use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Listing, Namespace, Result, ResultExt, Scope};
+use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Listing, Result, ResultExt, Scope};
 
 use super::ingests::not_found;
 use super::reader::BlobReader;
+use super::records::{content_key, not_here};
 use super::writer::IngestWriter;
 use crate::blocking::{blocking, to_the_end};
-use crate::db::schema::{CONTENTS, NAMESPACES};
-use crate::db::{self, Key, Links, View, admit, hold, listing, set_links, unlink};
+use crate::db::schema::CONTENTS;
+use crate::db::{self, Key, admit, hold, listing};
 use crate::store::Shared;
 
 /// Content of one namespace; what is created is held by the scope's lease.
@@ -78,25 +79,7 @@ impl Content {
 
     /// Records a blob and lets the scope's lease hold it, in one transaction, instead of the ingest that brought it.
     pub(super) async fn record(&self, info: Info, ingest: Option<IngestRef>) -> Result<Info> {
-        let (key, scope) = (self.key(&info.digest), self.scope.clone());
-        let node = Node::Content(info.digest.clone());
-        let record = move |tx: &db::Transaction| {
-            admit(tx, &scope, std::slice::from_ref(&node))?;
-            let info = match CONTENTS.get(tx, &key)? {
-                // The record of a blob whose bytes had gone.
-                Some(before) => repaired(before, &info),
-                None => info.clone(),
-            };
-            CONTENTS.put(tx, &key, &info)?;
-            set_links(tx, &scope.namespace, &node, &Links::of(&info.labels))?;
-            if let (Some(lease), Some(ingest)) = (&scope.lease, &ingest) {
-                let brought = db::text_of(&Node::Ingest(ingest.to_string()));
-                let key = Key::of([scope.namespace.as_str(), lease.as_str(), &brought]);
-                db::schema::RESOURCES.remove(tx, &key)?;
-            }
-            Ok(info)
-        };
-        self.shared.db.write(record).await
+        self.shared.transact(&self.scope, move |group| group.record_blob(&info, ingest.as_ref())).await
     }
 
     /// Discards what a crash right after a commit left of the ingest.
@@ -114,44 +97,6 @@ impl Content {
     pub(super) fn already_exists(&self, digest: &Digest) -> Error {
         Error::already_exists(format!("blob {digest} is in namespace {} already", self.scope.namespace))
     }
-
-    async fn remove_bytes(self, digest: Digest) -> Result<()> {
-        self.shared.faults.reach("delete: record removed").await;
-        let _turn = self.shared.turns.take(digest.to_string()).await;
-        if self.shared.db.read(|view| recorded_anywhere(view, &digest))? {
-            return Ok(());
-        }
-        let blobs = self.shared.blobs.clone();
-        blocking(move || blobs.remove(&digest)).await.map(|_| ())
-    }
-}
-
-/// Returns the record of a blob that was brought again: what was said of it before stays said.
-fn repaired(before: Info, now: &Info) -> Info {
-    let mut labels = before.labels;
-    labels.extend(&now.labels);
-    Info { labels, created_at: before.created_at, ..now.clone() }
-}
-
-fn not_here(namespace: &Namespace, digest: &Digest) -> Error {
-    Error::not_found(format!("blob {digest} is not in namespace {namespace}"))
-        .hint("`dist content ls` lists those there are")
-}
-
-/// Returns the key of a blob's record.
-fn content_key(namespace: &Namespace, digest: &Digest) -> String {
-    Key::of([namespace.as_str(), &digest.to_string()])
-}
-
-/// Tells whether any namespace has a record of a blob.
-pub(crate) fn recorded_anywhere(view: &impl View, digest: &Digest) -> Result<bool> {
-    let digest = digest.to_string();
-    for namespace in NAMESPACES.keys(view, "", None, usize::MAX)? {
-        if CONTENTS.contains(view, &Key::of([namespace.as_str(), &digest]))? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 #[async_trait]
@@ -223,35 +168,13 @@ impl Store for Content {
     }
 
     async fn update(&self, info: &Info, mask: &FieldMask) -> Result<Info> {
-        let (key, namespace) = (self.key(&info.digest), self.scope.namespace.clone());
-        let (change, mask) = (info.clone(), mask.clone());
-        let update = move |tx: &db::Transaction| {
-            let mut info = CONTENTS.get(tx, &key)?.ok_or_else(|| not_here(&namespace, &change.digest))?;
-            if let Some(path) = mask.apply_to_labels(&mut info.labels, &change.labels).first() {
-                return Err(Error::invalid_argument(format!("field {path} of a blob cannot be changed"))
-                    .hint("labels and labels.<key> can"));
-            }
-            info.labels.validate()?;
-            info.updated_at = SystemTime::now();
-            CONTENTS.put(tx, &key, &info)?;
-            set_links(tx, &namespace, &Node::Content(info.digest.clone()), &Links::of(&info.labels))?;
-            Ok(info)
-        };
-        self.shared.db.write(update).await.context(|| format!("update blob {}", info.digest))
+        let (info, mask) = (info.clone(), mask.clone());
+        self.shared.transact(&self.scope, move |group| group.update_content(&info, &mask)).await
     }
 
     async fn delete(&self, digest: &Digest) -> Result<()> {
-        let (key, namespace, node) = (self.key(digest), self.scope.namespace.clone(), Node::Content(digest.clone()));
-        // 1. remove the record  2. remove the bytes, if this was the last record of them.
-        // A crash between the two leaves an unrecorded blob that the sweep removes.
-        let delete = move |tx: &db::Transaction| {
-            unlink(tx, &namespace, &node)?;
-            CONTENTS.remove(tx, &key)
-        };
-        if !self.shared.db.write(delete).await? {
-            return Err(not_here(&self.scope.namespace, digest));
-        }
-        to_the_end(self.clone().remove_bytes(digest.clone())).await
+        let digest = digest.clone();
+        self.shared.transact(&self.scope, move |group| group.delete_content(&digest)).await
     }
 
     async fn status(&self, ingest: &IngestRef) -> Result<Status> {

@@ -53,7 +53,7 @@ impl Transaction {
     }
 
     /// Returns how many writes there were.
-    pub(super) fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         self.writes.get()
     }
 

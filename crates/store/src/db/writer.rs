@@ -2,6 +2,7 @@
 //!
 //! A commit costs two syncs of the disk whatever is in it, so callers that come at the same time share one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -64,13 +65,19 @@ fn run(database: &redb::Database, activity: &Arc<Activity>, queued: &Receiver<Bo
     }
 }
 
-/// Carries out a group in one transaction. A change that fails after it wrote something leaves the group, and the
-/// others start over without it.
+/// Carries out a group in one transaction. A change that fails after it wrote something, or panics, leaves the group, and
+/// the others start over without it.
 fn commit_together(database: &redb::Database, activity: &Arc<Activity>, mut group: Vec<Box<dyn Change>>) {
     while !group.is_empty() {
         let committed = Transaction::begin(database, activity).and_then(|transaction| {
             let mut mutations = 0;
-            match group.iter_mut().position(|change| spoils(&mut **change, &transaction, &mut mutations)) {
+            let spoils = |change: &mut Box<dyn Change>| {
+                let before = transaction.writes();
+                let spoils = change.spoils(&transaction);
+                mutations += u64::from(transaction.writes() > before);
+                spoils
+            };
+            match group.iter_mut().position(spoils) {
                 None => {
                     let deletions = transaction.deletions();
                     transaction.commit()?;
@@ -88,19 +95,10 @@ fn commit_together(database: &redb::Database, activity: &Arc<Activity>, mut grou
     }
 }
 
-/// Carries out a change and tells whether it failed halfway; counts it when it wrote something.
-fn spoils(change: &mut dyn Change, transaction: &Transaction, mutations: &mut u64) -> bool {
-    let before = transaction.writes();
-    let success = change.carry_out(transaction);
-    let wrote = transaction.writes() > before;
-    *mutations += u64::from(wrote);
-    !success && wrote
-}
-
 /// A change in the queue.
 trait Change: Send {
-    /// Carries the change out and tells whether it succeeded.
-    fn carry_out(&mut self, transaction: &Transaction) -> bool;
+    /// Carries the change out and tells whether it failed halfway.
+    fn spoils(&mut self, transaction: &Transaction) -> bool;
 
     /// Tells the caller what came of it; `failure` is that of the commit.
     fn answer(self: Box<Self>, failure: Option<&Error>);
@@ -113,11 +111,17 @@ struct Queued<T, F> {
 }
 
 impl<T: Send, F: Fn(&Transaction) -> Result<T> + Send> Change for Queued<T, F> {
-    fn carry_out(&mut self, transaction: &Transaction) -> bool {
-        let outcome = (self.change)(transaction);
-        let success = outcome.is_ok();
+    fn spoils(&mut self, transaction: &Transaction) -> bool {
+        let before = transaction.writes();
+        // Callers bring code of their own. Where it got to is unknown, but the transaction is given up then, and with it
+        // whatever the change has touched.
+        let carried_out = catch_unwind(AssertUnwindSafe(|| (self.change)(transaction)));
+        let panicked = carried_out.is_err();
+        let outcome =
+            carried_out.unwrap_or_else(|_| Err(Error::internal("a change of the metadata database panicked")));
+        let failed = outcome.is_err();
         self.outcome = Some(outcome);
-        success
+        panicked || failed && transaction.writes() > before
     }
 
     fn answer(self: Box<Self>, failure: Option<&Error>) {

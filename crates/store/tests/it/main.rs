@@ -7,6 +7,7 @@ mod adoption;
 mod collector;
 mod full;
 mod garbage;
+mod group;
 mod leftovers;
 mod lock;
 mod property;
