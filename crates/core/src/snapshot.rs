@@ -178,6 +178,15 @@ pub trait Snapshotter: Send + Sync {
     /// Says what is possible beyond the minimum.
     fn capabilities(&self) -> Capabilities;
 
+    /// Checks that snapshots that are made here can be mounted here: for those who would bring much before they find out.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` naming what the filesystem, `Unimplemented` what the kernel cannot do; `PermissionDenied` when
+    /// this process may not mount.
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns the record of a snapshot.
     ///
     /// # Errors

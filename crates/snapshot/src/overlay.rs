@@ -65,6 +65,11 @@ impl Layout for Layers {
         }
     }
 
+    fn probe(&self, root: &Path) -> Result<()> {
+        // Beside the snapshots: their directory has only what is numbered.
+        probe::probe(root.parent().unwrap_or(root))
+    }
+
     fn create(&self, directory: &Path, state: State, parent: Option<&Path>) -> Result<()> {
         let tree = tree_of(directory);
         tree::make(&tree, 0o755)?;

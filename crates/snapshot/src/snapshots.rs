@@ -9,7 +9,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -33,6 +33,11 @@ pub trait Layout: Send + Sync + 'static {
 
     /// Checks that the directory of all snapshots, an absolute path, can be spoken of in mounts.
     fn check(&self, root: &Path) -> Result<()>;
+
+    /// Checks that the snapshots below that directory can be mounted.
+    fn probe(&self, _root: &Path) -> Result<()> {
+        Ok(())
+    }
 
     /// Fills the new, empty `directory` of a snapshot that stands on the one in `parent`.
     fn create(&self, directory: &Path, state: State, parent: Option<&Path>) -> Result<()>;
@@ -60,6 +65,8 @@ struct Inner<L> {
     records: Records,
     directories: Directories,
     barrier: Barrier,
+    /// That mounts were found to work.
+    probed: OnceLock<()>,
     steps: Steps,
 }
 
@@ -83,7 +90,14 @@ impl<L: Layout> Snapshots<L> {
             let directories = Directories::open(&directory, records.next_id()?)?;
             layout.check(directories.root())?;
             let barrier = Barrier::open(directories.root())?;
-            Ok(Self(Arc::new(Inner { layout, records, directories, barrier, steps: Steps::default() })))
+            Ok(Self(Arc::new(Inner {
+                layout,
+                records,
+                directories,
+                barrier,
+                probed: OnceLock::new(),
+                steps: Steps::default(),
+            })))
         };
         finished(tokio::task::spawn_blocking(open).await)
     }
@@ -108,6 +122,10 @@ fn finished<T>(joined: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
 impl<L: Layout> Snapshotter for Snapshots<L> {
     fn capabilities(&self) -> Capabilities {
         Capabilities { rebase: L::REBASE }
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.run(|inner| inner.ready()).await
     }
 
     async fn stat(&self, key: &Key) -> Result<Info> {
@@ -161,6 +179,14 @@ impl<L: Layout> Snapshotter for Snapshots<L> {
 }
 
 impl<L: Layout> Inner<L> {
+    fn ready(&self) -> Result<()> {
+        if self.probed.get().is_none() {
+            self.layout.probe(self.directories.root())?;
+            self.probed.get_or_init(|| ());
+        }
+        Ok(())
+    }
+
     /// The durable order:
     ///
     /// 1. make `new-<id>` and fill it  2. rename it to `<id>`  3. record

@@ -249,7 +249,7 @@ async fn release_interrupted(leased: &Leased, reference: &Reference) -> Result<(
 async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Pulled> {
     let Resolved { name, descriptor: target } = resolved;
     let unpacker = match options.unpack {
-        Unpack::Yes if !options.metadata_only => Some(unpacker(leased, options)?),
+        Unpack::Yes if !options.metadata_only => Some(unpacker(leased, options).await?),
         _ => None,
     };
     let plan = Plan::make(fetch, name, target, &options.platforms).await?;
@@ -269,8 +269,10 @@ async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &
     Ok(Pulled { name: name.clone(), target: target.clone(), snapshots, totals: fetch.progress.totals() })
 }
 
-fn unpacker(leased: &Leased, options: &Pull) -> Result<(String, Unpacker)> {
+/// Returns what unpacks, once it is known that it can.
+async fn unpacker(leased: &Leased, options: &Pull) -> Result<(String, Unpacker)> {
     let (name, snapshotter) = leased.snapshotter(options.snapshotter.as_deref())?;
+    snapshotter.ready().await.context(|| format!("use snapshotter {name}"))?;
     let unpacker = Unpacker {
         content: leased.content.clone(),
         snapshotter: snapshotter.clone(),

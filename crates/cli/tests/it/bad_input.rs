@@ -5,7 +5,7 @@ use serde_json::json;
 use windlass_testkit::image::{Bundle, Image, Index, Layer, Tamper, schema1};
 use windlass_testkit::registry::{Auth, Fake, Fault, Identity};
 
-use crate::dist::{Dist, files_below};
+use crate::dist::{Dist, Run, files_below};
 use crate::fixture;
 
 /// What a terminal would show of pulls that fail, without what changes from run to run.
@@ -199,4 +199,31 @@ fn a_full_disk_says_so_and_a_larger_one_continues() {
     let said = said.failed();
     assert!(said.contains("No space left on device") && said.contains("\nhint: "), "{said}");
     again.ok();
+}
+
+#[test]
+fn a_root_on_a_filesystem_that_cannot_carry_overlays_is_refused_before_anything_is_downloaded() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| dist.path(name));
+    for directory in [&lower, &upper, &work, &merged] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    // In a mount namespace of its own, so that nothing is left behind.
+    let run = |arguments: &str| {
+        let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let program = env!("CARGO_BIN_EXE_dist");
+        let root = merged.join("root");
+        let script = format!(
+            "mount -t overlay overlay -o {options} {} && exec {program} --root {} {arguments}",
+            merged.display(),
+            root.display()
+        );
+        Run::of(std::process::Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap())
+    };
+    let said = run(&format!("pull {reference}")).failed();
+    assert!(said.contains("which is itself on an overlay") && said.contains("native snapshotter"), "{said}");
+    assert_eq!(files_below(&upper.join("root/content")), Vec::<std::path::PathBuf>::new());
+    run(&format!("pull --snapshotter native {reference}")).ok();
+    assert_eq!(run("images ls -q").ok().trim(), reference);
 }

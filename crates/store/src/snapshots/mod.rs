@@ -102,6 +102,10 @@ impl Snapshotter for Snapshots {
         self.inner.capabilities()
     }
 
+    async fn ready(&self) -> Result<()> {
+        self.inner.ready().await
+    }
+
     async fn stat(&self, key: &Key) -> Result<Info> {
         self.record(key).map(|record| record.info)
     }

@@ -39,6 +39,7 @@ macro_rules! snapshotter_suite {
     };
     (@fresh $make:expr) => {
         $crate::suite_cases!(snapshotter, dyn $crate::contract::snapshot::Snapshotter, $make, [
+            a_snapshotter_that_is_ready_says_so_and_makes_nothing
             a_prepared_snapshot_is_active_and_writable
             mounts_are_the_same_every_time
             a_view_is_read_only

@@ -8,6 +8,14 @@ use super::{commit_layer, key, name, prepare, view};
 use crate::mounted::Mounted;
 use crate::suite::{assert_kind, collect};
 
+pub async fn a_snapshotter_that_is_ready_says_so_and_makes_nothing(snapshotter: &dyn Snapshotter) {
+    for _ in 0..2 {
+        snapshotter.ready().await.unwrap();
+    }
+    assert!(collect(snapshotter.walk(&[])).await.is_empty());
+    commit_layer(snapshotter, "base", None).await;
+}
+
 pub async fn a_prepared_snapshot_is_active_and_writable(snapshotter: &dyn Snapshotter) {
     let labels = Labels::new().with("a", "1");
     let mounts = snapshotter.prepare(&key("k"), None, labels.clone()).await.unwrap();
