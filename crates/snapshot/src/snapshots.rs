@@ -125,7 +125,7 @@ impl<L: Layout> Snapshotter for Snapshots<L> {
     }
 
     async fn ready(&self) -> Result<()> {
-        self.run(|inner| inner.ready()).await
+        self.run(Inner::ready).await
     }
 
     async fn stat(&self, key: &Key) -> Result<Info> {
