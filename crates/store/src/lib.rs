@@ -12,6 +12,7 @@ mod content;
 #[cfg(test)]
 mod crash;
 mod db;
+mod disk;
 mod fault;
 mod gc;
 mod group;

@@ -12,6 +12,7 @@ use crate::blocking::blocking;
 use crate::containers::Containers;
 use crate::content::{Blobs, Content, Ingests};
 use crate::db::Database;
+use crate::disk::Disk;
 use crate::fault::Faults;
 use crate::gc::{self, Collected, Doomed, Pin, Policy, Runs, Schedule};
 use crate::group::Group;
@@ -56,7 +57,7 @@ impl Store {
         for name in snapshotters.keys() {
             windlass_core::identifier::validate("snapshotter", name)?;
         }
-        let shared = blocking(move || Shared::open(lock, snapshotters)).await?;
+        let shared = blocking(move || Shared::open(&Disk::real(), lock, snapshotters)).await?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -166,12 +167,12 @@ impl Store {
 }
 
 impl Shared {
-    fn open(lock: RootLock, snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>) -> Result<Self> {
+    fn open(disk: &Disk, lock: RootLock, snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>) -> Result<Self> {
         let root = lock.root();
         let open = || {
             // The database first: it is what refuses a root of a newer format.
-            let db = Database::open(root)?;
-            Ok((db, crate::content::open(root)?))
+            let db = Database::open(disk, root)?;
+            Ok((db, crate::content::open(disk, root)?))
         };
         let (db, (blobs, ingests)) = open().context(|| format!("open the store in {}", root.display()))?;
         Ok(Self {

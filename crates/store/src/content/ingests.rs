@@ -8,17 +8,21 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use windlass_core::content::{Expected, IngestRef, Status};
-use windlass_core::error::IoResultExt;
 use windlass_core::{Digest, Error, Namespace, Result};
 
 use super::open_refs::{Held, OpenRefs};
 use super::sink::Sink;
 use super::state::{Owner, State, boot};
 use crate::blocking::blocking;
+use crate::disk::{Disk, Look};
+
+/// The mode of an ingest's directory.
+const MODE: u32 = 0o700;
 
 /// The directory of ingests.
 #[derive(Clone)]
 pub(crate) struct Ingests {
+    disk: Disk,
     directory: PathBuf,
     open: OpenRefs,
     boot: Option<Arc<str>>,
@@ -45,8 +49,9 @@ pub(crate) struct Found {
 
 impl Ingests {
     /// Opens the directory below `content`, both of which exist.
-    pub(super) fn open(content: &Path) -> Self {
-        Self { directory: content.join("ingest"), open: OpenRefs::default(), boot: boot().map(Into::into) }
+    pub(super) fn open(disk: &Disk, content: &Path) -> Self {
+        let directory = content.join("ingest");
+        Self { disk: disk.clone(), directory, open: OpenRefs::default(), boot: boot().map(Into::into) }
     }
 
     /// Locks the ref of an ingest.
@@ -76,12 +81,12 @@ impl Ingests {
         expected: Expected,
     ) -> Result<Opened> {
         let directory = self.directory.join(id(&namespace, &ingest));
-        let boot = self.boot.clone();
+        let (disk, boot) = (self.disk.clone(), self.boot.clone());
         blocking(move || {
-            let owner = open_directory(&directory, namespace, ingest)?;
-            let left = State::read(&directory)?.unwrap_or_default();
+            let owner = open_directory(&disk, &directory, namespace, ingest)?;
+            let left = State::read(&disk, &directory)?.unwrap_or_default();
             let declared = declare(&owner.ingest, left.declared(), expected)?;
-            let sink = Sink::open(&directory, declared.clone(), &left, boot)?;
+            let sink = Sink::open(disk, &directory, declared.clone(), &left, boot)?;
             check_size(&owner.ingest, sink.offset(), declared.size)?;
             held.set_offset(sink.offset());
             let status = Status {
@@ -104,8 +109,8 @@ impl Ingests {
     pub(super) async fn status(&self, namespace: &Namespace, ingest: &IngestRef) -> Result<Status> {
         let id = id(namespace, ingest);
         let holder = self.open.holder(&id).await;
-        let directory = self.directory.join(&id);
-        let found = blocking(move || look(&directory, id)).await?;
+        let (disk, directory) = (self.disk.clone(), self.directory.join(&id));
+        let found = blocking(move || look(&disk, &directory, id)).await?;
         let Some((_, mut status)) = found.and_then(|found| found.owner) else { return Err(not_found(ingest)) };
         if let Some(holder) = holder {
             status.offset = status.offset.max(holder.offset);
@@ -115,19 +120,19 @@ impl Ingests {
 
     /// Tells whether there is anything of an ingest on disk.
     pub(crate) fn exists(&self, namespace: &Namespace, ingest: &IngestRef) -> bool {
-        self.directory.join(id(namespace, ingest)).exists()
+        matches!(self.disk.look(&self.directory.join(id(namespace, ingest))), Ok(Some(_)))
     }
 
     /// Lists the ingests of all namespaces.
     pub(crate) async fn all(&self) -> Result<Vec<Found>> {
-        let directory = self.directory.clone();
+        let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let mut all = blocking(move || {
+            let mut names = Vec::new();
+            disk.list(&directory, |name| names.push(name.to_owned()))?;
             let mut all = Vec::new();
-            let attempt = || format!("list {}", directory.display());
-            for entry in std::fs::read_dir(&directory).attempt(attempt)? {
-                let entry = entry.attempt(attempt)?;
+            for name in names {
                 // One that goes away meanwhile is not listed.
-                all.extend(look(&entry.path(), entry.file_name().to_string_lossy().into_owned())?);
+                all.extend(look(&disk, &directory.join(&name), name)?);
             }
             Ok(all)
         })
@@ -142,9 +147,9 @@ impl Ingests {
 
     /// Discards an ingest whose ref is locked by `held`, and tells whether there was one.
     pub(super) async fn discard(&self, held: Held, namespace: &Namespace, ingest: &IngestRef) -> Result<bool> {
-        let directory = self.directory.join(id(namespace, ingest));
+        let (disk, directory) = (self.disk.clone(), self.directory.join(id(namespace, ingest)));
         blocking(move || {
-            let removed = remove(&directory);
+            let removed = disk.remove_dir_all(&directory);
             drop(held);
             removed
         })
@@ -154,24 +159,15 @@ impl Ingests {
     /// Discards what an abandoned ingest left, unless somebody has opened it since it was looked at.
     pub(crate) async fn sweep(&self, found: &Found, older_than: SystemTime) -> Result<bool> {
         let Ok(held) = self.open.claim(&found.id).await else { return Ok(false) };
-        let directory = self.directory.join(&found.id);
+        let (disk, directory) = (self.disk.clone(), self.directory.join(&found.id));
         let id = found.id.clone();
         blocking(move || {
-            let abandoned = look(&directory, id)?.is_some_and(|now| now.touched_at < older_than);
-            let removed = abandoned && remove(&directory)?;
+            let abandoned = look(&disk, &directory, id)?.is_some_and(|now| now.touched_at < older_than);
+            let removed = abandoned && disk.remove_dir_all(&directory)?;
             drop(held);
             Ok(removed)
         })
         .await
-    }
-}
-
-/// Removes the directory of an ingest and tells whether there was one. Blocking.
-fn remove(directory: &Path) -> Result<bool> {
-    match std::fs::remove_dir_all(directory) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("remove {}", directory.display()), error)),
     }
 }
 
@@ -185,18 +181,13 @@ fn id(namespace: &Namespace, ingest: &IngestRef) -> String {
 }
 
 /// Makes the directory of an ingest say whose it is, and returns that. A crash may have left one that does not.
-fn open_directory(directory: &Path, namespace: Namespace, ingest: IngestRef) -> Result<Owner> {
-    match std::fs::create_dir(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::io(format!("create {}", directory.display()), error));
-        }
-        _ => {}
-    }
-    if let Some(owner) = Owner::read(directory)? {
+fn open_directory(disk: &Disk, directory: &Path, namespace: Namespace, ingest: IngestRef) -> Result<Owner> {
+    disk.create_dir(directory, MODE)?;
+    if let Some(owner) = Owner::read(disk, directory)? {
         return Ok(owner);
     }
     let owner = Owner::new(namespace, ingest);
-    owner.write(directory)?;
+    owner.write(disk, directory)?;
     Ok(owner)
 }
 
@@ -233,19 +224,14 @@ fn check_size(ingest: &IngestRef, offset: u64, total: Option<u64>) -> Result<()>
 }
 
 /// Looks at the directory of an ingest; `None` when it is gone.
-fn look(directory: &Path, id: String) -> Result<Option<Found>> {
-    let modified = |path: &Path| match std::fs::metadata(path) {
-        Ok(metadata) => metadata.modified().map(|modified| Some((metadata.len(), modified))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    };
-    let attempt = || format!("look at {}", directory.display());
-    let Some((_, directory_at)) = modified(directory).attempt(attempt)? else { return Ok(None) };
-    let (offset, data_at) = modified(&directory.join("data")).attempt(attempt)?.unwrap_or((0, directory_at));
-    let owner = match Owner::read(directory)? {
+fn look(disk: &Disk, directory: &Path, id: String) -> Result<Option<Found>> {
+    let Some(Look { modified_at: directory_at, .. }) = disk.look(directory)? else { return Ok(None) };
+    let data = disk.look(&directory.join("data"))?;
+    let (offset, data_at) = data.map_or((0, directory_at), |data| (data.length, data.modified_at));
+    let owner = match Owner::read(disk, directory)? {
         None => None,
         Some(owner) => {
-            let Expected { digest, size } = State::read(directory)?.unwrap_or_default().declared();
+            let Expected { digest, size } = State::read(disk, directory)?.unwrap_or_default().declared();
             let Owner { namespace, ingest, started_at, .. } = owner;
             let status = Status { ingest, offset, total: size, expected: digest, started_at, updated_at: data_at };
             Some((namespace, status))

@@ -18,15 +18,17 @@ use std::path::Path;
 
 use windlass_core::Result;
 
+use crate::disk::Disk;
+
 pub(crate) use blobs::Blobs;
 pub(crate) use ingests::Ingests;
 pub(crate) use records::{recorded_anywhere, remove_bytes};
 pub(crate) use view::Content;
 
 /// Opens what is on disk below a root, or makes it. Blocking.
-pub(crate) fn open(root: &Path) -> Result<(Blobs, Ingests)> {
+pub(crate) fn open(disk: &Disk, root: &Path) -> Result<(Blobs, Ingests)> {
     let content = root.join("content");
-    blobs::make_durably(root, &["content"])?;
-    blobs::make_durably(&content, &["blobs", "ingest"])?;
-    Ok((Blobs::open(&content)?, Ingests::open(&content)))
+    blobs::make_durably(disk, root, &["content"])?;
+    blobs::make_durably(disk, &content, &["blobs", "ingest"])?;
+    Ok((Blobs::open(disk, &content)?, Ingests::open(disk, &content)))
 }

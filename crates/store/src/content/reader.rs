@@ -1,21 +1,17 @@
 //! A blob opened for reading.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use windlass_core::content::ReaderAt;
-use windlass_core::error::IoResultExt;
-use windlass_core::{Digest, Result};
+use windlass_core::{Digest, Result, ResultExt};
 
 use crate::blocking::blocking;
+use crate::disk::File;
 
 /// An open blob. It stays readable when it is deleted meanwhile.
 pub(super) struct BlobReader {
     pub(super) digest: Digest,
-    pub(super) file: Arc<File>,
+    pub(super) file: File,
     pub(super) size: u64,
 }
 
@@ -34,7 +30,7 @@ impl ReaderAt for BlobReader {
         let (file, digest) = (self.file.clone(), self.digest.clone());
         blocking(move || {
             let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, offset).attempt(|| format!("read blob {digest} at {offset}"))?;
+            file.read_exact_at(&mut bytes, offset).context(|| format!("read blob {digest} at {offset}"))?;
             Ok(bytes.into())
         })
         .await

@@ -1,18 +1,16 @@
 //! The blocking end of an ingest: appends to its data file and hashes what it appends.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use windlass_core::content::Expected;
 use windlass_core::digest::{Algorithm, Hasher};
-use windlass_core::error::IoResultExt;
 use windlass_core::{Digest, Error, Result};
 
 use super::state::State;
 use super::writeback::Writeback;
+use crate::disk::{Disk, File, How};
 
 /// How much is read at once when data is hashed again.
 const READ: usize = 1 << 20;
@@ -25,6 +23,7 @@ const BLOB_MODE: u32 = 0o444;
 
 /// The data of an open ingest. Everything here blocks.
 pub(super) struct Sink {
+    disk: Disk,
     directory: PathBuf,
     file: File,
     declared: Expected,
@@ -41,23 +40,22 @@ pub(super) struct Sink {
 
 impl Sink {
     /// Opens the data of an ingest, new or as it was left.
-    pub(super) fn open(directory: &Path, declared: Expected, left: &State, boot: Option<Arc<str>>) -> Result<Self> {
+    pub(super) fn open(
+        disk: Disk,
+        directory: &Path,
+        declared: Expected,
+        left: &State,
+        boot: Option<Arc<str>>,
+    ) -> Result<Self> {
         let path = directory.join("data");
-        unseal(&path)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(INGEST_MODE)
-            .open(&path)
-            .attempt(|| format!("open {}", path.display()))?;
-        let offset = file.metadata().attempt(|| format!("look at {}", path.display()))?.len();
+        unseal(&disk, &path)?;
+        let file = disk.open(&path, How::Create(INGEST_MODE))?;
+        let offset = file.look()?.length;
         let algorithm = declared.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let (hasher, hashed) = left.hash(boot.as_deref(), algorithm, offset).unwrap_or_else(|| (algorithm.hasher(), 0));
         let (directory, writeback) = (directory.to_owned(), Writeback::from(offset));
-        let sink = Self { directory, file, declared, boot, hasher, offset, hashed, saved: hashed, writeback };
-        sink.state().write(&sink.directory)?;
+        let sink = Self { disk, directory, file, declared, boot, hasher, offset, hashed, saved: hashed, writeback };
+        sink.state().write(&sink.disk, &sink.directory)?;
         Ok(sink)
     }
 
@@ -66,12 +64,12 @@ impl Sink {
     }
 
     pub(super) fn data(&self) -> PathBuf {
-        self.directory.join("data")
+        self.file.path().to_owned()
     }
 
     /// Returns when bytes were written last.
     pub(super) fn updated_at(&self) -> Result<SystemTime> {
-        self.file.metadata().and_then(|metadata| metadata.modified()).attempt(|| self.doing("look at"))
+        Ok(self.file.look()?.modified_at)
     }
 
     /// Appends bytes.
@@ -82,13 +80,8 @@ impl Sink {
         self.catch_up()?;
         let mut rest = bytes;
         while !rest.is_empty() {
-            let written = match self.file.write_at(rest, self.offset) {
-                Ok(0) => Err(std::io::Error::from(std::io::ErrorKind::WriteZero)),
-                Ok(written) => Ok(written),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
-            let (done, left) = rest.split_at(written.attempt(|| self.doing("write"))?.min(rest.len()));
+            let written = self.file.write_at(rest, self.offset)?;
+            let (done, left) = rest.split_at(written.min(rest.len()));
             self.hasher.update(done);
             self.offset += done.len() as u64;
             self.hashed = self.offset;
@@ -106,7 +99,7 @@ impl Sink {
         if self.saved == self.hashed {
             return;
         }
-        match self.state().write(&self.directory) {
+        match self.state().write(&self.disk, &self.directory) {
             Ok(()) => self.saved = self.hashed,
             Err(error) => tracing::debug!(%error, "the state of an ingest was not saved"),
         }
@@ -131,8 +124,8 @@ impl Sink {
         self.hasher = self.hasher.algorithm().hasher();
         self.hashed = 0;
         self.saved = 0;
-        State::new(&self.declared).write(&self.directory)?;
-        self.file.set_len(size).attempt(|| self.doing("truncate"))?;
+        State::new(&self.declared).write(&self.disk, &self.directory)?;
+        self.file.set_len(size)?;
         self.offset = size;
         self.writeback = Writeback::from(size);
         Ok(())
@@ -156,8 +149,8 @@ impl Sink {
 
     /// Makes the data read-only and durable.
     pub(super) fn seal(&self) -> Result<()> {
-        let mode = std::fs::Permissions::from_mode(BLOB_MODE);
-        self.file.set_permissions(mode).and_then(|()| self.file.sync_all()).attempt(|| self.doing("sync"))
+        self.disk.set_mode(self.file.path(), BLOB_MODE)?;
+        self.file.sync_all()
     }
 
     /// Hashes what is in the file and was not hashed, because the ingest was opened without a state to continue from.
@@ -169,7 +162,7 @@ impl Sink {
         while self.hashed < self.offset {
             let wanted = usize::try_from(self.offset - self.hashed).unwrap_or(READ).min(READ);
             let part = buffer.get_mut(..wanted).unwrap_or_default();
-            self.file.read_exact_at(part, self.hashed).attempt(|| self.doing("read"))?;
+            self.file.read_exact_at(part, self.hashed)?;
             self.hasher.update(part);
             self.hashed += part.len() as u64;
         }
@@ -180,22 +173,12 @@ impl Sink {
     fn state(&self) -> State {
         State::new(&self.declared).with_hash(self.boot.as_deref(), &self.hasher, self.hashed)
     }
-
-    fn doing(&self, verb: &str) -> String {
-        format!("{verb} {}", self.data().display())
-    }
 }
 
 /// Makes data writable again that a commit sealed before it was cut short.
-fn unseal(path: &Path) -> Result<()> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.permissions().readonly() => {
-            let mode = std::fs::Permissions::from_mode(INGEST_MODE);
-            std::fs::set_permissions(path, mode).attempt(|| format!("make {} writable", path.display()))
-        }
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("look at {}", path.display()), error))
-        }
+fn unseal(disk: &Disk, path: &Path) -> Result<()> {
+    match disk.look(path)? {
+        Some(look) if look.mode & 0o222 == 0 => disk.set_mode(path, INGEST_MODE),
         _ => Ok(()),
     }
 }

@@ -4,21 +4,22 @@
 //! data again, and nothing else. A hash state is believed only within the boot that wrote it, because within one boot
 //! the data it covers cannot have been lost, and after a power cut it may have been.
 
-use std::fs::File;
-use std::io::{Read, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use windlass_core::content::{Expected, IngestRef};
 use windlass_core::digest::{Algorithm, Hasher};
-use windlass_core::error::IoResultExt;
 use windlass_core::{Digest, Error, Namespace, Result, timestamp};
+
+use crate::disk::{Disk, How};
 
 /// The version of both files.
 const VERSION: u32 = 1;
 /// How much of them is read: a ref has at most 1 KiB, escaped at most six times that.
-const MAX_LEN: u64 = 64 << 10;
+const MAX_LEN: usize = 64 << 10;
+/// The mode of both files.
+const MODE: u32 = 0o600;
 
 /// Whose an ingest is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,13 +38,13 @@ impl Owner {
     }
 
     /// Reads the file; `None` when it is missing or damaged.
-    pub(super) fn read(directory: &Path) -> Result<Option<Self>> {
-        let owner: Option<Self> = read(&directory.join("ref"))?;
+    pub(super) fn read(disk: &Disk, directory: &Path) -> Result<Option<Self>> {
+        let owner: Option<Self> = read(disk, &directory.join("ref"))?;
         Ok(owner.filter(|owner| owner.version == VERSION))
     }
 
-    pub(super) fn write(&self, directory: &Path) -> Result<()> {
-        write(directory, "ref", self)
+    pub(super) fn write(&self, disk: &Disk, directory: &Path) -> Result<()> {
+        write(disk, directory, "ref", self)
     }
 }
 
@@ -102,13 +103,13 @@ impl State {
     }
 
     /// Reads the file; `None` when it is missing or damaged.
-    pub(super) fn read(directory: &Path) -> Result<Option<Self>> {
-        let state: Option<Self> = read(&directory.join("state"))?;
+    pub(super) fn read(disk: &Disk, directory: &Path) -> Result<Option<Self>> {
+        let state: Option<Self> = read(disk, &directory.join("state"))?;
         Ok(state.filter(|state| state.version == VERSION))
     }
 
-    pub(super) fn write(&self, directory: &Path) -> Result<()> {
-        write(directory, "state", self)
+    pub(super) fn write(&self, disk: &Disk, directory: &Path) -> Result<()> {
+        write(disk, directory, "state", self)
     }
 }
 
@@ -119,13 +120,8 @@ pub(super) fn boot() -> Option<String> {
 }
 
 /// Reads one line of digest and one of JSON; `None` when they are missing or do not belong together.
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
-    let mut text = Vec::new();
-    match File::open(path).and_then(|file| file.take(MAX_LEN).read_to_end(&mut text)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io(format!("read {}", path.display()), error)),
-    }
+fn read<T: for<'de> Deserialize<'de>>(disk: &Disk, path: &Path) -> Result<Option<T>> {
+    let Some(text) = disk.read(path, MAX_LEN)? else { return Ok(None) };
     let Some((digest, json)) = std::str::from_utf8(&text).ok().and_then(|text| text.split_once('\n')) else {
         return Ok(None);
     };
@@ -137,15 +133,13 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
 }
 
 /// Writes the same beside the file and moves it there, so that a reader sees the old or the new one.
-fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> Result<()> {
+fn write<T: Serialize>(disk: &Disk, directory: &Path, name: &str, value: &T) -> Result<()> {
     let json = serde_json::to_string(value)
         .map_err(|error| Error::internal(format!("the {name} of an ingest cannot be encoded")).source(error))?;
     let text = format!("{}\n{json}\n", Digest::sha256(json.as_bytes()).hex());
     let new = directory.join(format!("{name}.new"));
-    let mut file = File::create(&new).attempt(|| format!("create {}", new.display()))?;
-    file.write_all(text.as_bytes()).attempt(|| format!("write {}", new.display()))?;
-    let path = directory.join(name);
-    std::fs::rename(&new, &path).attempt(|| format!("rename {} to {}", new.display(), path.display()))
+    disk.open(&new, How::Replace(MODE))?.write_all_at(text.as_bytes(), 0)?;
+    disk.rename(&new, &directory.join(name))
 }
 
 #[cfg(test)]
@@ -170,31 +164,31 @@ mod tests {
 
     #[test]
     fn a_damaged_state_is_as_good_as_none() {
-        let directory = tempfile::tempdir().unwrap();
+        let (disk, directory) = (Disk::real(), tempfile::tempdir().unwrap());
         let state = State::new(&Expected::default()).with_hash(Some("boot"), &hello(), 5);
-        assert_eq!(State::read(directory.path()).unwrap(), None);
-        state.write(directory.path()).unwrap();
-        assert_eq!(State::read(directory.path()).unwrap(), Some(state));
+        assert_eq!(State::read(&disk, directory.path()).unwrap(), None);
+        state.write(&disk, directory.path()).unwrap();
+        assert_eq!(State::read(&disk, directory.path()).unwrap(), Some(state));
         let path = directory.path().join("state");
         let mut bytes = std::fs::read(&path).unwrap();
         let last = bytes.len() - 10;
         bytes[last] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(State::read(directory.path()).unwrap(), None);
+        assert_eq!(State::read(&disk, directory.path()).unwrap(), None);
         std::fs::write(&path, b"").unwrap();
-        assert_eq!(State::read(directory.path()).unwrap(), None);
+        assert_eq!(State::read(&disk, directory.path()).unwrap(), None);
     }
 
     /// What version 1 wrote must be readable for ever.
     #[test]
     fn the_files_of_version_1_are_read() {
-        let directory = tempfile::tempdir().unwrap();
+        let (disk, directory) = (Disk::real(), tempfile::tempdir().unwrap());
         std::fs::write(directory.path().join("ref"), include_str!("../../tests/fixtures/format-1/ingest.ref")).unwrap();
         std::fs::write(directory.path().join("state"), include_str!("../../tests/fixtures/format-1/ingest.state"))
             .unwrap();
-        let owner = Owner::read(directory.path()).unwrap().unwrap();
+        let owner = Owner::read(&disk, directory.path()).unwrap().unwrap();
         assert_eq!((owner.namespace.as_str(), owner.ingest.as_str()), ("default", "layer-1"));
-        let state = State::read(directory.path()).unwrap().unwrap();
+        let state = State::read(&disk, directory.path()).unwrap().unwrap();
         assert_eq!(state.declared(), Expected { digest: Some(Digest::sha256(b"hello world")), size: Some(11) });
         let (mut hasher, offset) = state.hash(Some("golden"), Algorithm::Sha256, 5).unwrap();
         assert_eq!(offset, 5);
@@ -203,7 +197,7 @@ mod tests {
         // And written the same way today.
         let today = State::new(&state.declared()).with_hash(Some("golden"), &hello(), 5);
         assert_eq!(today, state);
-        today.write(directory.path()).unwrap();
+        today.write(&disk, directory.path()).unwrap();
         assert_eq!(
             std::fs::read_to_string(directory.path().join("state")).unwrap(),
             include_str!("../../tests/fixtures/format-1/ingest.state")

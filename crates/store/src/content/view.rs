@@ -110,7 +110,7 @@ impl Provider for Content {
         let opened = blocking(move || {
             let file = blobs.file(&digest)?;
             let size = blobs.size(&digest)?.unwrap_or_default();
-            Ok(BlobReader { digest, file: Arc::new(file), size })
+            Ok(BlobReader { digest, file, size })
         })
         .await;
         match opened {

@@ -1,8 +1,6 @@
 //! Writing back early: what an ingest appends is on its way to the disk long before the commit waits for it.
-#![expect(unsafe_code, reason = "sync_file_range(2) has no safe wrapper")]
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
+use crate::disk::File;
 
 /// How many bytes are handed to the disk at once.
 const BATCH: u64 = 8 << 20;
@@ -19,17 +17,13 @@ impl Writeback {
         Self { started: offset }
     }
 
-    /// Notes that the file now ends at `end`, and starts to write back when enough has gathered. This only hurries what
-    /// the sync at the commit makes sure of, so a failure is none.
+    /// Notes that the file now ends at `end`, and starts to write back when enough has gathered.
     pub(super) fn appended(&mut self, file: &File, end: u64) {
         let length = end.saturating_sub(self.started);
         if length < BATCH {
             return;
         }
-        if let (Ok(offset), Ok(length)) = (i64::try_from(self.started), i64::try_from(length)) {
-            // SAFETY: the call takes numbers only, and the descriptor is open for as long as the file is borrowed.
-            unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
-        }
+        file.start_writeback(self.started, length);
         self.started = end;
     }
 }

@@ -5,6 +5,7 @@
 mod activity;
 mod create;
 mod expiry;
+mod file;
 #[cfg(test)]
 mod golden;
 mod links;
@@ -19,8 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableDatabase};
-use windlass_core::error::IoResultExt;
-use windlass_core::{Error, Result};
+use windlass_core::{Error, Result, ResultExt};
 
 pub(crate) use activity::{Activity, Count};
 pub(crate) use expiry::parse as parse_expiry;
@@ -31,6 +31,8 @@ pub(crate) use scope::{admit, hold, require_lease};
 pub(crate) use transaction::{Transaction, View};
 pub(crate) use writer::again;
 
+use crate::disk::{Disk, How};
+use file::{DatabaseFile, Durability};
 use schema::{FORMAT, META};
 use writer::Writer;
 
@@ -52,13 +54,12 @@ impl Database {
     ///
     /// # Errors
     /// `FailedPrecondition` for a root of a newer format, `DataLoss` for a damaged file.
-    pub(crate) fn open(root: &Path) -> Result<Self> {
+    pub(crate) fn open(disk: &Disk, root: &Path) -> Result<Self> {
         let path = root.join(FILE);
-        if !path.try_exists().attempt(|| format!("look for {}", path.display()))? {
-            create::create(root, &path)?;
+        if disk.look(&path)?.is_none() {
+            create::create(disk, root, &path)?;
         }
-        let database =
-            builder().open(&path).map_err(|error| failed(error).context(format!("open {}", path.display())))?;
+        let database = open_file(disk, &path).context(|| format!("open {}", path.display()))?;
         let database = Arc::new(database);
         let activity = Arc::<Activity>::default();
         let this = Self { writer: Writer::start(database.clone(), activity.clone())?, reader: database, activity };
@@ -106,6 +107,15 @@ impl Database {
     }
 }
 
+fn open_file(disk: &Disk, path: &Path) -> Result<redb::Database> {
+    let file = disk.open(path, How::Write)?;
+    // What is called creating here would make an empty file a database.
+    if file.look()?.length == 0 {
+        return Err(Error::data_loss("the metadata database is empty"));
+    }
+    builder().create_with_backend(DatabaseFile::new(file, Durability::Full)).map_err(failed)
+}
+
 fn builder() -> redb::Builder {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(CACHE);
@@ -115,7 +125,11 @@ fn builder() -> redb::Builder {
 /// Classifies an error of the database.
 fn failed(error: impl Into<redb::Error>) -> Error {
     match error.into() {
-        redb::Error::Io(error) => Error::io("use the metadata database", error),
+        redb::Error::Io(error) => match error.downcast::<Error>() {
+            // Ours, from below redb: it names the file.
+            Ok(error) => error.context("use the metadata database"),
+            Err(error) => Error::io("use the metadata database", error),
+        },
         redb::Error::PreviousIo => Error::unavailable("the metadata database stopped after an error of the disk")
             .hint("see to the disk (is it full?), then start again"),
         redb::Error::Corrupted(what) => Error::data_loss(format!("the metadata database is damaged: {what}")),

@@ -1,0 +1,263 @@
+//! The disk below the store: every operation on files and directories that the store does, in one place.
+//!
+//! The rest of the crate uses [`Disk`] and [`File`], whose errors name the path. What is behind them is a [`Backend`]:
+//! the operating system, or in a test one that keeps a log of the operations or lets one of them fail. Not here: the
+//! lock of the root, which is about processes and not about bytes.
+
+mod real;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use windlass_core::error::IoResultExt;
+use windlass_core::{Error, Kind, Result};
+
+/// What carries operations out. All of it blocks.
+pub(crate) trait Backend: fmt::Debug + Send + Sync {
+    /// Makes a directory in one that exists.
+    fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()>;
+    /// Opens a file.
+    fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn OpenFile>>;
+    /// Moves a file, in place of one that may be there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and everything in it.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Visits the names in a directory, in no order.
+    fn list(&self, path: &Path, visit: &mut dyn FnMut(&str)) -> io::Result<()>;
+    /// Says what is known of a file or directory.
+    fn look(&self, path: &Path) -> io::Result<Look>;
+    /// Changes the permissions of a file.
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
+    /// Makes durable which entries a directory has.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+}
+
+/// An open file of a [`Backend`].
+pub(crate) trait OpenFile: fmt::Debug + Send + Sync {
+    /// Reads into the buffer and tells how much; 0 at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes a part of the bytes and tells how much.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// Cuts the file, or extends it with zeros.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+    /// Makes data and length durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Makes data, length and everything said about the file durable.
+    fn sync_all(&self) -> io::Result<()>;
+    /// Says what is known of the file.
+    fn look(&self) -> io::Result<Look>;
+    /// Starts to write a range back, without waiting. This only hurries what a sync makes sure of.
+    fn start_writeback(&self, offset: u64, length: u64);
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// To read what is there.
+    Read,
+    /// To read and write what is there.
+    Write,
+    /// To read and write, made with that mode when missing.
+    Create(u32),
+    /// To read and write, made with that mode; it must not be there.
+    CreateNew(u32),
+    /// To read and write, made with that mode, without what may be there.
+    Replace(u32),
+}
+
+/// What is known of a file or directory without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub(crate) length: u64,
+    pub(crate) mode: u32,
+    pub(crate) modified_at: SystemTime,
+}
+
+/// The disk. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk(Arc<dyn Backend>);
+
+impl Disk {
+    /// Returns the disk that the operating system offers.
+    pub(crate) fn real() -> Self {
+        Self(Arc::new(real::Real))
+    }
+
+    /// Makes a directory in one that exists, and tells whether it was missing.
+    pub(crate) fn create_dir(&self, path: &Path, mode: u32) -> Result<bool> {
+        match self.0.create_dir(path, mode) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(Error::io(format!("create {}", path.display()), error)),
+        }
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists`, depending on how it is opened.
+    pub(crate) fn open(&self, path: &Path, how: How) -> Result<File> {
+        let verb = match how {
+            How::Read | How::Write | How::Create(_) => "open",
+            How::CreateNew(_) | How::Replace(_) => "create",
+        };
+        let inner = self.0.open(path, how).attempt(|| format!("{verb} {}", path.display()))?;
+        Ok(File { path: path.into(), inner })
+    }
+
+    /// Reads a small file, at most so many bytes of it; `None` when it is missing.
+    pub(crate) fn read(&self, path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
+        let Some(file) = found(self.open(path, How::Read))? else { return Ok(None) };
+        let length = usize::try_from(file.look()?.length).unwrap_or(limit).min(limit);
+        let mut bytes = vec![0; length];
+        let mut read = 0;
+        while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        bytes.truncate(read);
+        Ok(Some(bytes))
+    }
+
+    /// Moves a file, in place of one that may be there.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.0.rename(from, to).attempt(|| format!("rename {} to {}", from.display(), to.display()))
+    }
+
+    /// Removes a file and tells whether there was one.
+    pub(crate) fn remove_file(&self, path: &Path) -> Result<bool> {
+        let removed = self.0.remove_file(path).attempt(|| format!("remove {}", path.display()));
+        found(removed).map(|removed| removed.is_some())
+    }
+
+    /// Removes a directory with everything in it and tells whether there was one.
+    pub(crate) fn remove_dir_all(&self, path: &Path) -> Result<bool> {
+        let removed = self.0.remove_dir_all(path).attempt(|| format!("remove {}", path.display()));
+        found(removed).map(|removed| removed.is_some())
+    }
+
+    /// Visits the names in a directory, in no order.
+    pub(crate) fn list(&self, path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
+        self.0.list(path, &mut visit).attempt(|| format!("list {}", path.display()))
+    }
+
+    /// Says what is known of a file or directory; `None` when it is missing.
+    pub(crate) fn look(&self, path: &Path) -> Result<Option<Look>> {
+        found(self.0.look(path).attempt(|| format!("look at {}", path.display())))
+    }
+
+    /// Changes the permissions of a file.
+    pub(crate) fn set_mode(&self, path: &Path, mode: u32) -> Result<()> {
+        self.0.set_mode(path, mode).attempt(|| format!("change the mode of {}", path.display()))
+    }
+
+    /// Makes durable which entries a directory has.
+    pub(crate) fn sync_dir(&self, path: &Path) -> Result<()> {
+        self.0.sync_dir(path).attempt(|| format!("sync {}", path.display()))
+    }
+}
+
+/// An open file. Cheap to clone; a clone is the same file.
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    path: PathBuf,
+    inner: Arc<dyn OpenFile>,
+}
+
+impl File {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads into the buffer and tells how much; 0 at the end.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        loop {
+            match self.inner.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return self.attempt("read", read),
+            }
+        }
+    }
+
+    /// Fills the buffer.
+    ///
+    /// # Errors
+    /// `DataLoss` when the file ends before.
+    pub(crate) fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<()> {
+        while !buffer.is_empty() {
+            let read = self.read_at(buffer, offset)?;
+            if read == 0 {
+                return self.attempt("read", Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            buffer = buffer.get_mut(read..).unwrap_or_default();
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes a part of the bytes and tells how much.
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize> {
+        loop {
+            match self.inner.write_at(bytes, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) if !bytes.is_empty() => return self.attempt("write", Err(io::ErrorKind::WriteZero.into())),
+                written => return self.attempt("write", written),
+            }
+        }
+    }
+
+    /// Writes all of the bytes.
+    pub(crate) fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+        while !bytes.is_empty() {
+            let written = self.write_at(bytes, offset)?;
+            bytes = bytes.get(written..).unwrap_or_default();
+            offset += written as u64;
+        }
+        Ok(())
+    }
+
+    /// Cuts the file, or extends it with zeros.
+    pub(crate) fn set_len(&self, length: u64) -> Result<()> {
+        self.attempt("set the length of", self.inner.set_len(length))
+    }
+
+    /// Makes data and length durable.
+    pub(crate) fn sync_data(&self) -> Result<()> {
+        self.attempt("sync", self.inner.sync_data())
+    }
+
+    /// Makes data, length and everything said about the file durable.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        self.attempt("sync", self.inner.sync_all())
+    }
+
+    /// Says what is known of the file.
+    pub(crate) fn look(&self) -> Result<Look> {
+        self.attempt("look at", self.inner.look())
+    }
+
+    /// Starts to write a range back, without waiting. This only hurries what a sync makes sure of.
+    pub(crate) fn start_writeback(&self, offset: u64, length: u64) {
+        self.inner.start_writeback(offset, length);
+    }
+
+    fn attempt<T>(&self, verb: &str, result: io::Result<T>) -> Result<T> {
+        result.attempt(|| format!("{verb} {}", self.path.display()))
+    }
+}
+
+/// Makes a value of what may be missing.
+fn found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is(Kind::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

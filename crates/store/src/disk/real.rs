@@ -1,0 +1,100 @@
+//! The disk as the operating system offers it.
+#![expect(unsafe_code, reason = "sync_file_range(2) has no safe wrapper")]
+
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Backend, How, Look, OpenFile};
+
+/// The operating system.
+#[derive(Debug)]
+pub(super) struct Real;
+
+impl Backend for Real {
+    fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
+        DirBuilder::new().mode(mode).create(path)
+    }
+
+    fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn OpenFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(how != How::Read);
+        match how {
+            How::Read | How::Write => {}
+            How::Create(mode) => drop(options.create(true).mode(mode)),
+            How::CreateNew(mode) => drop(options.create_new(true).mode(mode)),
+            How::Replace(mode) => drop(options.create(true).truncate(true).mode(mode)),
+        }
+        Ok(Arc::new(options.open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+
+    fn list(&self, path: &Path, visit: &mut dyn FnMut(&str)) -> io::Result<()> {
+        for entry in std::fs::read_dir(path)? {
+            visit(&entry?.file_name().to_string_lossy());
+        }
+        Ok(())
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Look> {
+        look(&std::fs::metadata(path)?)
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
+
+impl OpenFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        FileExt::write_at(self, bytes, offset)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        Self::set_len(self, length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Self::sync_all(self)
+    }
+
+    fn look(&self) -> io::Result<Look> {
+        look(&self.metadata()?)
+    }
+
+    fn start_writeback(&self, offset: u64, length: u64) {
+        let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
+        // SAFETY: the call takes numbers only, and the descriptor is open for as long as the file is borrowed.
+        unsafe { libc::sync_file_range(self.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+}
+
+fn look(metadata: &Metadata) -> io::Result<Look> {
+    Ok(Look { length: metadata.len(), mode: metadata.mode() & 0o7777, modified_at: metadata.modified()? })
+}
