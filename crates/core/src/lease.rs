@@ -1,11 +1,14 @@
 //! Leases: they keep what is being built alive until something recorded refers to it.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
 use crate::filter::{Fields, Filter};
 use crate::gc::Deletion;
 use crate::label::Labels;
@@ -60,13 +63,59 @@ pub enum ResourceKind {
     Image,
 }
 
-/// Something a lease holds.
+impl fmt::Display for ResourceKind {
+    /// Writes containerd's name of the type.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Content => f.write_str("content"),
+            Self::Ingest => f.write_str("ingests"),
+            Self::Snapshot(snapshotter) => write!(f, "snapshots/{snapshotter}"),
+            Self::Image => f.write_str("images"),
+        }
+    }
+}
+
+/// Something a lease holds. As text it is containerd's name of the type, a slash, and which one:
+/// `content/sha256:…`, `ingests/REF`, `snapshots/overlayfs/KEY`, `images/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Resource {
     /// What it is.
     pub kind: ResourceKind,
     /// Which one.
     pub id: String,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.id)
+    }
+}
+
+impl FromStr for Resource {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = match text.split_once('/') {
+            Some(("content", digest)) => {
+                digest.parse::<Digest>().map_err(|error| error.context(format!("resource {text:?}")))?;
+                Some((ResourceKind::Content, digest))
+            }
+            Some(("ingests", ingest)) => Some((ResourceKind::Ingest, ingest)),
+            Some(("images", name)) => Some((ResourceKind::Image, name)),
+            Some(("snapshots", rest)) => match rest.split_once('/') {
+                Some((snapshotter, key)) if !snapshotter.is_empty() => {
+                    Some((ResourceKind::Snapshot(snapshotter.to_owned()), key))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        match parsed {
+            Some((kind, id)) if !id.is_empty() => Ok(Self { kind, id: id.to_owned() }),
+            _ => Err(Error::invalid_argument(format!("{text:?} is nothing that a lease can hold"))
+                .hint("it looks like content/DIGEST, ingests/REF, snapshots/SNAPSHOTTER/KEY or images/NAME")),
+        }
+    }
 }
 
 /// What is said when a lease is created.
@@ -106,4 +155,35 @@ pub trait Manager: Send + Sync {
 
     /// Lists what a lease holds.
     async fn resources(&self, id: &Id) -> Result<Vec<Resource>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_written_as_it_is_read() {
+        let digest = Digest::sha256(b"x");
+        for text in [
+            &format!("content/{digest}"),
+            "ingests/layer-sha256:a/b",
+            "images/docker.io/library/redis:7",
+            "snapshots/overlayfs/a/b c",
+        ] {
+            assert_eq!(text.parse::<Resource>().unwrap().to_string(), *text);
+        }
+        let snapshot: Resource = "snapshots/overlayfs/a/b".parse().unwrap();
+        assert_eq!(snapshot, Resource { kind: ResourceKind::Snapshot("overlayfs".into()), id: "a/b".into() });
+    }
+
+    #[test]
+    fn what_a_lease_cannot_hold_is_refused() {
+        for text in
+            ["", "content", "content/", "content/sha256:abc", "snapshots/x", "snapshots//k", "blobs/x", "images/"]
+        {
+            let error = text.parse::<Resource>().unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::InvalidArgument, "{text}");
+            assert!(error.to_string().contains(text) || text.is_empty(), "{error}");
+        }
+    }
 }
