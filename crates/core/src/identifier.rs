@@ -3,6 +3,7 @@
 //! containerd's rule: groups of letters and digits joined by single `.`, `_` or `-`, at most 76 bytes.
 
 use crate::error::{Error, Result};
+use crate::text::shown;
 
 /// The longest identifier, in bytes.
 pub const MAX_LEN: usize = 76;
@@ -19,7 +20,7 @@ pub const MAX_LEN: usize = 76;
 /// assert!(identifier::validate("namespace", "k8s..io").is_err());
 /// ```
 pub fn validate(what: &str, text: &str) -> Result<()> {
-    let fail = |rule: String| Err(Error::invalid_argument(format!("{what} {text:?} {rule}")));
+    let fail = |rule: String| Err(Error::invalid_argument(format!("{what} {} {rule}", shown(text))));
     if text.is_empty() {
         return fail("must not be empty".into());
     }

@@ -4,15 +4,26 @@ use crate::error::{Error, Result};
 
 /// The longest name or key, in bytes.
 pub(crate) const MAX_LEN: usize = 1024;
+/// How many characters of a text an error shows.
+const SHOWN: usize = 128;
 
 /// Checks a text that may be anything but empty, endless or unprintable; `what` names the kind of object in the error.
 pub(crate) fn validate(what: &str, text: &str) -> Result<()> {
     if text.is_empty() || text.len() > MAX_LEN || text.chars().any(char::is_control) {
         return Err(Error::invalid_argument(format!(
-            "{what} {text:?} must have 1 to {MAX_LEN} bytes and no control characters"
+            "{what} {} must have 1 to {MAX_LEN} bytes and no control characters",
+            shown(text)
         )));
     }
     Ok(())
+}
+
+/// Quotes a text for an error, or its beginning when it is long.
+pub(crate) fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}… ({} bytes)", text.get(..end).unwrap_or_default(), text.len()),
+        None => format!("{text:?}"),
+    }
 }
 
 /// Defines a type for texts that pass a check.
