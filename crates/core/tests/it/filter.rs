@@ -106,3 +106,102 @@ proptest! {
         prop_assert_eq!(both.matches(&record), name == one && name == two);
     }
 }
+
+/// What a selector asks, as a test sees it.
+#[derive(Debug, Clone)]
+enum Asked {
+    Present,
+    Equal(String),
+    NotEqual(String),
+    Contains(String),
+}
+
+/// How a value is written.
+#[derive(Debug, Clone, Copy)]
+enum Written {
+    Plain,
+    Quoted,
+    Between(char),
+}
+
+fn asked() -> impl Strategy<Value = (&'static str, Asked, Written)> {
+    let path = prop_oneof![Just("name"), Just("labels.a"), Just("labels.\"b.c\""), Just("labels.b.c"), Just("absent")];
+    let value = "[ab]{1,2}";
+    let test = prop_oneof![
+        Just(Asked::Present),
+        value.prop_map(Asked::Equal),
+        value.prop_map(Asked::NotEqual),
+        value.prop_map(Asked::Contains),
+    ];
+    let written = prop_oneof![
+        Just(Written::Plain),
+        Just(Written::Quoted),
+        Just(Written::Between('|')),
+        Just(Written::Between('/'))
+    ];
+    (path, test, written)
+}
+
+/// Writes a selector.
+fn write((path, asked, written): &(&str, Asked, Written)) -> String {
+    let value = |value: &str, pattern: bool| match written {
+        Written::Quoted => quote(value),
+        Written::Between(delimiter) if pattern => format!("{delimiter}{value}{delimiter}"),
+        _ => value.to_owned(),
+    };
+    match asked {
+        Asked::Present => (*path).to_owned(),
+        Asked::Equal(to) => format!("{path}=={}", value(to, false)),
+        Asked::NotEqual(to) => format!("{path}!={}", value(to, false)),
+        Asked::Contains(part) => format!("{path}~={}", value(part, true)),
+    }
+}
+
+/// Says whether a selector holds, without the parser.
+fn holds((path, asked, _): &(&str, Asked, Written), record: &Record) -> bool {
+    let value = match *path {
+        "name" => Some(record.name.as_str()),
+        "labels.a" => record.labels.get("a"),
+        "absent" => None,
+        _ => record.labels.get("b.c"),
+    };
+    match asked {
+        Asked::Present => value.is_some(),
+        Asked::Equal(to) => value == Some(to),
+        Asked::NotEqual(to) => value != Some(to),
+        Asked::Contains(part) => value.is_some_and(|value| value.contains(part.as_str())),
+    }
+}
+
+proptest! {
+    #[test]
+    fn filters_mean_what_they_say(
+        filters in proptest::collection::vec(proptest::collection::vec(asked(), 1..4), 0..4),
+        name in "[ab]{1,3}",
+        first in proptest::option::of("[ab]{1,3}"),
+        second in proptest::option::of("[ab]{1,3}"),
+    ) {
+        let labels = [("a", first), ("b.c", second)];
+        let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+        let record = Record { name, labels };
+        let texts: Vec<String> =
+            filters.iter().map(|filter| filter.iter().map(write).collect::<Vec<_>>().join(",")).collect();
+        let parsed = Filter::parse_all(texts.iter().map(String::as_str)).unwrap();
+        let expected =
+            filters.is_empty() || filters.iter().any(|filter| filter.iter().all(|asked| holds(asked, &record)));
+        prop_assert_eq!(any_matches(&parsed, &record), expected, "{:?}", texts);
+    }
+
+    #[test]
+    fn an_error_stands_where_a_good_filter_was_spoilt(
+        filter in proptest::collection::vec(asked(), 1..4),
+        spoil in prop_oneof![Just(","), Just(",,x"), Just(",=="), Just(",name=x"), Just(",name==")],
+    ) {
+        let good = filter.iter().map(write).collect::<Vec<_>>().join(",");
+        let text = format!("{good}{spoil}");
+        let message = text.parse::<Filter>().unwrap_err().to_string();
+        let position = message.rsplit("at byte ").next().and_then(|rest| rest.split(':').next()).unwrap();
+        let position: usize = position.parse().unwrap();
+        prop_assert!(position > good.len() && position <= text.len(), "{}", message);
+    }
+}
