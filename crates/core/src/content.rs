@@ -6,7 +6,9 @@
 //! bytes are written, and [`Writer::commit`] turns it into a blob if its digest and size are the expected ones. A
 //! writer that is dropped leaves the ingest behind; the next opener of the same ref continues at its offset.
 
-use std::time::SystemTime;
+mod copy;
+
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -20,6 +22,11 @@ use crate::filter::{Fields, Filter};
 use crate::label::Labels;
 use crate::text::{self, checked_text};
 use crate::{Listing, timestamp};
+
+pub use copy::{OneWay, Source, copy};
+
+/// How long after the last write an ingest is kept that no lease holds, as containerd has it.
+pub const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
 checked_text! {
     /// The key of an ongoing ingest, chosen by whoever writes: up to 1024 bytes without control characters.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
-use windlass_core::content::{self, Commit, Expected, ProviderExt, Writer};
+use futures::{StreamExt, TryStreamExt};
+use windlass_core::content::{self, Commit, Expected, ProviderExt, Source, Writer};
 use windlass_core::document::{ImageConfig, Root};
 use windlass_core::field::FieldMask;
 use windlass_core::progress::{State, Task, Tracker};
@@ -20,6 +21,9 @@ const MAX_IDLE_RETRIES: u32 = 4;
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// How long to wait before asking again whether another writer is done.
 const POLL: Duration = Duration::from_millis(100);
+/// What to do about a blob that is not what its descriptor says.
+const CONTRADICTION: &str =
+    "the manifest and the blob do not belong together; its publisher has to push the image again";
 /// How often it is tried to discard an ingest that is still held.
 const DISCARD_TRIES: u32 = 5;
 
@@ -226,18 +230,16 @@ impl Fetch {
             task.set(State::Exists);
             return Ok(());
         };
-        let offset = writer.status().await?.offset;
-        if offset < descriptor.size || descriptor.size == 0 {
-            match self.receive(descriptor, offset, &mut *writer, task).await {
-                Ok(()) => {}
-                // More or other bytes than were promised: no continuation can make them right.
-                Err(error) if matches!(error.kind(), Kind::OutOfRange | Kind::DataLoss) => {
-                    drop(writer);
-                    self.discard(descriptor).await;
-                    return Err(error);
-                }
-                Err(error) => return Err(error),
+        let mut download = Download { fetch: self, descriptor };
+        match content::copy(&mut *writer, &mut download, Some(task)).await {
+            Ok(_) => {}
+            // More or other bytes than were promised: no continuation can make them right.
+            Err(error) if matches!(error.kind(), Kind::OutOfRange | Kind::DataLoss) => {
+                drop(writer);
+                self.discard(descriptor).await;
+                return Err(error.hint(CONTRADICTION));
             }
+            Err(error) => return Err(error),
         }
         match writer.commit(Commit { labels: self.labels.clone(), ..Commit::default() }).await {
             Err(error) if !error.is(Kind::AlreadyExists) => Err(error),
@@ -268,39 +270,6 @@ impl Fetch {
         }
     }
 
-    async fn receive(&self, descriptor: &Descriptor, offset: u64, writer: &mut dyn Writer, task: &Task) -> Result<()> {
-        let total = descriptor.size;
-        task.set(State::Fetching { offset, total });
-        let Body { offset: begins, size, mut stream } = self.fetcher.fetch(descriptor, ByteRange::from(offset)).await?;
-        if let Some(size) = size
-            && size != total
-        {
-            return Err(wrong_size(descriptor, &size.to_string()));
-        }
-        let mut skip = offset.saturating_sub(begins);
-        let mut written = offset;
-        while let Some(part) = stream.next().await {
-            let mut part = part?;
-            self.progress.add_downloaded(part.len() as u64);
-            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(part.len());
-            let part = part.split_off(skipped);
-            skip -= skipped as u64;
-            if part.is_empty() {
-                continue;
-            }
-            written += part.len() as u64;
-            if written > total {
-                return Err(wrong_size(descriptor, &format!("{written} or more")));
-            }
-            writer.write(part).await?;
-            task.set(State::Fetching { offset: written, total });
-        }
-        if written < total {
-            return Err(Error::unavailable(format!("the transfer ended after {written} of {total} bytes")));
-        }
-        Ok(())
-    }
-
     /// Discards what was written of a blob, unless somebody else is writing it. A writer of this pull that was dropped a
     /// moment ago may still be putting its state down.
     pub(crate) async fn discard(&self, descriptor: &Descriptor) {
@@ -317,9 +286,20 @@ impl Fetch {
     }
 }
 
-fn wrong_size(descriptor: &Descriptor, found: &str) -> Error {
-    Error::data_loss(format!("{} has {found} bytes, its descriptor says {}", descriptor.digest, descriptor.size))
-        .hint("the manifest and the blob do not belong together; its publisher has to push the image again")
+/// A blob of a remote, as it is downloaded.
+struct Download<'a> {
+    fetch: &'a Fetch,
+    descriptor: &'a Descriptor,
+}
+
+#[async_trait]
+impl Source for Download<'_> {
+    async fn open(&mut self, offset: u64) -> Result<Body> {
+        let Body { offset, size, stream } = self.fetch.fetcher.fetch(self.descriptor, ByteRange::from(offset)).await?;
+        let progress = self.fetch.progress.clone();
+        let counted = stream.inspect_ok(move |part| progress.add_downloaded(part.len() as u64));
+        Ok(Body { offset, size, stream: counted.boxed() })
+    }
 }
 
 fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {

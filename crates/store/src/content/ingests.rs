@@ -86,8 +86,10 @@ impl Ingests {
             let owner = open_directory(&disk, &directory, namespace, ingest)?;
             let left = State::read(&disk, &directory)?.unwrap_or_default();
             let declared = declare(&owner.ingest, left.declared(), expected)?;
+            // Before the sink writes down what is declared: an opener who is refused declares nothing.
+            let there = disk.look(&directory.join("data"))?.map_or(0, |data| data.length);
+            check_size(&owner.ingest, there, declared.size)?;
             let sink = Sink::open(disk, &directory, declared.clone(), &left, boot)?;
-            check_size(&owner.ingest, sink.offset(), declared.size)?;
             held.set_offset(sink.offset());
             let status = Status {
                 ingest: owner.ingest,

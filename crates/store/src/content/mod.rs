@@ -8,6 +8,8 @@ mod ingests;
 mod open_refs;
 mod reader;
 mod records;
+#[cfg(test)]
+mod rehash;
 mod sink;
 mod state;
 mod view;

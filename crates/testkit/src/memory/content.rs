@@ -1,6 +1,6 @@
 //! Content in memory.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -55,9 +55,10 @@ impl Ingester for Content {
     async fn writer(&self, ingest: &IngestRef, expected: Expected) -> Result<Box<dyn Writer>> {
         let mut space = self.0.lock();
         if let Some(there) = space.ingests.get(ingest)
-            && there.locked
+            && let Some(since) = there.locked
         {
-            return Err(Error::unavailable(format!("ingest {ingest} is being written")));
+            let (age, offset) = (since.elapsed().as_secs(), there.status.offset);
+            return Err(Error::unavailable(format!("ingest {ingest} has a writer since {age} s, at byte {offset}")));
         }
         if let Some(digest) = &expected.digest
             && space.blobs.contains_key(digest)
@@ -77,10 +78,10 @@ impl Ingester for Content {
                 updated_at: now,
             },
             bytes: Vec::new(),
-            locked: false,
+            locked: None,
         });
         declare(&mut there.status, &expected)?;
-        there.locked = true;
+        there.locked = Some(Instant::now());
         Ok(Box::new(Ingesting { content: self.clone(), ingest: ingest.clone() }))
     }
 }
@@ -100,6 +101,9 @@ fn declare(status: &mut Status, expected: &Expected) -> Result<()> {
     {
         return Err(contradicts(&format!("{was} bytes"), &format!("{is} bytes")));
     }
+    if let Some(size) = expected.size.filter(|size| *size < status.offset) {
+        return Err(contradicts(&format!("{} bytes or more", status.offset), &format!("{size} bytes")));
+    }
     status.expected = status.expected.take().or_else(|| expected.digest.clone());
     status.total = status.total.or(expected.size);
     Ok(())
@@ -114,8 +118,8 @@ struct Ingesting {
 impl Drop for Ingesting {
     fn drop(&mut self) {
         if let Some(there) = self.content.0.lock().ingests.get_mut(&self.ingest) {
-            assert!(there.locked, "the writer of ingest {} had lost its lock", self.ingest);
-            there.locked = false;
+            assert!(there.locked.is_some(), "the writer of ingest {} had lost its lock", self.ingest);
+            there.locked = None;
         }
     }
 }
@@ -233,7 +237,7 @@ impl Store for Content {
     async fn abort(&self, ingest: &IngestRef) -> Result<()> {
         let mut space = self.0.lock();
         let there = space.ingests.get(ingest).ok_or_else(|| absent_ingest(ingest))?;
-        if there.locked {
+        if there.locked.is_some() {
             return Err(Error::unavailable(format!("ingest {ingest} is being written")));
         }
         space.ingests.remove(ingest);

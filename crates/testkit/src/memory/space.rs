@@ -35,7 +35,7 @@ pub(super) struct Blob {
 pub(super) struct Ingest {
     pub(super) status: Status,
     pub(super) bytes: Vec<u8>,
-    pub(super) locked: bool,
+    pub(super) locked: Option<std::time::Instant>,
 }
 
 pub(super) struct Snapshot {

@@ -1,11 +1,13 @@
 //! The suite of [`content::Store`](windlass_core::content::Store).
 
 mod commit;
+mod copy;
 mod ingest;
 mod record;
 mod reopen;
 
 pub use commit::*;
+pub use copy::*;
 pub use ingest::*;
 pub use record::*;
 pub use reopen::*;
@@ -45,6 +47,7 @@ macro_rules! content_suite {
             read_at_any_offset
             an_absent_blob_is_not_found
             read_all_refuses_more_than_its_limit
+            a_reader_outlives_the_deletion_of_its_blob
             a_second_writer_on_a_ref_is_refused
             of_many_openers_at_once_exactly_one_wins
             writers_on_different_refs_do_not_meet
@@ -53,17 +56,21 @@ macro_rules! content_suite {
             any_ref_is_only_a_name
             content_that_is_here_is_not_written_again
             an_ingest_declared_otherwise_is_refused
+            an_ingest_that_is_longer_than_what_is_declared_is_refused
+            what_is_declared_later_counts
             the_status_tells_what_was_declared
             the_store_and_the_writer_agree_on_the_status
             statuses_by_filter
             too_many_bytes_are_refused
             truncate_then_write
+            a_resumed_ingest_is_truncated_and_continued
             truncate_beyond_the_end_is_refused
             abort_discards_the_ingest
             abort_is_refused_while_a_writer_holds_the_ingest
             abort_of_an_absent_ingest_is_not_found
             content_without_expectations_is_committed_under_its_sha256_digest
             every_algorithm_addresses_a_blob
+            an_algorithm_named_at_the_commit_hashes_a_resumed_ingest_too
             a_wrong_digest_at_commit_discards_the_ingest
             a_wrong_size_at_commit_discards_the_ingest
             expectations_can_be_declared_at_commit
@@ -79,9 +86,16 @@ macro_rules! content_suite {
             update_with_an_unknown_field_is_refused
             update_of_an_absent_blob_is_not_found
             labels_over_the_limit_are_refused
+            labels_refused_at_the_commit_cost_no_bytes
             delete_removes_the_record
             delete_of_an_absent_blob_is_not_found
             a_deleted_blob_can_be_brought_again
+            a_copy_continues_from_any_kind_of_source
+            a_copy_asks_only_for_what_is_missing
+            a_copy_without_a_declared_size_ends_where_the_source_does
+            a_copy_whose_source_ends_early_can_be_continued
+            a_copy_of_another_size_than_was_declared_is_refused
+            a_copy_from_a_source_that_begins_too_late_is_refused
         ]);
     };
 }

@@ -33,6 +33,22 @@ pub async fn every_algorithm_addresses_a_blob(store: &dyn Store) {
     }
 }
 
+pub async fn an_algorithm_named_at_the_commit_hashes_a_resumed_ingest_too(store: &dyn Store) {
+    let bytes = sample(23, 70_000);
+    for algorithm in [Algorithm::Sha512, Algorithm::Sha384, Algorithm::Sha256] {
+        let ingest = parse("late");
+        for part in [0..30_000, 30_000..70_000] {
+            let mut writer = store.writer(&ingest, Expected::default()).await.unwrap();
+            writer.write(bytes.slice(part)).await.unwrap();
+        }
+        let writer = store.writer(&ingest, Expected::default()).await.unwrap();
+        let declared = Expected { digest: Some(algorithm.digest(&bytes)), size: Some(70_000) };
+        let info = writer.commit(Commit { expected: declared, labels: Labels::new() }).await.unwrap();
+        assert_eq!(info.digest, algorithm.digest(&bytes));
+        assert_eq!(read(store, &info.digest).await, bytes);
+    }
+}
+
 /// Asserts that nothing is left of an ingest and that its content is not here.
 async fn assert_discarded(store: &dyn Store, ingest: &str, contents: &[&[u8]]) {
     assert_kind(store.status(&parse(ingest)).await, Kind::NotFound, "status after the commit");

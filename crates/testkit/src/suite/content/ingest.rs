@@ -79,10 +79,23 @@ pub async fn read_all_refuses_more_than_its_limit(store: &dyn Store) {
     assert_kind(store.read_all(&descriptor, 999).await, Kind::ResourceExhausted, "read_all");
 }
 
+pub async fn a_reader_outlives_the_deletion_of_its_blob(store: &dyn Store) {
+    let bytes = sample(4, 10_000);
+    let info = bring(store, "blob", &bytes).await;
+    let descriptor = Descriptor::new(MediaType::OCTET_STREAM, info.digest, info.size);
+    let reader = store.reader(&descriptor).await.unwrap();
+    store.delete(&descriptor.digest).await.unwrap();
+    assert_eq!(reader.read_at(1, 20_000).await.unwrap(), bytes.slice(1..));
+}
+
 pub async fn a_second_writer_on_a_ref_is_refused(store: &dyn Store) {
     let ingest = parse("ref");
-    let first = store.writer(&ingest, Expected::default()).await.unwrap();
-    assert_kind(store.writer(&ingest, Expected::default()).await, Kind::Unavailable, "a second writer");
+    let mut first = store.writer(&ingest, Expected::default()).await.unwrap();
+    first.write(sample(5, 1_234)).await.unwrap();
+    let refused = store.writer(&ingest, Expected::default()).await.err().expect("the ref is locked");
+    assert_eq!(refused.kind(), Kind::Unavailable);
+    let said = refused.to_string();
+    assert!(said.contains("ref") && said.contains("since 0 s") && said.contains("at byte 1234"), "{said}");
     drop(first);
     store.writer(&ingest, Expected::default()).await.expect("a dropped writer unlocks the ref");
 }
@@ -176,6 +189,35 @@ pub async fn an_ingest_declared_otherwise_is_refused(store: &dyn Store) {
     assert_eq!(writer.status().await.unwrap().offset, 4);
 }
 
+pub async fn an_ingest_that_is_longer_than_what_is_declared_is_refused(store: &dyn Store) {
+    let ingest = parse("long");
+    let mut writer = store.writer(&ingest, Expected::default()).await.unwrap();
+    writer.write(Bytes::from_static(b"0123456789")).await.unwrap();
+    drop(writer);
+    let declared = Expected { digest: None, size: Some(9) };
+    assert_kind(store.writer(&ingest, declared).await, Kind::FailedPrecondition, "a writer");
+    let status = store.status(&ingest).await.unwrap();
+    assert_eq!((status.offset, status.total), (10, None), "a refused opener changes nothing");
+}
+
+pub async fn what_is_declared_later_counts(store: &dyn Store) {
+    let ingest = parse("later");
+    let mut writer = store.writer(&ingest, Expected::default()).await.unwrap();
+    writer.write(Bytes::from_static(b"01234")).await.unwrap();
+    drop(writer);
+    let mut writer = store.writer(&ingest, expected(b"0123456789")).await.unwrap();
+    let status = writer.status().await.unwrap();
+    assert_eq!((status.offset, status.total), (5, Some(10)));
+    assert_eq!(status.expected, Some(Digest::sha256(b"0123456789")));
+    assert_kind(writer.write(Bytes::from_static(b"56789x")).await, Kind::OutOfRange, "a write beyond the size");
+    drop(writer);
+    // And stays declared for an opener who says nothing.
+    let mut writer = store.writer(&ingest, Expected::default()).await.unwrap();
+    assert_eq!(writer.status().await.unwrap().total, Some(10));
+    writer.write(Bytes::from_static(b"wrong")).await.unwrap();
+    assert_kind(writer.commit(Commit::default()).await, Kind::DataLoss, "commit");
+}
+
 pub async fn the_status_tells_what_was_declared(store: &dyn Store) {
     let before = SystemTime::now();
     let mut writer = store.writer(&parse("status"), expected(b"0123456789")).await.unwrap();
@@ -248,6 +290,26 @@ pub async fn truncate_then_write(store: &dyn Store) {
         assert_eq!(read(store, &info.digest).await, bytes, "{name}");
         store.delete(&info.digest).await.unwrap();
     }
+}
+
+pub async fn a_resumed_ingest_is_truncated_and_continued(store: &dyn Store) {
+    let bytes = sample(11, 300_000);
+    let ingest = parse("resumed");
+    let mut wrong = bytes.slice(..250_000).to_vec();
+    wrong[70_001..].fill(0);
+    let mut writer = store.writer(&ingest, expected(&bytes)).await.unwrap();
+    writer.write(wrong.into()).await.unwrap();
+    drop(writer);
+    for keep in [200_000, 70_001] {
+        let mut writer = store.writer(&ingest, expected(&bytes)).await.unwrap();
+        writer.truncate(keep).await.unwrap();
+        drop(writer);
+        assert_eq!(store.status(&ingest).await.unwrap().offset, keep);
+    }
+    let mut writer = store.writer(&ingest, expected(&bytes)).await.unwrap();
+    writer.write(bytes.slice(70_001..)).await.unwrap();
+    writer.commit(Commit::default()).await.unwrap();
+    assert_eq!(read(store, &Digest::sha256(&bytes)).await, bytes);
 }
 
 pub async fn truncate_beyond_the_end_is_refused(store: &dyn Store) {

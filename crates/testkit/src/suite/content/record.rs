@@ -35,7 +35,11 @@ pub async fn list_by_filter(store: &dyn Store) {
     assert_eq!(listed(&["labels.kind==layer"]).await, sorted(&[&one]));
     assert_eq!(listed(&[r#"labels."a.b/c"~=^x$,labels.kind==config"#]).await, sorted(&[&two]));
     assert_eq!(listed(&["labels.kind==layer", &format!("digest=={three}")]).await, sorted(&[&one, &three]));
-    assert!(collect(store.list(&filters(["size==1000000"]))).await.is_empty());
+    assert_eq!(listed(&["size==5"]).await, sorted(&[&three]));
+    assert_eq!(listed(&["size!=3"]).await, sorted(&[&three]));
+    assert_eq!(listed(&["labels.kind!=layer"]).await, sorted(&[&two, &three]));
+    assert_eq!(listed(&[&format!("digest~=^{one}$,size==3")]).await, sorted(&[&one]));
+    assert!(collect(store.list(&filters(["size==1000000", "no.such.field"]))).await.is_empty());
 }
 
 pub async fn update_replaces_all_labels_with_an_empty_mask(store: &dyn Store) {
@@ -92,6 +96,19 @@ pub async fn labels_over_the_limit_are_refused(store: &dyn Store) {
     let writer = store.writer(&parse("late"), Expected::default()).await.unwrap();
     let commit = Commit { labels: too_long, ..Commit::default() };
     assert_kind(writer.commit(commit).await, Kind::InvalidArgument, "commit");
+}
+
+pub async fn labels_refused_at_the_commit_cost_no_bytes(store: &dyn Store) {
+    let ingest = parse("late");
+    let mut writer = store.writer(&ingest, Expected::default()).await.unwrap();
+    writer.write(Bytes::from_static(b"bytes")).await.unwrap();
+    for labels in [Labels::new().with("key", "v".repeat(Labels::MAX_LEN - 2)), Labels::new().with("", "no key")] {
+        let commit = Commit { labels, ..Commit::default() };
+        assert_kind(writer.commit(commit).await, Kind::InvalidArgument, "commit");
+        writer = store.writer(&ingest, Expected::default()).await.unwrap();
+        assert_eq!(writer.status().await.unwrap().offset, 5);
+    }
+    writer.commit(Commit::default()).await.unwrap();
 }
 
 pub async fn delete_removes_the_record(store: &dyn Store) {

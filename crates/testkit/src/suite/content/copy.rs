@@ -1,0 +1,154 @@
+//! Copying into the store from every kind of source, continued where it was left.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use windlass_core::content::{Commit, Expected, OneWay, ReaderAt, Source, Store, copy};
+use windlass_core::remote::Body;
+use windlass_core::{Descriptor, Digest, Kind, MediaType, Result};
+
+use super::{bring, expected, read};
+use crate::suite::{assert_kind, parse, sample};
+
+/// Where an ingest stands when a copy is to continue it.
+const LEFT: usize = 123_457;
+
+/// A source that can seek, but only to multiples of a block, and knows what was asked of it.
+struct Blocks {
+    bytes: Bytes,
+    block: usize,
+    asked: Option<u64>,
+    size: Option<u64>,
+}
+
+impl Blocks {
+    fn of(bytes: &Bytes, block: usize) -> Self {
+        Self { bytes: bytes.clone(), block, asked: None, size: Some(bytes.len() as u64) }
+    }
+}
+
+#[async_trait]
+impl Source for Blocks {
+    async fn open(&mut self, offset: u64) -> Result<Body> {
+        self.asked = Some(offset);
+        let begins = usize::try_from(offset).unwrap() / self.block * self.block;
+        Ok(Body { offset: begins as u64, size: self.size, stream: pieces(&self.bytes.slice(begins..)) })
+    }
+}
+
+/// Cuts bytes into odd pieces, among them empty ones.
+fn pieces(bytes: &Bytes) -> windlass_core::ByteStream {
+    let mut pieces = Vec::new();
+    let (mut at, mut length) = (0, 0);
+    while at < bytes.len() {
+        let end = (at + length).min(bytes.len());
+        pieces.push(Ok(bytes.slice(at..end)));
+        (at, length) = (end, (length * 3 + 1) % 40_000);
+    }
+    stream::iter(pieces).boxed()
+}
+
+/// Leaves an ingest with the first of some bytes.
+async fn leave(store: &dyn Store, ingest: &str, bytes: &Bytes, declared: Expected) {
+    let mut writer = store.writer(&parse(ingest), declared).await.unwrap();
+    writer.write(bytes.slice(..LEFT)).await.unwrap();
+}
+
+pub async fn a_copy_continues_from_any_kind_of_source(store: &dyn Store) {
+    let bytes = sample(50, 400_000);
+    let there = bring(store, "there", &bytes).await;
+    let descriptor = Descriptor::new(MediaType::OCTET_STREAM, there.digest.clone(), there.size);
+    let blob: Arc<dyn ReaderAt> = store.reader(&descriptor).await.unwrap().into();
+    let mut sources: Vec<(&str, Box<dyn Source>)> = vec![
+        ("bytes", Box::new(bytes.clone())),
+        ("a blob", Box::new(blob)),
+        ("a range", Box::new(Blocks::of(&bytes, 1))),
+        ("a range that begins earlier", Box::new(Blocks::of(&bytes, 4_096))),
+        ("a server without ranges", Box::new(Blocks::of(&bytes, usize::MAX))),
+        ("a stream", Box::new(OneWay::new(pieces(&bytes)))),
+    ];
+    store.delete(&there.digest).await.unwrap();
+    for (what, source) in &mut sources {
+        leave(store, "copied", &bytes, expected(&bytes)).await;
+        let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
+        assert_eq!(copy(&mut *writer, &mut **source, None).await.unwrap(), 400_000, "{what}");
+        assert_eq!(writer.commit(Commit::default()).await.unwrap().digest, there.digest, "{what}");
+        assert_eq!(read(store, &there.digest).await, bytes, "{what}");
+        store.delete(&there.digest).await.unwrap();
+    }
+}
+
+pub async fn a_copy_asks_only_for_what_is_missing(store: &dyn Store) {
+    let bytes = sample(51, 200_000);
+    leave(store, "copied", &bytes, expected(&bytes)).await;
+    let mut source = Blocks::of(&bytes, 1);
+    let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
+    copy(&mut *writer, &mut source, None).await.unwrap();
+    assert_eq!(source.asked, Some(LEFT as u64));
+
+    // Complete, and not committed: there is nothing to ask for.
+    drop(writer);
+    source.asked = None;
+    let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
+    assert_eq!(copy(&mut *writer, &mut source, None).await.unwrap(), 200_000);
+    assert_eq!(source.asked, None);
+    writer.commit(Commit::default()).await.unwrap();
+}
+
+pub async fn a_copy_without_a_declared_size_ends_where_the_source_does(store: &dyn Store) {
+    let bytes = sample(52, 200_000);
+    leave(store, "copied", &bytes, Expected::default()).await;
+    let mut writer = store.writer(&parse("copied"), Expected::default()).await.unwrap();
+    assert_eq!(copy(&mut *writer, &mut OneWay::new(pieces(&bytes)), None).await.unwrap(), 200_000);
+    assert_eq!(writer.commit(Commit::default()).await.unwrap().digest, Digest::sha256(&bytes));
+    let mut empty = store.writer(&parse("empty"), expected(b"")).await.unwrap();
+    assert_eq!(copy(&mut *empty, &mut Bytes::new(), None).await.unwrap(), 0);
+}
+
+pub async fn a_copy_whose_source_ends_early_can_be_continued(store: &dyn Store) {
+    let bytes = sample(53, 200_000);
+    for end in [LEFT + 1, 150_000] {
+        let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
+        let mut short = OneWay::new(pieces(&bytes.slice(..end)));
+        assert_kind(copy(&mut *writer, &mut short, None).await, Kind::Unavailable, "a short source");
+        assert_eq!(writer.status().await.unwrap().offset, end as u64, "what came stays");
+        assert_kind(copy(&mut *writer, &mut short, None).await, Kind::FailedPrecondition, "a stream goes once");
+    }
+    let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
+    let mut shorter = OneWay::new(pieces(&bytes.slice(..1_000)));
+    assert_kind(copy(&mut *writer, &mut shorter, None).await, Kind::OutOfRange, "a source shorter than the ingest");
+    assert_kind(copy(&mut *writer, &mut bytes.slice(..1_000), None).await, Kind::OutOfRange, "one that says so");
+    copy(&mut *writer, &mut bytes.clone(), None).await.unwrap();
+    assert_eq!(writer.commit(Commit::default()).await.unwrap().digest, Digest::sha256(&bytes));
+}
+
+pub async fn a_copy_of_another_size_than_was_declared_is_refused(store: &dyn Store) {
+    let bytes = sample(54, 200_000);
+    let longer: Bytes = [&bytes[..], b"x"].concat().into();
+    let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
+    assert_kind(copy(&mut *writer, &mut longer.clone(), None).await, Kind::DataLoss, "a source that says so");
+    assert_eq!(writer.status().await.unwrap().offset, 0, "nothing of it is taken");
+    let mut silent = OneWay::new(pieces(&longer));
+    assert_kind(copy(&mut *writer, &mut silent, None).await, Kind::DataLoss, "a source that just goes on");
+}
+
+pub async fn a_copy_from_a_source_that_begins_too_late_is_refused(store: &dyn Store) {
+    struct Late(Bytes);
+
+    #[async_trait]
+    impl Source for Late {
+        async fn open(&mut self, offset: u64) -> Result<Body> {
+            let begins = offset + 1;
+            let rest = self.0.slice(usize::try_from(begins).unwrap()..);
+            Ok(Body { offset: begins, size: None, stream: pieces(&rest) })
+        }
+    }
+
+    let bytes = sample(55, 200_000);
+    leave(store, "copied", &bytes, expected(&bytes)).await;
+    let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
+    assert_kind(copy(&mut *writer, &mut Late(bytes), None).await, Kind::DataLoss, "a source that begins late");
+    assert_eq!(writer.status().await.unwrap().offset, LEFT as u64);
+}
