@@ -7,6 +7,9 @@ use crate::identifier;
 use crate::label::Labels;
 use crate::text::checked_text;
 
+/// The label with which a namespace says whether others may take over what it has: `true` or `false`, as containerd has it.
+pub const SHAREABLE_LABEL: &str = "containerd.io/namespace.shareable";
+
 checked_text! {
     /// The name of a namespace; [`identifier`] has the rule.
     Namespace, "namespace", identifier::validate

@@ -35,7 +35,7 @@ use windlass_transfer::{Pull, Pulled};
 pub use windlass_core as core;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::mount;
-pub use windlass_store::{Collected, Doomed, DoomedKind, Group, LockWait, Pin, PinReason, Policy, Tally};
+pub use windlass_store::{Collected, Doomed, DoomedKind, Group, LockWait, Pin, PinReason, Policy, Sharing, Tally};
 pub use windlass_transfer as transfer;
 
 /// The snapshotter that stacks layers with overlayfs.
@@ -50,6 +50,7 @@ pub struct Builder {
     lock_wait: LockWait,
     default_snapshotter: Option<String>,
     policy: Option<Policy>,
+    sharing: Sharing,
 }
 
 impl Builder {
@@ -72,6 +73,13 @@ impl Builder {
         self
     }
 
+    /// Says whether a namespace may take over content and snapshots of another one without bringing the bytes; by default
+    /// it may. The label `containerd.io/namespace.shareable` of the one that has them goes before.
+    pub fn sharing(mut self, sharing: Sharing) -> Self {
+        self.sharing = sharing;
+        self
+    }
+
     /// Opens the engine.
     ///
     /// # Errors
@@ -90,7 +98,8 @@ impl Builder {
             (NATIVE.to_owned(), Arc::new(Native::open(&directory.join(NATIVE)).await?) as _),
         ]);
         let usual = if rustix::process::geteuid().is_root() { OVERLAYFS } else { NATIVE };
-        let store = Store::open(lock, snapshotters).await?;
+        let options = windlass_store::Options { sharing: self.sharing };
+        let store = Store::open_with(lock, snapshotters, options).await?;
         let engine = Engine {
             schedule: self.policy.map(|policy| Arc::new(store.collect_by(policy))),
             store,
@@ -124,7 +133,13 @@ impl Engine {
 
     /// Says how to open an engine.
     pub fn builder(root: impl AsRef<Path>) -> Builder {
-        Builder { root: root.as_ref().to_owned(), lock_wait: LockWait::Fail, default_snapshotter: None, policy: None }
+        Builder {
+            root: root.as_ref().to_owned(),
+            lock_wait: LockWait::Fail,
+            default_snapshotter: None,
+            policy: None,
+            sharing: Sharing::default(),
+        }
     }
 
     /// Pulls an image into the default namespace, anonymously and with default options; [`transfer::pull()`] takes all of

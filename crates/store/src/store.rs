@@ -20,6 +20,7 @@ use crate::images::Images;
 use crate::leases::Leases;
 use crate::lock::RootLock;
 use crate::namespaces::Namespaces;
+use crate::sharing::Sharing;
 use crate::snapshots::{Building, Snapshots};
 use crate::turns::Turns;
 
@@ -28,6 +29,13 @@ use crate::turns::Turns;
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
+}
+
+/// How a store is to be opened, as far as it can be chosen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Whether namespaces may take over what others have.
+    pub sharing: Sharing,
 }
 
 /// What everything that a store hands out works on.
@@ -42,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     /// One collection at a time.
     pub(crate) collections: Runs,
+    pub(crate) sharing: Sharing,
     pub(crate) faults: Faults,
     // Last: the root is given up when everything in it is closed.
     lock: RootLock,
@@ -54,10 +63,22 @@ impl Store {
     /// # Errors
     /// `FailedPrecondition` for a root of a newer format, naming it; `DataLoss` for a damaged database.
     pub async fn open(lock: RootLock, snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>) -> Result<Self> {
+        Self::open_with(lock, snapshotters, Options::default()).await
+    }
+
+    /// Opens the store with options.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(
+        lock: RootLock,
+        snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+        options: Options,
+    ) -> Result<Self> {
         for name in snapshotters.keys() {
             windlass_core::identifier::validate("snapshotter", name)?;
         }
-        let shared = blocking(move || Shared::open(&Disk::real(), lock, snapshotters)).await?;
+        let shared = blocking(move || Shared::open(&Disk::real(), lock, snapshotters, options)).await?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -167,7 +188,12 @@ impl Store {
 }
 
 impl Shared {
-    fn open(disk: &Disk, lock: RootLock, snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>) -> Result<Self> {
+    fn open(
+        disk: &Disk,
+        lock: RootLock,
+        snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+        options: Options,
+    ) -> Result<Self> {
         let root = lock.root();
         let open = || {
             // The database first: it is what refuses a root of a newer format.
@@ -183,6 +209,7 @@ impl Shared {
             building: Building::default(),
             turns: Turns::default(),
             collections: Runs::default(),
+            sharing: options.sharing,
             faults: Faults::default(),
             lock,
         })

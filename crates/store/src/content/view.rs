@@ -32,7 +32,7 @@ impl Content {
     }
 
     /// Tells whether the blob is here for the scope, and lets the scope's lease hold it. A blob that only other namespaces
-    /// have is adopted when digest and size are those it has: that is what policy `shared` asks for.
+    /// have is adopted when digest and size are those it has, and one of them lets it go that way.
     async fn present(&self, digest: &Digest, size: Option<u64>) -> Result<bool> {
         let key = self.key(digest);
         let recorded = self.shared.db.read(|view| CONTENTS.get(view, &key))?;
@@ -41,9 +41,15 @@ impl Content {
             // A blob that was damaged is brought once more.
             Some(info) if info.size != on_disk => Ok(false),
             Some(_) => self.hold(digest).await,
-            None if size == Some(on_disk) => to_the_end(self.clone().adopt(digest.clone(), on_disk)).await,
+            None if size == Some(on_disk) && self.may_adopt(digest)? => {
+                to_the_end(self.clone().adopt(digest.clone(), on_disk)).await
+            }
             None => Ok(false),
         }
+    }
+
+    fn may_adopt(&self, digest: &Digest) -> Result<bool> {
+        self.shared.db.read(|view| self.shared.sharing.lets_take_over_blob(view, digest))
     }
 
     /// Lets the scope's lease hold a recorded blob; `false` when the record has gone meanwhile.

@@ -113,9 +113,9 @@ impl Snapshots {
     }
 
     /// Tells whether the namespace has a committed snapshot, which the scope's lease then holds, or takes it over from
-    /// another namespace, with all it stands on.
+    /// another namespace that lets it, with all it stands on.
     pub(super) async fn has_or_adopts(&self, target: Name) -> Result<bool> {
-        let (place, scope) = (self.place.clone(), self.scope.clone());
+        let (place, scope, sharing) = (self.place.clone(), self.scope.clone(), self.shared.sharing);
         let adopt = move |tx: &Transaction| {
             if let Some(there) = place.get(tx, target.as_key())? {
                 if there.info.state != State::Committed {
@@ -127,6 +127,9 @@ impl Snapshots {
             for other in place.everywhere(tx)? {
                 let there = other.get(tx, target.as_key())?;
                 let Some(found) = there.filter(|there| there.info.state == State::Committed) else { continue };
+                if !sharing.lets_take_over(tx, other.namespace.as_str())? {
+                    continue;
+                }
                 admit(tx, &scope, &[place.node(target.as_key())])?;
                 adopt_chain(tx, &place, &other, found)?;
                 return Ok(true);

@@ -1,12 +1,18 @@
 //! What namespaces share: bytes of blobs and of snapshots, and nothing else.
 
-use windlass_core::content::Expected;
+use std::path::Path;
+
+use windlass_core::content::{self, Expected};
 use windlass_core::gc::Deletion;
 use windlass_core::lease::{Resource, ResourceKind};
+use windlass_core::namespace::SHAREABLE_LABEL;
 use windlass_core::snapshot::{Commit, Snapshotter, TARGET_LABEL};
-use windlass_core::{Kind, Labels};
+use windlass_core::{Descriptor, Kind, Labels};
+use windlass_store::Store;
 
-use super::{SNAPSHOTTER, blob_path, bring, leased, namespace, open, open_with, scope, snapshotter};
+use super::{
+    SNAPSHOTTER, blob_path, bring, ingest, leased, namespace, open, open_isolated, open_with, scope, snapshotter,
+};
 
 #[tokio::test]
 async fn a_blob_of_another_namespace_is_adopted_by_digest_and_size_and_held_by_the_lease() {
@@ -105,4 +111,105 @@ async fn a_committed_snapshot_is_adopted_with_all_it_stands_on_and_goes_with_its
         two.remove(&name.parse().unwrap()).await.unwrap();
     }
     assert_eq!(count().await, 0);
+}
+
+/// Returns the files that have bytes of blobs.
+fn blobs_on_disk(root: &Path) -> usize {
+    std::fs::read_dir(root.join("content/blobs/sha256")).unwrap().count()
+}
+
+/// Tells whether a namespace gets a blob by naming digest and size.
+async fn takes_over(store: &Store, name: &str, descriptor: &Descriptor) -> bool {
+    let content = store.content(&scope(name));
+    let ingest = "probe".parse().unwrap();
+    match content.writer(&ingest, Expected::from(descriptor)).await {
+        Ok(writer) => {
+            drop(writer);
+            content.abort(&ingest).await.unwrap();
+            assert_eq!(content.info(&descriptor.digest).await.unwrap_err().kind(), Kind::NotFound);
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), Kind::AlreadyExists);
+            content.info(&descriptor.digest).await.unwrap();
+            true
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_isolated_namespace_brings_the_bytes_and_they_are_stored_once() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_isolated(root.path(), snapshotter(root.path())).await;
+    let descriptor = bring(&*store.content(&scope("one")), b"secret", Labels::new()).await;
+    assert!(!takes_over(&store, "two", &descriptor).await);
+    let two = store.content(&scope("two"));
+    let mut writer = two.writer(&"r".parse().unwrap(), Expected::from(&descriptor)).await.unwrap();
+    writer.write(bytes::Bytes::from_static(b"guesses")).await.expect_err("more than the size");
+    writer.write(bytes::Bytes::from_static(b"guess!")).await.unwrap();
+    let guessed = writer.commit(content::Commit::default()).await.unwrap_err();
+    assert_eq!(guessed.kind(), Kind::DataLoss, "a digest is no claim on the bytes");
+    assert_eq!(two.info(&descriptor.digest).await.unwrap_err().kind(), Kind::NotFound);
+
+    let brought = ingest(&*two, "r", b"secret", Expected::from(&descriptor)).await;
+    assert_eq!(brought.digest, descriptor.digest);
+    assert_eq!(blobs_on_disk(root.path()), 1);
+    store.content(&scope("one")).delete(&descriptor.digest).await.unwrap();
+    assert!(two.reader(&descriptor).await.is_ok(), "each record stands by itself");
+    assert_eq!(blobs_on_disk(root.path()), 1);
+}
+
+#[tokio::test]
+async fn the_label_of_the_namespace_that_has_the_bytes_goes_before_the_policy() {
+    for isolated in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let store =
+            if isolated { open_isolated(root.path(), snapshotter(root.path())).await } else { open(root.path()).await };
+        let namespaces = store.namespaces();
+        for (value, others_may) in [("true", true), ("false", false), ("", !isolated), ("maybe", !isolated)] {
+            let (has, wants) = (format!("has-{value}x"), format!("wants-{value}x"));
+            let bytes = value.as_bytes().to_vec().leak();
+            let descriptor = bring(&*store.content(&scope(&has)), bytes, Labels::new()).await;
+            namespaces.set_label(&namespace(&has), SHAREABLE_LABEL, value).await.unwrap();
+            assert_eq!(takes_over(&store, &wants, &descriptor).await, others_may, "{value:?}, isolated: {isolated}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_namespace_that_shares_is_enough_and_the_label_of_the_one_that_asks_does_not_count() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_isolated(root.path(), snapshotter(root.path())).await;
+    let namespaces = store.namespaces();
+    let descriptor = bring(&*store.content(&scope("one")), b"bytes", Labels::new()).await;
+    namespaces.create(&namespace("asks"), Labels::new().with(SHAREABLE_LABEL, "true")).await.unwrap();
+    assert!(!takes_over(&store, "asks", &descriptor).await);
+    bring(&*store.content(&scope("two")), b"bytes", Labels::new()).await;
+    assert!(!takes_over(&store, "three", &descriptor).await);
+    namespaces.set_label(&namespace("two"), SHAREABLE_LABEL, "true").await.unwrap();
+    assert!(takes_over(&store, "three", &descriptor).await);
+}
+
+#[tokio::test]
+async fn an_isolated_namespace_does_not_get_a_snapshot_by_its_chain_id_and_makes_its_own() {
+    use futures::StreamExt as _;
+    let root = tempfile::tempdir().unwrap();
+    let inner = snapshotter(root.path());
+    let store = open_isolated(root.path(), inner.clone()).await;
+    let view = |name: &str| store.snapshotters(&scope(name)).remove(SNAPSHOTTER).unwrap();
+    let (one, two) = (view("one"), view("two"));
+    commit_layer(&*one, "a", None).await;
+
+    let key = "k".parse().unwrap();
+    let labels = Labels::new().with(TARGET_LABEL, "a");
+    two.prepare(&key, None, labels.clone()).await.expect("it is not here");
+    assert_eq!(two.stat(&"a".parse().unwrap()).await.unwrap_err().kind(), Kind::NotFound);
+    two.commit(&"a".parse().unwrap(), &key, Commit::default()).await.unwrap();
+    assert_eq!(inner.walk(&[]).count().await, 2, "each has its own");
+
+    store.namespaces().set_label(&namespace("one"), SHAREABLE_LABEL, "true").await.unwrap();
+    let error = view("three").prepare(&key, None, labels).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::AlreadyExists, "a namespace that shares does so with snapshots too");
+    one.remove(&"a".parse().unwrap()).await.unwrap();
+    assert_eq!(inner.walk(&[]).count().await, 2, "the third has what it took over");
 }

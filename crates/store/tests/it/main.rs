@@ -22,7 +22,7 @@ use bytes::Bytes;
 use windlass_core::content::{Commit, Expected, IngesterExt as _};
 use windlass_core::snapshot::{Capabilities, Snapshotter};
 use windlass_core::{Descriptor, Labels, Namespace, Scope, content, lease};
-use windlass_store::{LockWait, RootLock, Store};
+use windlass_store::{LockWait, Options, RootLock, Sharing, Store};
 use windlass_testkit::memory;
 
 /// What the snapshotter of the tests is called.
@@ -38,6 +38,13 @@ async fn open_with(root: &Path, snapshotter: Arc<dyn Snapshotter>) -> Store {
 /// Opens a store on a root, with a snapshotter in memory.
 async fn open(root: &Path) -> Store {
     open_with(root, snapshotter(root)).await
+}
+
+/// Opens a store on a root, whose namespaces do not share.
+async fn open_isolated(root: &Path, snapshotter: Arc<dyn Snapshotter>) -> Store {
+    let lock = RootLock::acquire(root, LockWait::UpTo(Duration::from_secs(10))).await.unwrap();
+    let snapshotters = BTreeMap::from([(SNAPSHOTTER.to_owned(), snapshotter)]);
+    Store::open_with(lock, snapshotters, Options { sharing: Sharing::Isolated }).await.unwrap()
 }
 
 fn snapshotter(root: &Path) -> Arc<dyn Snapshotter> {
