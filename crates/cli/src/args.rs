@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use windlass::Sharing;
 use windlass_core::{Error, Namespace, Result};
 
-use crate::commands::{content, fetch, fetch_object, gc, images, namespaces, pull, snapshots, why};
+use crate::commands::{content, fetch, fetch_object, gc, images, leases, namespaces, pull, snapshots, why};
 use crate::log::Level;
 use crate::render::Format;
 use crate::version::VERSION;
@@ -61,6 +62,7 @@ Examples:
   dist fetch-object redis        the manifest as the registry has it
   dist content ls                blobs; `content active` has those on their way
   dist content get DIGEST        one of them, to standard output
+  dist leases ls                 what is kept though nothing refers to it
   dist snapshots ls              unpacked layers
   dist gc --plan                 what nothing needs any more
   dist why DIGEST                what keeps something
@@ -121,6 +123,17 @@ pub(crate) struct Globals {
         global = true
     )]
     pub(crate) wait: Option<Wait>,
+    /// Who gets what another namespace has: shared, by digest and size; isolated, only by bringing the bytes.
+    #[arg(
+        long,
+        value_name = "POLICY",
+        env = "DIST_CONTENT_SHARING",
+        hide_env_values = true,
+        default_value = "shared",
+        value_parser = sharing,
+        global = true
+    )]
+    pub(crate) content_sharing: Sharing,
 }
 
 /// How progress is shown.
@@ -156,6 +169,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Snapshots(snapshots::Command),
     #[command(subcommand)]
+    Leases(leases::Command),
+    #[command(subcommand)]
     Namespaces(namespaces::Command),
     Gc(gc::Args),
     Why(why::Args),
@@ -164,6 +179,16 @@ pub(crate) enum Command {
 /// An empty value, as an environment often has it, is the default namespace.
 fn namespace(text: &str) -> Result<Namespace> {
     if text.is_empty() { Ok(Namespace::default()) } else { text.parse() }
+}
+
+/// An empty value, as an environment often has it, is the default.
+fn sharing(text: &str) -> Result<Sharing> {
+    match text {
+        "" | "shared" => Ok(Sharing::Shared),
+        "isolated" => Ok(Sharing::Isolated),
+        _ => Err(Error::invalid_argument(format!("{text:?} is no policy of sharing content"))
+            .hint("it is shared or isolated")),
+    }
 }
 
 fn wait(text: &str) -> Result<Wait> {
@@ -209,6 +234,11 @@ mod tests {
             "dist snapshot list",
             "dist content list",
             "dist image pull x",
+            "dist content label sha256:0123456789012345678901234567890123456789012345678901234567890123 a=b",
+            "dist content edit --editor vi sha256:0123456789012345678901234567890123456789012345678901234567890123",
+            "dist leases list -q",
+            "dist lease create --id x -x 1h a=b",
+            "dist l delete --sync x",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -28,7 +28,7 @@ impl Context {
             Some(Wait::UpTo(time)) => LockWait::UpTo(time),
             Some(Wait::Forever) => LockWait::Forever,
         };
-        Engine::builder(self.root()?).lock_wait(wait).open().await
+        Engine::builder(self.root()?).lock_wait(wait).sharing(self.globals.content_sharing).open().await
     }
 
     /// Opens the engine and returns its services, bound to the namespace.

@@ -8,6 +8,7 @@ pub(crate) mod fetch;
 pub(crate) mod fetch_object;
 pub(crate) mod gc;
 pub(crate) mod images;
+pub(crate) mod leases;
 pub(crate) mod namespaces;
 pub(crate) mod pull;
 pub(crate) mod snapshots;
@@ -26,6 +27,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Images(command) => images::run(context, command).await,
         Command::Content(command) => content::run(context, command).await,
         Command::Snapshots(command) => snapshots::run(context, command).await,
+        Command::Leases(command) => leases::run(context, command).await,
         Command::Namespaces(command) => namespaces::run(context, command).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Why(args) => why::run(context, args).await,

@@ -2,10 +2,11 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use windlass_core::{Error, Labels, Namespace, Result};
+use windlass_core::{Labels, Namespace};
 
 use crate::context::Context;
 use crate::failure::Outcome;
+use crate::label;
 use crate::render::labels;
 
 /// List, create, label and remove namespaces.
@@ -29,7 +30,7 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         name: Namespace,
         /// Labels.
-        #[arg(value_name = "KEY=VALUE", value_parser = label)]
+        #[arg(value_name = "KEY=VALUE", value_parser = label::parse)]
         labels: Vec<(String, String)>,
     },
     /// Set labels of a namespace; an empty value removes one.
@@ -38,7 +39,7 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         name: Namespace,
         /// Labels.
-        #[arg(value_name = "KEY=VALUE", value_parser = label, required = true)]
+        #[arg(value_name = "KEY=VALUE", value_parser = label::parse, required = true)]
         labels: Vec<(String, String)>,
     },
     /// Remove empty namespaces.
@@ -76,8 +77,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
             list.finish()
         }
         Command::Create { name, labels } => {
-            let labels: Labels = labels.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-            namespaces.create(&name, labels).await?;
+            namespaces.create(&name, label::all(labels)).await?;
             output.name(&name)
         }
         Command::Label { name, labels } => {
@@ -94,12 +94,5 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
             }
             removed.finish()
         }
-    }
-}
-
-fn label(text: &str) -> Result<(String, String)> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Error::invalid_argument(format!("{text:?} is not a label")).hint("a label looks like key=value")),
     }
 }

@@ -10,7 +10,7 @@ use windlass_core::snapshot::{Info, Key, Mount};
 
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::render::{age, labels};
+use crate::render::{age, labels, quoted};
 
 /// List snapshots, print their mounts, remove them.
 #[derive(Debug, Subcommand)]
@@ -117,15 +117,6 @@ fn command(mount: &Mount, directory: &Path) -> String {
         words.extend(["-o".to_owned(), quoted(&mount.options.join(","))]);
     }
     words.join(" ")
-}
-
-/// Quotes a word for a POSIX shell, if it has to be.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 async fn remove(context: &Context, of: &Of, keys: &[Key]) -> Outcome {

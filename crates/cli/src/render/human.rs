@@ -26,7 +26,20 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// Writes how long ago something was, in its largest unit.
 pub(crate) fn age(since: SystemTime) -> String {
-    let elapsed = SystemTime::now().duration_since(since).unwrap_or(Duration::ZERO).as_secs();
+    let elapsed = SystemTime::now().duration_since(since).unwrap_or(Duration::ZERO);
+    format!("{} ago", duration(elapsed))
+}
+
+/// Writes how long it is until something, in its largest unit.
+pub(crate) fn until(end: SystemTime) -> String {
+    match end.duration_since(SystemTime::now()) {
+        Ok(left) => format!("in {}", duration(left)),
+        Err(_) => "any time now".to_owned(),
+    }
+}
+
+fn duration(duration: Duration) -> String {
+    let elapsed = duration.as_secs();
     let (number, unit) = match elapsed {
         0..60 => (elapsed, "second"),
         60..3600 => (elapsed / 60, "minute"),
@@ -36,7 +49,7 @@ pub(crate) fn age(since: SystemTime) -> String {
         7_776_000..63_072_000 => (elapsed / 2_592_000, "month"),
         _ => (elapsed / 31_536_000, "year"),
     };
-    format!("{} ago", count(number, unit))
+    count(number, unit)
 }
 
 /// Writes how many there are of something.
@@ -55,6 +68,15 @@ pub(crate) fn labels(labels: &Labels) -> String {
         return "-".to_owned();
     }
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// Quotes a word for a POSIX shell, if it has to be.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -86,5 +108,7 @@ mod tests {
             assert_eq!(age(SystemTime::now() - Duration::from_secs(seconds)), text);
         }
         assert_eq!(age(SystemTime::now() + Duration::from_mins(1)), "0 seconds ago");
+        assert_eq!(until(SystemTime::now() + Duration::from_mins(90)), "in 1 hour");
+        assert_eq!(until(SystemTime::now() - Duration::from_mins(1)), "any time now");
     }
 }

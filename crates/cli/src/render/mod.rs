@@ -12,7 +12,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use serde::Serialize;
 
-pub(crate) use human::{age, count, digest, labels, size};
+pub(crate) use human::{age, count, digest, labels, quoted, size, until};
 pub(crate) use list::{List, Names};
 
 use crate::failure::{Failure, Outcome};

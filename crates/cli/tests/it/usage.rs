@@ -13,6 +13,7 @@ fn refused(lines: &[&str]) -> String {
 
 #[test]
 fn values_that_cannot_be_parsed() {
+    let digest = windlass_core::Digest::sha256(b"x");
     insta::assert_snapshot!(
         "wrong_values",
         refused(&[
@@ -28,10 +29,38 @@ fn values_that_cannot_be_parsed() {
             "pull --platform a/b/c/d redis",
             "images ls name=",
             "namespaces label x y",
+            "content info 0123456789ab",
+            "content rm md5:0123456789abcdef",
+            "content label sha256:0123456789ab a=b",
+            &format!("content label {digest} =x"),
+            "content active ref=~x",
+            "leases create --id a--b",
+            "leases create -x soon",
+            "leases add x blobs/y",
+            "leases add x content/sha256:abc",
+            "leases rm a/b",
+            "--content-sharing some images ls",
             "--wait=soon images ls",
             "--log-level loud images ls",
         ])
     );
+}
+
+#[test]
+fn values_that_are_too_long_are_not_repeated_in_full() {
+    let dist = Dist::new();
+    let digest = windlass_core::Digest::sha256(b"x");
+    for (line, rule) in [
+        (format!("content label {digest} key={}", "v".repeat(4096)), "4096"),
+        (format!("content abort {}", "x".repeat(1025)), "1024 bytes"),
+        (format!("content status {}", "x".repeat(1025)), "1024 bytes"),
+        (format!("leases create --id {}", "x".repeat(1025)), "76"),
+        ("content status a\nb".to_owned(), "control characters"),
+    ] {
+        let said = dist.run(&line).refused();
+        assert!(said.contains(rule) && said.len() < 500 && said.contains("hint: "), "{said}");
+    }
+    assert!(!dist.root().exists());
 }
 
 #[test]

@@ -20,7 +20,7 @@ Examples:
 )]
 pub(crate) struct Args {
     /// Blob.
-    #[arg(value_name = "DIGEST")]
+    #[arg(value_name = "DIGEST", value_parser = super::digest)]
     digest: Digest,
 }
 

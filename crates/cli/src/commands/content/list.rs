@@ -1,7 +1,6 @@
-//! `dist content ls` and `dist content active`.
+//! `dist content ls`.
 
 use futures::TryStreamExt;
-use windlass_core::content::Status;
 use windlass_core::filter::Filter;
 
 use crate::context::Context;
@@ -36,20 +35,6 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     while let Some(info) = blobs.try_next().await? {
         list.push(&info, |info| {
             [info.digest.to_string(), size(info.size), age(info.created_at), labels(&info.labels)]
-        })?;
-    }
-    list.finish()
-}
-
-/// Lists ingests.
-pub(super) async fn active(context: &Context, filters: &[Filter]) -> Outcome {
-    let services = context.services().await?;
-    let mut list = context.output().list(["REF", "SIZE", "STARTED", "UPDATED"]);
-    for status in services.content.statuses(filters).await? {
-        list.push(&status, |status: &Status| {
-            let total = status.total.map_or_else(|| "?".to_owned(), size);
-            let size = format!("{}/{total}", size(status.offset));
-            [status.ingest.to_string(), size, age(status.started_at), age(status.updated_at)]
         })?;
     }
     list.finish()

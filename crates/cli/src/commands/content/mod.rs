@@ -1,41 +1,49 @@
 //! `dist content`: the blobs, and those on their way.
 
+mod active;
+mod edit;
 mod get;
 mod ingest;
+mod label;
 mod list;
 
 use clap::Subcommand;
 use serde::Serialize;
-use windlass_core::Digest;
-use windlass_core::content::Info;
+use windlass_core::content::{Info, IngestRef};
+use windlass_core::{Digest, Error, Result};
 
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::render::{age, fields, labels, size};
 
-/// List, read, write and remove blobs.
+/// List, read, write, label and remove blobs, and those on their way.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Ls(list::Args),
     Get(get::Args),
     Ingest(ingest::Args),
-    /// List ingests: blobs on their way, or left by a pull that was interrupted.
-    Active {
-        /// Filters, any of which must match: ref==x, ref~=re.
-        #[arg(value_name = "FILTER")]
-        filters: Vec<windlass_core::filter::Filter>,
+    Active(active::Args),
+    Status(active::StatusArgs),
+    /// Discard ingests and what was written of them.
+    #[command(visible_alias = "cancel")]
+    Abort {
+        /// Ingests, as `content active` lists them.
+        #[arg(value_name = "REFKEY", required = true)]
+        ingests: Vec<IngestRef>,
     },
     /// Show the record of a blob.
     Info {
         /// Blob.
-        #[arg(value_name = "DIGEST")]
+        #[arg(value_name = "DIGEST", value_parser = digest)]
         digest: Digest,
     },
+    Label(label::Args),
+    Edit(edit::Args),
     /// Delete blobs from the namespace. Images that need them will say that they are missing.
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm {
         /// Blobs.
-        #[arg(value_name = "DIGEST", required = true)]
+        #[arg(value_name = "DIGEST", required = true, value_parser = digest)]
         digests: Vec<Digest>,
     },
 }
@@ -46,8 +54,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Ls(args) => list::run(context, args).await,
         Command::Get(args) => get::run(context, args).await,
         Command::Ingest(args) => ingest::run(context, args).await,
-        Command::Active { filters } => list::active(context, &filters).await,
+        Command::Active(args) => active::run(context, args).await,
+        Command::Status(args) => active::status(context, args).await,
+        Command::Abort { ingests } => abort(context, &ingests).await,
         Command::Info { digest } => info(context, &digest).await,
+        Command::Label(args) => label::run(context, args).await,
+        Command::Edit(args) => edit::run(context, args).await,
         Command::Rm { digests } => remove(context, &digests).await,
     }
 }
@@ -73,6 +85,25 @@ async fn remove(context: &Context, digests: &[Digest]) -> Outcome {
         removed.push(digest)?;
     }
     removed.finish()
+}
+
+async fn abort(context: &Context, ingests: &[IngestRef]) -> Outcome {
+    let content = context.services().await?.content;
+    let mut aborted = context.output().names();
+    for ingest in ingests {
+        content.abort(ingest).await?;
+        aborted.push(ingest)?;
+    }
+    aborted.finish()
+}
+
+/// Parses a digest, which has to be whole.
+fn digest(text: &str) -> Result<Digest> {
+    text.parse().map_err(|error: Error| {
+        error.hint(format!(
+            "a whole digest is needed: `dist content ls -q digest~={text}` lists those that contain this"
+        ))
+    })
 }
 
 /// What an ingest left in the store.
