@@ -32,18 +32,17 @@ impl Sharing {
     }
 
     /// Tells whether a namespace may take over a blob: one that has it lets it. Bytes that nobody has a record of, which a
-    /// crash can leave, are subject to the policy alone.
+    /// crash can leave, may have been anybody's: every namespace has to let it.
     pub(crate) fn lets_take_over_blob(self, view: &impl View, digest: &Digest) -> Result<bool> {
         let digest = digest.to_string();
-        let mut owned = false;
+        let mut anybody_may = self == Self::Shared;
         for namespace in NAMESPACES.keys(view, "", None, usize::MAX)? {
-            if CONTENTS.contains(view, &Key::of([namespace.as_str(), &digest]))? {
-                if self.lets_take_over(view, &namespace)? {
-                    return Ok(true);
-                }
-                owned = true;
+            let has = CONTENTS.contains(view, &Key::of([namespace.as_str(), &digest]))?;
+            match self.lets_take_over(view, &namespace)? {
+                true if has => return Ok(true),
+                lets => anybody_may &= lets && !has,
             }
         }
-        Ok(!owned && self == Self::Shared)
+        Ok(anybody_may)
     }
 }

@@ -54,6 +54,28 @@ fn an_ingest_that_was_killed_continues_where_it_stopped() {
 }
 
 #[test]
+fn a_kill_costs_at_most_one_checkpoint_of_hashing() {
+    let dist = Dist::new();
+    let bytes = vec![3; 50 << 20];
+    let line = format!("content ingest part --expected-digest {}", digest(&bytes));
+    let mut child = dist.start(&line);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&bytes[..45 << 20]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let file = |name: &str| {
+        let files = files_below(&dist.root().join("content/ingest"));
+        std::fs::read(files.iter().find(|path| path.ends_with(name)).unwrap()).unwrap()
+    };
+    let state = String::from_utf8(file("state")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(state.lines().nth(1).unwrap()).unwrap();
+    let (there, hashed) = (file("data").len() as u64, state["hash"]["offset"].as_u64().unwrap());
+    assert!(there > 40 << 20 && hashed > 0 && there - hashed <= 16 << 20, "{hashed} of {there} bytes are hashed");
+    assert_eq!(dist.feed(&line, &bytes).ok().trim(), digest(&bytes));
+}
+
+#[test]
 fn an_ingest_without_an_expected_digest_begins_anew() {
     let dist = Dist::new();
     let mut child = dist.start("content ingest part");
@@ -260,6 +282,23 @@ fn an_edited_blob_that_is_refused_is_not_lost() {
     assert!(said.contains("JSON") && said.contains(kept[0].to_str().unwrap()), "{said}");
     assert_eq!(std::fs::read(&kept[0]).unwrap(), br#"{"a"#);
     assert_eq!(dist.json("content ls").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_was_edited_is_kept_when_the_root_cannot_be_opened_any_more() {
+    let dist = Dist::new();
+    let old = dist.feed("content ingest x", b"1").ok().trim().to_owned();
+    let root = dist.root().display().to_string();
+    let script = dist.path("editor");
+    std::fs::write(&script, format!("echo changed > $1; rm -rf {root}; touch {root}\n")).unwrap();
+    let editor = format!("sh {}", script.display());
+    let mut command = dist.command(["content", "edit", "--editor", &editor, &old]);
+    let temporary = dist.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let said = Run::of(command.env("TMPDIR", &temporary).output().unwrap()).failed();
+    let kept = files_below(&temporary);
+    assert!(kept.len() == 1 && said.contains(kept[0].to_str().unwrap()) && said.contains(&root), "{said}");
+    assert_eq!(std::fs::read(&kept[0]).unwrap(), b"changed\n");
 }
 
 #[test]

@@ -78,6 +78,9 @@ impl Sink {
     /// `ResourceExhausted` when the disk is full: what went in before stays, and [`Sink::offset`] tells how much.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.catch_up()?;
+        if self.hashed - self.saved + bytes.len() as u64 > CHECKPOINT {
+            self.save();
+        }
         let mut rest = bytes;
         while !rest.is_empty() {
             let written = self.file.write_at(rest, self.offset)?;
@@ -88,9 +91,6 @@ impl Sink {
             rest = left;
         }
         self.writeback.appended(&self.file, self.offset);
-        if self.hashed - self.saved >= CHECKPOINT {
-            self.save();
-        }
         Ok(())
     }
 

@@ -213,3 +213,20 @@ async fn an_isolated_namespace_does_not_get_a_snapshot_by_its_chain_id_and_makes
     one.remove(&"a".parse().unwrap()).await.unwrap();
     assert_eq!(inner.walk(&[]).count().await, 2, "the third has what it took over");
 }
+
+#[tokio::test]
+async fn bytes_that_nobody_has_a_record_of_are_taken_over_only_where_everybody_shares() {
+    let bytes = b"left by a crash";
+    let descriptor = Descriptor::of("application/octet-stream", bytes);
+    for (isolated, label, others_may) in
+        [(false, "", true), (false, "true", true), (false, "false", false), (true, "", false), (true, "true", false)]
+    {
+        let root = tempfile::tempdir().unwrap();
+        let store =
+            if isolated { open_isolated(root.path(), snapshotter(root.path())).await } else { open(root.path()).await };
+        store.namespaces().create(&namespace("one"), Labels::new()).await.unwrap();
+        store.namespaces().set_label(&namespace("one"), SHAREABLE_LABEL, label).await.unwrap();
+        std::fs::write(blob_path(root.path(), &descriptor), bytes).unwrap();
+        assert_eq!(takes_over(&store, "two", &descriptor).await, others_may, "{label:?}, isolated: {isolated}");
+    }
+}

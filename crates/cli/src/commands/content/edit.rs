@@ -14,8 +14,9 @@ use windlass_core::{Descriptor, Digest, Error, Kind, Labels, MediaType, Result, 
 
 use super::{Ingested, ingest};
 use crate::context::Context;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::input;
+use crate::interrupt::interruptible;
 
 /// How much is read at once, in bytes.
 const PART: usize = 1 << 20;
@@ -64,13 +65,17 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     if edited == args.digest {
         return context.output().record(&draft.ingested(edited)?, |ingested| ingested.digest.to_string());
     }
-    let stored = async {
+    let stored = interruptible(async {
         let content = context.services().await?.content;
         Ok(store(&*content, &draft, edited, &labels).await?)
-    };
+    });
     let ingested = match stored.await {
-        Err(crate::failure::Failure::Error(error)) => return Err(draft.keep(error).into()),
-        other => other?,
+        Ok(ingested) => ingested,
+        Err(Failure::Error(error)) => return Err(draft.keep(error).into()),
+        Err(failure) => {
+            tracing::warn!(path = %draft.keep_file().display(), "what was edited is kept");
+            return Err(failure);
+        }
     };
     context.output().record(&ingested, |ingested| ingested.digest.to_string())
 }
@@ -177,12 +182,21 @@ impl Draft {
         Ok(Ingested { digest, size: metadata.len() })
     }
 
-    /// Keeps the file for the user of a failed command, whose work is in it.
+    /// Keeps the file for the user of a failed command, whose work is in it, and says so in the error.
     fn keep(&self, error: Error) -> Error {
+        let kept = self.keep_file();
+        error
+            .hint(format!("`dist content ingest edit < {}` stores it", kept.display()))
+            .context(format!("store what was edited, which is kept in {}", kept.display()))
+    }
+
+    /// Moves the file to where it is not removed.
+    fn keep_file(&self) -> PathBuf {
         let kept = self.path.with_extension("kept");
         match std::fs::rename(&self.path, &kept) {
-            Ok(()) => error.hint(format!("what was edited is kept: `dist content ingest edit < {}`", kept.display())),
-            Err(_) => error,
+            Ok(()) => kept,
+            // It goes with the directory of temporary files, if that is what became of it.
+            Err(_) => self.path.clone(),
         }
     }
 }
