@@ -1,5 +1,7 @@
 //! Leases: what they hold stays, and one can see for how long.
 
+use std::io::Write;
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -45,6 +47,36 @@ fn a_lease_whose_label_says_when_it_ends_has_no_other_end() {
     assert_eq!(lease["expires_at"], json!("2100-01-01T00:00:00Z"));
     let said = dist.run("leases create containerd.io/gc.expire=soon").failed();
     assert!(said.contains("soon") && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn an_ingest_that_a_lease_holds_expires_with_the_last_of_its_leases() {
+    let dist = Dist::new();
+    let digest = Digest::sha256(b"all of it").to_string();
+    let ingest = ["-n", "team", "content", "ingest", "my part", "--expected-digest", &digest, "--expected-size", "9"];
+    let mut child = dist.command(ingest).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"all").unwrap();
+    assert!(!child.wait().unwrap().success(), "that is not all of it");
+    let status = || -> Value {
+        let printed = dist.run_with(["-n", "team", "--format", "json", "content", "status", "my part"]).ok();
+        serde_json::from_str(&printed).unwrap()
+    };
+    let resume = format!("dist -n team content ingest 'my part' --expected-digest {digest} --expected-size 9");
+    assert_eq!((&status()["resume"], &status()["held_by"]), (&json!(resume), &json!([])));
+
+    let hold = |id: &str, expires: &str| {
+        dist.ok(&format!("-n team leases create --id {id} --expires {expires}"));
+        dist.run_with(["-n", "team", "leases", "add", id, "ingests/my part"]).ok();
+    };
+    let day = Duration::from_hours(24);
+    hold("short", "1h");
+    assert_eq!(time(&status()["expires_at"]), time(&status()["updated_at"]) + day, "not before a day has passed");
+    hold("long", "48h");
+    let ends = dist.json("-n team leases ls id==long")[0]["expires_at"].clone();
+    assert_eq!((&status()["expires_at"], &status()["held_by"]), (&ends, &json!(["long", "short"])));
+    hold("endless", "never");
+    assert_eq!(status()["expires_at"], Value::Null);
+    assert!(dist.ok("-n team content active").contains("never"));
 }
 
 #[test]
@@ -109,11 +141,13 @@ fn an_interrupted_pull_shows_who_may_resume_it_and_until_when() {
     assert!(ingest["offset"].as_u64().unwrap() > 0 && ingest["offset"].as_u64() < ingest["total"].as_u64(), "{active}");
     assert_eq!(ingest["held_by"], json!([lease["id"]]));
     assert_eq!(ingest["resume"], json!(format!("dist pull {}", slow.reference())));
-    assert_eq!(ingest["expires_at"], lease["expires_at"]);
-    let left = time(&ingest["expires_at"]).duration_since(SystemTime::now()).unwrap();
-    assert!(left > Duration::from_hours(23) && left <= Duration::from_hours(24), "{left:?}");
     let age = time(&ingest["updated_at"]).duration_since(time(&ingest["started_at"])).unwrap();
     assert!(age < Duration::from_mins(5), "{active}");
+    // The lease began with the pull, and the last write came later.
+    let day = Duration::from_hours(24);
+    assert_eq!(time(&ingest["expires_at"]), time(&ingest["updated_at"]) + day);
+    let lease_ends = time(&lease["expires_at"]);
+    assert!(lease_ends <= time(&ingest["expires_at"]) && lease_ends > SystemTime::now() + day / 2, "{lease}");
     let held = dist.ok(&format!("leases resources {}", lease["id"].as_str().unwrap()));
     assert!(held.contains(large), "{held}");
     let shown = dist.ok("content active");

@@ -97,7 +97,7 @@ impl Ingests {
                 total: declared.size,
                 expected: declared.digest,
                 started_at: owner.started_at,
-                updated_at: sink.updated_at()?,
+                updated_at: sink.updated_at()?.max(owner.started_at),
             };
             Ok(Opened { held, sink, status })
         })
@@ -235,7 +235,9 @@ fn look(disk: &Disk, directory: &Path, id: String) -> Result<Option<Found>> {
         Some(owner) => {
             let Expected { digest, size } = State::read(disk, directory)?.unwrap_or_default().declared();
             let Owner { namespace, ingest, started_at, .. } = owner;
-            let status = Status { ingest, offset, total: size, expected: digest, started_at, updated_at: data_at };
+            // The clock of the filesystem is a coarser one.
+            let updated_at = data_at.max(started_at);
+            let status = Status { ingest, offset, total: size, expected: digest, started_at, updated_at };
             Some((namespace, status))
         }
     };

@@ -16,8 +16,8 @@ use crate::render::{age, fields, quoted, size, until};
 
 /// List ingests: blobs on their way, or left by a pull that was interrupted.
 ///
-/// What a pull left is resumed by pulling the same image again, and kept for as long as the pull's lease lasts. An ingest
-/// that no lease holds is kept for a day after its last write.
+/// What a pull left is resumed by pulling the same image again. An ingest is discarded a day after its last write, and not
+/// before the leases end that hold it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,12 +56,12 @@ struct Ingest {
 pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     let services = context.services().await?;
     let holders = Holders::of(&services).await?;
-    let mut list = context.output().list(["REF", "SIZE", "STARTED", "UPDATED", "KEPT UNTIL", "RESUMED BY"]);
+    let mut list = context.output().list(["REF", "SIZE", "STARTED", "UPDATED", "EXPIRES", "RESUMED BY"]);
     for status in services.content.statuses(&args.filters).await? {
         list.push(&holders.ingest(status), |Ingest { status, resume, expires_at, .. }| {
             let resume = resume.clone().unwrap_or_else(|| "-".to_owned());
             let (started, updated) = (age(status.started_at), age(status.updated_at));
-            [status.ingest.to_string(), progress(status), started, updated, kept(*expires_at), resume]
+            [status.ingest.to_string(), progress(status), started, updated, expires(*expires_at), resume]
         })?;
     }
     list.finish()
@@ -84,7 +84,7 @@ pub(super) async fn status(context: &Context, args: StatusArgs) -> Outcome {
             ("started", age(status.started_at)),
             ("updated", age(status.updated_at)),
             ("held by", or_none((!held_by.is_empty()).then(|| held_by.join(", ")))),
-            ("kept until", kept(*expires_at)),
+            ("expires", expires(*expires_at)),
             ("resumed by", or_none(resume.clone())),
         ])
     })
@@ -95,8 +95,8 @@ fn progress(status: &Status) -> String {
     format!("{}/{total}", size(status.offset))
 }
 
-fn kept(expires_at: Option<SystemTime>) -> String {
-    expires_at.map_or_else(|| "it is aborted".to_owned(), until)
+fn expires(expires_at: Option<SystemTime>) -> String {
+    expires_at.map_or_else(|| "never".to_owned(), until)
 }
 
 /// The leases of a namespace that hold ingests.
@@ -151,11 +151,11 @@ fn ingest_again(status: &Status) -> Option<String> {
     Some(format!("content ingest {} --expected-digest {digest}{size}", quoted(status.ingest.as_str())))
 }
 
-/// Returns when an ingest is discarded: with the last lease that holds it, or a day after its last write.
+/// Returns when an ingest is discarded: a day after its last write, and not before the last lease ends that holds it.
 fn expiry(leases: &[Lease], status: &Status) -> Option<SystemTime> {
     if leases.iter().any(|lease| lease.expires_at.is_none()) {
         return None;
     }
     let abandoned = status.updated_at.checked_add(ABANDONED_AFTER);
-    leases.iter().filter_map(|lease| lease.expires_at).max().or(abandoned)
+    leases.iter().filter_map(|lease| lease.expires_at).max().max(abandoned)
 }
