@@ -230,3 +230,25 @@ async fn bytes_that_nobody_has_a_record_of_are_taken_over_only_where_everybody_s
         assert_eq!(takes_over(&store, "two", &descriptor).await, others_may, "{label:?}, isolated: {isolated}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_isolated_namespaces_that_bring_the_same_bytes_at_once_store_them_once() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_isolated(root.path(), snapshotter(root.path())).await;
+    let bytes = vec![7; 300_000];
+    let mut bringing = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let (content, bytes) = (store.content(&scope(&format!("n{number}"))), bytes.clone());
+        let expected = Expected { digest: Some(windlass_core::Digest::sha256(&bytes)), size: Some(300_000) };
+        bringing.spawn(async move { ingest(&*content, "r", &bytes, expected).await });
+    }
+    let infos = bringing.join_all().await;
+    assert_eq!(blobs_on_disk(root.path()), 1);
+    for number in 0..8 {
+        let content = store.content(&scope(&format!("n{number}")));
+        content.info(&infos[0].digest).await.unwrap();
+        assert!(content.statuses(&[]).await.unwrap().is_empty());
+        content.delete(&infos[0].digest).await.unwrap();
+    }
+    assert_eq!(blobs_on_disk(root.path()), 0, "and with the last record they go");
+}

@@ -36,6 +36,8 @@ pub enum Fault {
     Append(usize),
     /// The start of the range is ignored.
     NoSeek,
+    /// The stream begins so many bytes after the start of the range, and says so.
+    Late(u64),
     /// The answer takes that long.
     Delay(Duration),
     /// The answer waits until the gate is opened.
@@ -217,7 +219,11 @@ impl Fetcher for Remote {
         if range.start > size {
             return Err(Error::out_of_range(format!("{digest} has {size} bytes, and byte {} was asked", range.start)));
         }
-        let offset = if matches!(fault, Fault::NoSeek) { 0 } else { range.start };
+        let offset = match fault {
+            Fault::NoSeek => 0,
+            Fault::Late(bytes) => range.start + bytes,
+            _ => range.start,
+        };
         let end = if matches!(fault, Fault::NoSeek) { size } else { range.end.unwrap_or(size).clamp(offset, size) };
         let (bytes, error) = damaged(&bytes, &fault);
         let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());

@@ -36,6 +36,17 @@ async fn a_remote_that_cannot_seek_sends_everything_again_and_the_result_is_righ
     assert_eq!(site.holds().await.snapshots, 3);
 }
 
+#[tokio::test]
+async fn a_remote_that_leaves_out_bytes_is_not_believed_and_everything_is_fetched_again() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let large = &bundle.image().layers[1];
+    site.remote.script(&large.digest, [Fault::Break(65_536), Fault::Late(10)]);
+    site.pull().await.unwrap();
+    assert_eq!(site.remote.fetches(&large.digest), [ByteRange::from(0), ByteRange::from(65_536), ByteRange::from(0)]);
+    assert_eq!(site.holds().await.snapshots, 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_remote_that_stays_away_is_given_up_and_the_next_pull_continues() {
     let bundle = three_layers().build();

@@ -10,7 +10,7 @@ use windlass_core::filter::Filter;
 use windlass_core::lease::{Id, Lease, ResourceKind};
 use windlass_core::{Namespace, Result, Services, timestamp};
 
-use crate::context::Context;
+use crate::context::{Context, is_root};
 use crate::failure::Outcome;
 use crate::render::{age, fields, quoted, size, until};
 
@@ -124,7 +124,9 @@ impl Holders {
             lease.labels.get(INTERRUPTED_LABEL).or_else(|| lease.labels.get(LEASE_LABEL)).map(str::to_owned)
         });
         let resume = match pulled {
-            Some(reference) => Some(format!("pull {}", quoted(&reference))),
+            // Who is not root cannot unpack.
+            Some(reference) if is_root() => Some(format!("pull {}", quoted(&reference))),
+            Some(reference) => Some(format!("fetch {}", quoted(&reference))),
             None => ingest_again(&status),
         };
         Ingest {
