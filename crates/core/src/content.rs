@@ -253,6 +253,37 @@ pub trait ProviderExt: Provider {
         }
         Ok(all.freeze())
     }
+
+    /// Reads a whole blob and compares it with its digest, a part at a time.
+    ///
+    /// # Errors
+    /// `DataLoss` when the blob is not what its digest says.
+    async fn verify(&self, descriptor: &Descriptor) -> Result<()> {
+        let reader = self.reader(descriptor).await?;
+        let mut hasher = descriptor.digest.algorithm().hasher();
+        let mut offset = 0;
+        while offset < reader.size() {
+            let part = reader.read_at(offset, 1 << 20).await?;
+            if part.is_empty() {
+                break;
+            }
+            hasher.update(&part);
+            offset += part.len() as u64;
+        }
+        changed_at_rest(&descriptor.digest, &hasher.finish())
+    }
+}
+
+/// Compares the digest that stored bytes have with the one that they were stored under.
+///
+/// # Errors
+/// `DataLoss` when they differ.
+pub fn changed_at_rest(stored: &Digest, found: &Digest) -> Result<()> {
+    if stored == found {
+        return Ok(());
+    }
+    Err(Error::data_loss(format!("blob {stored} has changed since it was stored: its bytes have the digest {found}"))
+        .hint("`dist fsck --repair` fetches it again from where it came"))
 }
 
 impl<P: Provider + ?Sized> ProviderExt for P {}

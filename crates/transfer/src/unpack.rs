@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
-use windlass_core::content::Store;
+use windlass_core::content::{ProviderExt, Store};
 use windlass_core::diff::{Applied, Applier, Whiteouts};
 use windlass_core::progress::{State, Task};
 use windlass_core::snapshot::{self, Commit, Key, Mount, Snapshotter, TARGET_LABEL};
@@ -83,10 +83,19 @@ impl Unpacker {
             }
             Err(error) => {
                 self.forget(layer).await;
+                let error = self.blame(layer, error).await;
                 task.set(State::Failed { reason: error.to_string() });
                 Err(error.context(format!("unpack {}", layer.descriptor.ingest_ref())))
             }
         }
+    }
+
+    /// Finds out whether wrong bytes are the publisher's fault, or that of the disk they lay on.
+    async fn blame(&self, layer: &LayerPlan, error: Error) -> Error {
+        if !error.is(Kind::DataLoss) {
+            return error;
+        }
+        self.content.verify(&layer.descriptor).await.err().unwrap_or(error)
     }
 
     async fn rebased(&self, layer: &LayerPlan, parent: Option<&Gate>, task: &Task) -> Result<()> {

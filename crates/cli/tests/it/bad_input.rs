@@ -227,3 +227,29 @@ fn a_root_on_a_filesystem_that_cannot_carry_overlays_is_refused_before_anything_
     run(&format!("pull --snapshotter native {reference}")).ok();
     assert_eq!(run("images ls -q").ok().trim(), reference);
 }
+
+#[test]
+fn a_blob_that_changed_on_the_disk_is_blamed_on_the_disk() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    dist.ok(&format!("fetch {reference}"));
+    // A layer: the first bytes of gzip.
+    let is_layer = |path: &std::path::Path| std::fs::read(path).unwrap().starts_with(&[0x1f, 0x8b]);
+    let path = files_below(&dist.root().join("content/blobs")).into_iter().find(|path| is_layer(path)).unwrap();
+    let digest = format!("sha256:{}", path.file_name().unwrap().to_str().unwrap());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 20;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let said = dist.run(&format!("--progress none pull {reference}")).failed();
+    assert!(said.contains(&format!("blob {digest} has changed since it was stored")), "{said}");
+    assert!(said.contains("hint: `dist fsck --repair`"), "{said}");
+    assert_eq!(dist.json("snapshots ls kind==active"), json!([]));
+    let got = dist.run(&format!("content get {digest}"));
+    assert_eq!(got.code, Some(1), "{}", got.stderr);
+    assert!(got.stderr.contains("has changed since it was stored"), "{}", got.stderr);
+    let others = dist.ok("content ls -q");
+    let sound = others.lines().find(|other| *other != digest).unwrap();
+    dist.ok(&format!("content get {sound}"));
+}

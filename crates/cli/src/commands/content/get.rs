@@ -1,5 +1,6 @@
 //! `dist content get`: a blob to standard output.
 
+use windlass_core::content::changed_at_rest;
 use windlass_core::{Descriptor, Digest, Error, MediaType};
 
 use crate::context::Context;
@@ -10,6 +11,8 @@ use crate::render::write_bytes;
 const PART: usize = 1 << 20;
 
 /// Write a blob to standard output.
+///
+/// The bytes are verified while they pass; when they have changed on the disk, the command fails after them.
 #[derive(Debug, clap::Args)]
 #[command(
     visible_alias = "cat",
@@ -30,6 +33,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     let size = services.content.info(&args.digest).await?.size;
     let descriptor = Descriptor::new(MediaType::OCTET_STREAM, args.digest, size);
     let reader = services.content.reader(&descriptor).await?;
+    let mut hasher = descriptor.digest.algorithm().hasher();
     let mut offset = 0;
     while offset < reader.size() {
         let part = reader.read_at(offset, PART).await?;
@@ -38,7 +42,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
             return Err(Error::data_loss(problem).into());
         }
         offset += part.len() as u64;
+        hasher.update(&part);
         write_bytes(part).await?;
     }
-    Ok(())
+    Ok(changed_at_rest(&descriptor.digest, &hasher.finish())?)
 }
