@@ -11,8 +11,10 @@ mod fetch;
 pub mod plan;
 pub mod pull;
 pub mod rootfs;
+pub mod unfinished;
 mod unpack;
 pub mod walk;
 
 pub use plan::Plan;
 pub use pull::{Fetched, Pull, Pulled, Unpack, fetch, plan, pull};
+pub use unfinished::Unfinished;

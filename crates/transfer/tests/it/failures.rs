@@ -1,10 +1,11 @@
 //! Pulls that fail, or nearly: what is tried again, what is kept for the next time, and what is not.
 
+use windlass_core::content::ABANDONED_AFTER;
 use windlass_core::remote::ByteRange;
 use windlass_core::{Digest, Kind};
 use windlass_testkit::image::{Tamper, schema1};
 use windlass_testkit::memory::Fault;
-use windlass_transfer::{Pull, Unpack};
+use windlass_transfer::{Pull, Unpack, unfinished};
 
 use crate::site::{Held, Site, three_layers};
 
@@ -60,6 +61,14 @@ async fn a_remote_that_stays_away_is_given_up_and_the_next_pull_continues() {
     assert!(error.to_string().contains(&large.digest.to_string()), "{error}");
     let held = site.holds().await;
     assert_eq!((held.images, held.ingests, held.leases), (0, 1, 1), "{held:?}");
+
+    let services = site.services().await;
+    let left = unfinished::all(&services, &[]).await.unwrap();
+    let lease = services.leases.list(&[]).await.unwrap().remove(0);
+    assert_eq!((left.len(), &left[0].held_by, left[0].status.offset), (1, &vec![lease.id], 100_000));
+    assert_eq!(left[0].pull.as_deref(), Some(site.reference.to_string().as_str()), "who may resume it");
+    assert_eq!(left[0].expires_at, Some(left[0].status.updated_at + ABANDONED_AFTER).max(lease.expires_at));
+    assert_eq!(unfinished::one(&services, &large.ingest_ref()).await.unwrap(), left[0]);
 
     let before = site.remote.bytes_sent();
     let pulled = site.pull().await.unwrap();

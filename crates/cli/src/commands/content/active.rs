@@ -1,14 +1,13 @@
 //! `dist content active` and `content status`: ingests, how far they are, and who may resume them until when.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
-use windlass::transfer::pull::{INTERRUPTED_LABEL, LEASE_LABEL};
-use windlass_core::content::{ABANDONED_AFTER, IngestRef, Status};
+use windlass::transfer::{Unfinished, unfinished};
+use windlass_core::Namespace;
+use windlass_core::content::{IngestRef, Status};
 use windlass_core::filter::Filter;
-use windlass_core::lease::{Id, Lease, ResourceKind};
-use windlass_core::{Namespace, Result, Services, timestamp};
+use windlass_core::lease::Id;
 
 use crate::context::{Context, is_root};
 use crate::failure::Outcome;
@@ -38,30 +37,27 @@ pub(crate) struct StatusArgs {
     ingest: IngestRef,
 }
 
-/// An ingest, and what will become of it.
+/// An ingest in JSON.
 #[derive(Serialize)]
 struct Ingest {
     #[serde(flatten)]
-    status: Status,
-    /// The leases that hold it.
-    held_by: Vec<Id>,
+    unfinished: Unfinished,
     /// The command that resumes it.
     resume: Option<String>,
-    /// When it is discarded; never when a lease holds it that has no end.
-    #[serde(with = "timestamp::option")]
-    expires_at: Option<SystemTime>,
 }
 
 /// Lists ingests.
 pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     let services = context.services().await?;
-    let holders = Holders::of(&services).await?;
+    let ingests = unfinished::all(&services, &args.filters).await?;
     let mut list = context.output().list(["REF", "SIZE", "STARTED", "UPDATED", "EXPIRES", "RESUMED BY"]);
-    for status in services.content.statuses(&args.filters).await? {
-        list.push(&holders.ingest(status), |Ingest { status, resume, expires_at, .. }| {
+    for unfinished in ingests {
+        list.push(&Ingest::new(context, unfinished), |Ingest { unfinished, resume }| {
+            let status = &unfinished.status;
             let resume = resume.clone().unwrap_or_else(|| "-".to_owned());
             let (started, updated) = (age(status.started_at), age(status.updated_at));
-            [status.ingest.to_string(), progress(status), started, updated, expires(*expires_at), resume]
+            let expires = expires(unfinished.expires_at);
+            [status.ingest.to_string(), progress(status), started, updated, expires, resume]
         })?;
     }
     list.finish()
@@ -70,9 +66,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
 /// Shows one ingest.
 pub(super) async fn status(context: &Context, args: StatusArgs) -> Outcome {
     let services = context.services().await?;
-    let status = services.content.status(&args.ingest).await?;
-    let ingest = Holders::of(&services).await?.ingest(status);
-    context.output().record(&ingest, |Ingest { status, held_by, resume, expires_at }| {
+    let ingest = Ingest::new(context, unfinished::one(&services, &args.ingest).await?);
+    context.output().record(&ingest, |Ingest { unfinished: Unfinished { status, held_by, expires_at, .. }, resume }| {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let held_by: Vec<&str> = held_by.iter().map(Id::as_str).collect();
         fields(&[
@@ -99,50 +94,17 @@ fn expires(expires_at: Option<SystemTime>) -> String {
     expires_at.map_or_else(|| "never".to_owned(), until)
 }
 
-/// The leases of a namespace that hold ingests.
-struct Holders {
-    namespace: Namespace,
-    by_ingest: BTreeMap<String, Vec<Lease>>,
-}
-
-impl Holders {
-    async fn of(services: &Services) -> Result<Self> {
-        let mut by_ingest: BTreeMap<String, Vec<Lease>> = BTreeMap::new();
-        for lease in services.leases.list(&[]).await? {
-            for held in services.leases.resources(&lease.id).await? {
-                if held.kind == ResourceKind::Ingest {
-                    by_ingest.entry(held.id).or_default().push(lease.clone());
-                }
-            }
-        }
-        Ok(Self { namespace: services.scope.namespace.clone(), by_ingest })
-    }
-
-    fn ingest(&self, status: Status) -> Ingest {
-        let leases = self.by_ingest.get(status.ingest.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let pulled = leases.iter().find_map(|lease| {
-            lease.labels.get(INTERRUPTED_LABEL).or_else(|| lease.labels.get(LEASE_LABEL)).map(str::to_owned)
-        });
-        let resume = match pulled {
+impl Ingest {
+    fn new(context: &Context, unfinished: Unfinished) -> Self {
+        let arguments = match &unfinished.pull {
             // Who is not root cannot unpack.
-            Some(reference) if is_root() => Some(format!("pull {}", quoted(&reference))),
-            Some(reference) => Some(format!("fetch {}", quoted(&reference))),
-            None => ingest_again(&status),
+            Some(reference) if is_root() => Some(format!("pull {}", quoted(reference))),
+            Some(reference) => Some(format!("fetch {}", quoted(reference))),
+            None => ingest_again(&unfinished.status),
         };
-        Ingest {
-            held_by: leases.iter().map(|lease| lease.id.clone()).collect(),
-            resume: resume.map(|arguments| self.command(&arguments)),
-            expires_at: expiry(leases, &status),
-            status,
-        }
-    }
-
-    /// Writes a command of ours in this namespace.
-    fn command(&self, arguments: &str) -> String {
-        if self.namespace == Namespace::default() {
-            return format!("dist {arguments}");
-        }
-        format!("dist -n {} {arguments}", self.namespace)
+        let namespace = &context.globals.namespace;
+        let option = if *namespace == Namespace::default() { String::new() } else { format!("-n {namespace} ") };
+        Self { resume: arguments.map(|arguments| format!("dist {option}{arguments}")), unfinished }
     }
 }
 
@@ -151,13 +113,4 @@ fn ingest_again(status: &Status) -> Option<String> {
     let digest = status.expected.as_ref()?;
     let size = status.total.map(|total| format!(" --expected-size {total}")).unwrap_or_default();
     Some(format!("content ingest {} --expected-digest {digest}{size}", quoted(status.ingest.as_str())))
-}
-
-/// Returns when an ingest is discarded: a day after its last write, and not before the last lease ends that holds it.
-fn expiry(leases: &[Lease], status: &Status) -> Option<SystemTime> {
-    if leases.iter().any(|lease| lease.expires_at.is_none()) {
-        return None;
-    }
-    let abandoned = status.updated_at.checked_add(ABANDONED_AFTER);
-    leases.iter().filter_map(|lease| lease.expires_at).max().max(abandoned)
 }
