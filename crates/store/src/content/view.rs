@@ -15,8 +15,8 @@ use super::reader::BlobReader;
 use super::records::{content_key, not_here};
 use super::writer::IngestWriter;
 use crate::blocking::{blocking, to_the_end};
-use crate::db::schema::CONTENTS;
-use crate::db::{self, Key, admit, hold, listing};
+use crate::db::schema::{CONTENTS, RESOURCES};
+use crate::db::{self, Key, admit, hold, listing, text_of};
 use crate::store::Shared;
 
 /// Content of one namespace; what is created is held by the scope's lease.
@@ -66,6 +66,17 @@ impl Content {
             Ok(there)
         };
         self.shared.db.write(hold).await
+    }
+
+    /// Lets the scope's lease no longer hold an ingest that is about to be discarded; its ref is locked.
+    pub(super) async fn release(&self, ingest: &IngestRef) -> Result<()> {
+        let Some(lease) = &self.scope.lease else { return Ok(()) };
+        let node = text_of(&Node::Ingest(ingest.to_string()));
+        let key = Key::of([self.scope.namespace.as_str(), lease.as_str(), &node]);
+        if !self.shared.db.read(|view| RESOURCES.contains(view, &key))? {
+            return Ok(());
+        }
+        self.shared.db.write(move |tx| RESOURCES.remove(tx, &key).map(|_| ())).await
     }
 
     /// Records a blob whose bytes are here already; `false` when they have gone meanwhile.
@@ -204,6 +215,7 @@ impl Store for Content {
 
     async fn abort(&self, ingest: &IngestRef) -> Result<()> {
         let held = self.shared.ingests.claim(&self.scope.namespace, ingest).await?;
+        self.release(ingest).await?;
         let existed = self.shared.ingests.discard(held, &self.scope.namespace, ingest).await?;
         if existed { Ok(()) } else { Err(not_found(ingest)) }
     }

@@ -243,6 +243,7 @@ impl Finish {
         let (digest, size) = match verdict {
             Verdict::Good(digest, size) => (digest, size),
             Verdict::Bad(error) => {
+                self.content.release(&self.ingest).await?;
                 self.discard(held).await?;
                 return Err(error);
             }
@@ -251,6 +252,7 @@ impl Finish {
         // From here on alone with the digest: what is moved into place is neither collected nor moved by another.
         let _turn = self.content.shared.turns.take(digest.to_string()).await;
         if self.is_here(&digest, size).await? {
+            self.content.release(&self.ingest).await?;
             self.discard(held).await?;
             return Err(self.content.already_exists(&digest));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use windlass_core::content::{Expected, IngesterExt as _};
+use windlass_core::content::{self, Expected, IngesterExt as _};
 use windlass_core::gc::{self, ChildKind, Deletion};
 use windlass_core::image::{Image, StoreExt as _};
 use windlass_core::lease::{self, ResourceKind};
@@ -30,6 +30,7 @@ macro_rules! host_suite {
                 a_lease_that_is_not_there_is_not_found
                 a_lease_holds_what_is_created_in_its_scope
                 a_lease_holds_what_was_found_in_its_scope
+                a_lease_no_longer_holds_an_ingest_that_was_discarded
                 released_content_goes_unless_an_image_refers_to_it
                 snapshots_stay_while_something_refers_to_them
                 what_another_lease_holds_stays
@@ -187,6 +188,34 @@ pub async fn a_lease_holds_what_is_created_in_its_scope(host: &dyn Host) {
         assert!(held.contains(&(kind.clone(), id.clone())), "{kind:?} {id} is not in {held:?}");
     }
     drop(ingest);
+}
+
+pub async fn a_lease_no_longer_holds_an_ingest_that_was_discarded(host: &dyn Host) {
+    let (leased, other) = (leased(host, "default").await, leased(host, "default").await);
+    let ingests = async || {
+        let resources = leased.leases.resources(leased.lease()).await.unwrap();
+        resources.into_iter().filter(|resource| resource.kind == ResourceKind::Ingest).count()
+    };
+    let (descriptor, bytes) = blob("content");
+    let open = async |ingest: &str| {
+        let mut writer = leased.content.writer(&parse(ingest), (&descriptor).into()).await.unwrap();
+        writer.write(bytes.clone()).await.unwrap();
+        writer
+    };
+    drop(open("aborted").await);
+    assert_eq!(ingests().await, 1);
+    leased.content.abort(&parse("aborted")).await.unwrap();
+    assert_eq!(ingests().await, 0, "aborted");
+
+    let late = open("late").await;
+    bring(&other, "content", Labels::new()).await;
+    assert_kind(late.commit(content::Commit::default()).await, Kind::AlreadyExists, "the later commit");
+    assert_eq!(ingests().await, 0, "brought by somebody else");
+
+    let mut wrong = leased.content.writer(&parse("wrong"), (&blob("right").0).into()).await.unwrap();
+    wrong.write(Bytes::from_static(b"wrong")).await.unwrap();
+    assert_kind(wrong.commit(content::Commit::default()).await, Kind::DataLoss, "the wrong bytes");
+    assert_eq!(ingests().await, 0, "refused");
 }
 
 /// Otherwise what a pull relies on could be collected under its hands.
