@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gc::Deletion;
 use crate::lease::Lease;
 use crate::namespace::Namespace;
-use crate::{container, content, diff, image, lease, namespace, snapshot};
+use crate::{container, content, diff, image, lease, namespace, room, snapshot};
 
 /// The namespace that operations happen in, and the lease that holds what they create.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Services {
     pub default_snapshotter: String,
     /// Applies layers.
     pub applier: Arc<dyn diff::Applier>,
+    /// How much is free where content and snapshots are kept.
+    pub room: Arc<dyn room::Room>,
 }
 
 impl Services {

@@ -32,6 +32,7 @@ pub mod platform;
 pub mod progress;
 pub mod reference;
 pub mod remote;
+pub mod room;
 pub mod snapshot;
 mod text;
 pub mod timestamp;

@@ -15,6 +15,7 @@
 //! ```
 
 mod recover;
+mod room;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub use windlass_registry as registry;
 pub use windlass_snapshot::mount;
 pub use windlass_store::{Collected, Doomed, DoomedKind, Group, LockWait, Pin, PinReason, Policy, Sharing, Tally};
 pub use windlass_transfer as transfer;
+
+use room::RootRoom;
 
 /// The snapshotter that stacks layers with overlayfs.
 pub const OVERLAYFS: &str = "overlayfs";
@@ -200,6 +203,7 @@ impl Host for Engine {
             snapshotters: self.store.snapshotters(scope),
             default_snapshotter: self.default_snapshotter.clone(),
             applier: self.applier.clone(),
+            room: Arc::new(RootRoom::new(self.store.root())),
         })
     }
 }

@@ -11,9 +11,10 @@ use windlass_core::document::{ImageConfig, Root};
 use windlass_core::field::FieldMask;
 use windlass_core::progress::{State, Task, Tracker};
 use windlass_core::remote::{Body, ByteRange, Fetcher};
+use windlass_core::room::{Keeps, Room, Size};
 use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Result, ResultExt};
 
-use crate::documents;
+use crate::{documents, missing};
 
 /// How often a blob is tried again without a byte of progress in between.
 const MAX_IDLE_RETRIES: u32 = 4;
@@ -33,6 +34,7 @@ pub(crate) struct Fetch {
     pub(crate) content: Arc<dyn content::Store>,
     pub(crate) fetcher: Arc<dyn Fetcher>,
     pub(crate) progress: Tracker,
+    pub(crate) room: Arc<dyn Room>,
     /// Labels of every new blob: where it came from.
     pub(crate) labels: Labels,
 }
@@ -220,7 +222,8 @@ impl Fetch {
         }
     }
 
-    async fn offset(&self, descriptor: &Descriptor) -> u64 {
+    /// Returns how much of a blob is here.
+    pub(crate) async fn offset(&self, descriptor: &Descriptor) -> u64 {
         self.content.status(&descriptor.ingest_ref()).await.map_or(0, |status| status.offset)
     }
 
@@ -239,10 +242,10 @@ impl Fetch {
                 self.discard(descriptor).await;
                 return Err(error.hint(CONTRADICTION));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(self.explained(error, descriptor).await),
         }
         match writer.commit(Commit { labels: self.labels.clone(), ..Commit::default() }).await {
-            Err(error) if !error.is(Kind::AlreadyExists) => Err(error),
+            Err(error) if !error.is(Kind::AlreadyExists) => Err(self.explained(error, descriptor).await),
             _ => {
                 task.set(State::Fetched);
                 Ok(())
@@ -265,9 +268,17 @@ impl Fetch {
                 Err(error) if error.is(Kind::FailedPrecondition) => {
                     self.content.abort(&descriptor.ingest_ref()).await?;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.explained(error, descriptor).await),
             }
         }
+    }
+
+    /// Says of a full disk how much of the blob is here, how much it lacks, and what is free.
+    async fn explained(&self, error: Error, descriptor: &Descriptor) -> Error {
+        let here = self.offset(descriptor).await;
+        let (size, more) = (Size(descriptor.size), Size(descriptor.size.saturating_sub(here)));
+        let reached = format!("{} of {size} are here, {more} more are needed", Size(here));
+        missing::explain(error, &*self.room, Keeps::Content, &reached).await
     }
 
     /// Discards what was written of a blob, unless somebody else is writing it. A writer of this pull that was dropped a

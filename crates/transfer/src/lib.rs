@@ -8,8 +8,11 @@
 
 mod documents;
 mod fetch;
+mod interrupted;
+mod missing;
 pub mod plan;
 pub mod pull;
+pub mod room;
 pub mod rootfs;
 pub mod unfinished;
 mod unpack;

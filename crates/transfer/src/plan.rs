@@ -11,6 +11,7 @@ use windlass_core::platform::Selection;
 use windlass_core::{ChainId, Descriptor, DiffId, Error, Kind, MediaType, Platform, Result, image};
 
 use crate::fetch::Fetch;
+use crate::room::Room;
 
 /// How deep indexes may be nested.
 const MAX_DEPTH: usize = 4;
@@ -26,6 +27,9 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// Every blob beside the manifests and configs, once each, in the order in which they are fetched.
     pub blobs: Vec<BlobPlan>,
+    /// The room that what is missing needs, once that was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
 }
 
 /// One image of a plan.
@@ -137,7 +141,7 @@ impl Plan {
             };
             images.push(ImagePlan { manifest: candidate.manifest, config: manifest.config, platform, layers });
         }
-        Ok(Self { name: name.clone(), target: target.clone(), images, blobs })
+        Ok(Self { name: name.clone(), target: target.clone(), images, blobs, room: None })
     }
 }
 

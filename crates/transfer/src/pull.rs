@@ -17,7 +17,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use windlass_core::content::Store;
 use windlass_core::field::FieldMask;
-use windlass_core::filter::Filter;
 use windlass_core::gc::{self, Deletion};
 use windlass_core::image::{Image, StoreExt};
 use windlass_core::media_type::Role;
@@ -32,12 +31,13 @@ use windlass_core::{
 use crate::fetch::Fetch;
 use crate::plan::{LayerPlan, Plan};
 use crate::unpack::{Gate, Unpacker};
+use crate::{interrupted, missing};
 
 /// The label of a running pull's lease: the reference that is pulled.
 pub const LEASE_LABEL: &str = "windlass.dev/pull";
 
 /// The label of the lease that keeps what an interrupted pull brought: the reference that was pulled. The next pull of it
-/// gives the lease up.
+/// takes it over.
 pub const INTERRUPTED_LABEL: &str = "windlass.dev/interrupted-pull";
 
 /// The prefix of the label that tells where a blob came from: the host follows, the repository is the value.
@@ -156,11 +156,21 @@ pub async fn plan(
 ) -> Result<Plan> {
     let planned = async {
         let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, progress).await?;
-        let result = Plan::make(&fetch, &resolved.name, &resolved.descriptor, &options.platforms).await;
+        let result = survey(&leased, &fetch, &resolved, options).await;
         leased.release(Deletion::Background).await?;
         result
     };
     planned.await.context(|| format!("plan {reference}"))
+}
+
+/// Makes a plan and looks whether there is room for it.
+async fn survey(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Plan> {
+    let unpacker = unpacker(leased, options)?;
+    let mut plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms).await?;
+    if !options.metadata_only {
+        plan.room = Some(missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?);
+    }
+    Ok(plan)
 }
 
 async fn run(
@@ -172,7 +182,10 @@ async fn run(
     progress: &Tracker,
 ) -> Result<Pulled> {
     let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, progress).await?;
-    let result = execute(&leased, &fetch, &resolved, options).await;
+    let result = match interrupted::take_over(&leased, reference).await {
+        Ok(()) => execute(&leased, &fetch, &resolved, options).await,
+        Err(error) => Err(error),
+    };
     settle(leased, reference, result).await
 }
 
@@ -203,7 +216,13 @@ async fn begin(
         (Some(host), Some(repository)) => Labels::new().with(format!("{SOURCE_LABEL}{host}"), repository),
         _ => Labels::new(),
     };
-    let fetch = Fetch { content: leased.content.clone(), fetcher, progress: progress.clone(), labels };
+    let fetch = Fetch {
+        content: leased.content.clone(),
+        fetcher,
+        progress: progress.clone(),
+        room: leased.room.clone(),
+        labels,
+    };
     Ok(Begun { resolved, leased, fetch })
 }
 
@@ -218,40 +237,37 @@ async fn resolve(resolver: &dyn Resolver, reference: &Reference, progress: &Trac
     resolved
 }
 
-/// Gives the lease up, unless running the pull again could use what it holds.
+/// Gives the lease up; when running the pull again could use what it holds, another one keeps that.
 async fn settle(leased: Leased, reference: &Reference, result: Result<Pulled>) -> Result<Pulled> {
     match result {
         Ok(pulled) => {
-            release_interrupted(&leased, reference).await?;
+            interrupted::give_up(&leased, reference).await?;
             leased.release(Deletion::Background).await?;
             Ok(pulled)
         }
         Err(error) => {
-            if !is_resumable(&error)
-                && let Err(release) = leased.release(Deletion::Synchronous).await
-            {
-                tracing::warn!(error = %release, "the lease of a failed pull was not given up; it expires by itself");
+            let settled = if is_resumable(&error) {
+                interrupted::set_aside(leased, reference).await
+            } else {
+                leased.release(Deletion::Synchronous).await
+            };
+            if let Err(unsettled) = settled {
+                tracing::warn!(
+                    error = %unsettled,
+                    "the lease of a failed pull stays until the root is opened again, or expires by itself"
+                );
             }
             Err(error)
         }
     }
 }
 
-/// Gives up the leases of interrupted pulls of the same reference: what they kept has been used.
-async fn release_interrupted(leased: &Leased, reference: &Reference) -> Result<()> {
-    let filter: Filter = format!("labels.\"{INTERRUPTED_LABEL}\"==\"{reference}\"").parse()?;
-    for interrupted in leased.leases.list(&[filter]).await? {
-        leased.leases.delete(&interrupted.id, Deletion::Background).await?;
-    }
-    Ok(())
-}
-
 async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Pulled> {
     let Resolved { name, descriptor: target } = resolved;
-    let unpacker = match options.unpack {
-        Unpack::Yes if !options.metadata_only => Some(unpacker(leased, options).await?),
-        _ => None,
-    };
+    let unpacker = unpacker(leased, options)?;
+    if let Some(unpacker) = &unpacker {
+        unpacker.snapshotter.ready().await.context(|| format!("use snapshotter {}", unpacker.name))?;
+    }
     let plan = Plan::make(fetch, name, target, &options.platforms).await?;
     if unpacker.is_some() {
         plan.check_unpackable()?;
@@ -259,9 +275,11 @@ async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &
     let snapshots = if options.metadata_only {
         Vec::new()
     } else {
-        transfer(fetch, &plan, unpacker.as_ref().map(|(_, unpacker)| unpacker), options).await?;
+        let room = missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?;
+        room.check()?;
+        transfer(fetch, &plan, unpacker.as_ref(), options).await?;
         match &unpacker {
-            Some((snapshotter, _)) => keep_snapshots(&*leased.content, &plan, snapshotter).await?,
+            Some(unpacker) => keep_snapshots(&*leased.content, &plan, &unpacker.name).await?,
             None => Vec::new(),
         }
     };
@@ -269,18 +287,21 @@ async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &
     Ok(Pulled { name: name.clone(), target: target.clone(), snapshots, totals: fetch.progress.totals() })
 }
 
-/// Returns what unpacks, once it is known that it can.
-async fn unpacker(leased: &Leased, options: &Pull) -> Result<(String, Unpacker)> {
+/// Returns what unpacks; none when nothing is to be unpacked.
+fn unpacker(leased: &Leased, options: &Pull) -> Result<Option<Unpacker>> {
+    if options.unpack == Unpack::No || options.metadata_only {
+        return Ok(None);
+    }
     let (name, snapshotter) = leased.snapshotter(options.snapshotter.as_deref())?;
-    snapshotter.ready().await.context(|| format!("use snapshotter {name}"))?;
-    let unpacker = Unpacker {
+    Ok(Some(Unpacker {
         content: leased.content.clone(),
         snapshotter: snapshotter.clone(),
         applier: leased.applier.clone(),
         lease: leased.lease().clone(),
+        room: leased.room.clone(),
+        name: name.to_owned(),
         places: Arc::new(Semaphore::new(options.concurrent_unpacks.max(1))),
-    };
-    Ok((name.to_owned(), unpacker))
+    }))
 }
 
 /// Fetches the blobs of a plan and unpacks its layers, all at once; the first failure ends everything.
@@ -332,6 +353,7 @@ fn is_resumable(error: &Error) -> bool {
             | Kind::DeadlineExceeded
             | Kind::ResourceExhausted
             | Kind::Canceled
+            | Kind::Aborted
             | Kind::Unauthenticated
             | Kind::Unknown
     )

@@ -10,10 +10,13 @@ use tokio::sync::{Semaphore, watch};
 use windlass_core::content::{ProviderExt, Store};
 use windlass_core::diff::{Applied, Applier, Whiteouts};
 use windlass_core::progress::{State, Task};
+use windlass_core::room::{Keeps, Room, Size};
 use windlass_core::snapshot::{self, Commit, Key, Mount, Snapshotter, TARGET_LABEL};
 use windlass_core::{ChainId, Error, Kind, Labels, Result, ResultExt, lease};
 
+use crate::missing;
 use crate::plan::LayerPlan;
+use crate::room::Amount;
 
 /// Something that happens once and that others wait for. A failure is not announced: it ends the whole pull.
 #[derive(Clone, Debug)]
@@ -41,6 +44,9 @@ pub(crate) struct Unpacker {
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) applier: Arc<dyn Applier>,
     pub(crate) lease: lease::Id,
+    pub(crate) room: Arc<dyn Room>,
+    /// What the snapshotter is called.
+    pub(crate) name: String,
     /// How many layers are applied at once.
     pub(crate) places: Arc<Semaphore>,
 }
@@ -63,6 +69,26 @@ impl Unpacker {
         }
     }
 
+    /// Tells whether a stack of layers is unpacked already, here or, if that is to be found out, in another namespace:
+    /// it is begun as unpacking would begin it.
+    pub(crate) async fn has_or_takes_over(&self, layer: &LayerPlan, take_over: bool) -> Result<bool> {
+        let here = self.has(&layer.chain_id).await?;
+        if here || !take_over {
+            return Ok(here);
+        }
+        match self.prepare(layer, None).await {
+            Ok(None) => Ok(true),
+            Ok(Some(_)) => {
+                self.forget(layer).await;
+                Ok(false)
+            }
+            Err(error) => {
+                tracing::debug!(%error, layer = %layer.descriptor.digest, "whether it is here was not found out");
+                Ok(false)
+            }
+        }
+    }
+
     /// Unpacks one layer once its blob is here, and commits it once its parent is committed.
     pub(crate) async fn layer(
         &self,
@@ -82,6 +108,7 @@ impl Unpacker {
                 Ok(())
             }
             Err(error) => {
+                let error = self.explained(error, layer).await;
                 self.forget(layer).await;
                 let error = self.blame(layer, error).await;
                 task.set(State::Failed { reason: error.to_string() });
@@ -96,6 +123,13 @@ impl Unpacker {
             return error;
         }
         self.content.verify(&layer.descriptor).await.err().unwrap_or(error)
+    }
+
+    /// Says of a full disk what is free on it, before what was half-made is removed.
+    async fn explained(&self, error: Error, layer: &LayerPlan) -> Error {
+        let Amount { at_least, probably } = Amount::unpacked(&layer.descriptor);
+        let needs = format!("the layer needs {} at least and probably {}", Size(at_least), Size(probably));
+        missing::explain(error, &*self.room, Keeps::Snapshots(&self.name), &needs).await
     }
 
     async fn rebased(&self, layer: &LayerPlan, parent: Option<&Gate>, task: &Task) -> Result<()> {

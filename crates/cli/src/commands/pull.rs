@@ -1,6 +1,7 @@
 //! `dist pull`: resolve, plan, fetch, unpack, record.
 
 use serde::Serialize;
+use windlass::transfer::room::{Amount, Place, Room, Verdict};
 use windlass::transfer::{self, Plan, Pull, Pulled, Unpack};
 use windlass_core::media_type::Role;
 use windlass_core::platform::Selection;
@@ -145,12 +146,14 @@ fn print_plan(context: &Context, plan: &Plan) -> Outcome {
     });
     let total: u64 = plan.blobs.iter().map(|blob| blob.descriptor.size).sum();
     let missing = plan.missing_bytes();
-    line(&fields(&[
+    let mut shown = vec![
         ("name", plan.name.to_string()),
         ("digest", plan.target.digest.to_string()),
         ("images", images.collect::<Vec<_>>().join(", ")),
         ("download", format!("{} of {}", size(missing), size(total))),
-    ]))?;
+    ];
+    shown.extend(plan.room.iter().flat_map(room));
+    line(&fields(&shown))?;
     let mut list = output.list(["BLOB", "DIGEST", "SIZE", "STATE"]);
     for blob in &plan.blobs {
         let state = if blob.present { "present" } else { "missing" };
@@ -159,6 +162,25 @@ fn print_plan(context: &Context, plan: &Plan) -> Outcome {
         })?;
     }
     list.finish()
+}
+
+/// Says what a pull needs and what is free, filesystem by filesystem.
+fn room(room: &Room) -> Vec<(&'static str, String)> {
+    let place = |place: &Place| {
+        let says = match place.verdict() {
+            Verdict::TooLittle => ": too little",
+            Verdict::Tight => ": it may become full",
+            Verdict::Fits | Verdict::Unknown => "",
+        };
+        let (needed, free) = (amount(place.needs_bytes), size(place.free.bytes));
+        ("room", format!("{needed} needed, {free} free on {}{says}", place.free.filesystem))
+    };
+    std::iter::once(("unpack", amount(room.unpacked))).chain(room.places.iter().map(place)).collect()
+}
+
+fn amount(amount: Amount) -> String {
+    let Amount { at_least, probably } = amount;
+    if at_least == probably { size(at_least) } else { format!("{} to {}", size(at_least), size(probably)) }
 }
 
 /// Returns what a blob is within an image.

@@ -2,26 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use windlass_core::room::Size;
 use windlass_core::{Digest, Labels};
 
-/// Writes a size in bytes with a binary unit and three significant digits: `999 B`, `1.5 KiB`, `28.1 MiB`.
+/// Writes a size in bytes with a binary unit and three significant digits.
 pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = "KiB";
-    for larger in UNITS.iter().skip(1) {
-        if value < 999.95 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    let decimals = usize::from(value < 99.95);
-    format!("{value:.decimals$} {unit}")
+    Size(bytes).to_string()
 }
 
 /// Writes how long ago something was, in its largest unit.

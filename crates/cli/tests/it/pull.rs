@@ -59,8 +59,13 @@ fn a_plan_says_what_would_be_done_and_does_nothing() {
     let missing =
         |plan: &Value| plan["blobs"].as_array().unwrap().iter().filter(|blob| blob["present"] == false).count();
     assert_eq!(missing(&plan), layers.len());
+    let room = &plan["room"];
+    assert_eq!((&room["blobs"], &room["verdict"]), (&json!(layers.len()), &json!("fits")));
+    assert!(room["places"][0]["needs_bytes"]["at_least"].as_u64() > room["download"].as_u64(), "{room}");
     let table = dist.ok(&format!("pull --plan {reference}"));
-    assert!(table.contains("download") && table.contains("missing"), "{table}");
+    for expected in ["download", "missing", "unpack", "room", " free on "] {
+        assert!(table.contains(expected), "{expected:?} in {table}");
+    }
     assert_eq!(dist.json("images ls"), json!([]));
     assert_eq!(dist.json("snapshots ls"), json!([]));
 

@@ -56,8 +56,9 @@ fn classify(error: redb::Error) -> Error {
         redb::Error::Io(source) => Error::io(format!("access {WHAT}"), source),
         redb::Error::DatabaseAlreadyOpen => Error::unavailable(format!("{WHAT} are open in another process"))
             .hint("wait for it to end, or use another root"),
-        redb::Error::PreviousIo => Error::unavailable(format!("{WHAT} could not be written before"))
-            .hint("look for an earlier error of the disk, and start again"),
+        // Not `Unavailable`: trying again in this process does not help.
+        redb::Error::PreviousIo => Error::aborted(format!("{WHAT} could not be written before"))
+            .hint("see to the disk (is it full?), then run the command again: it continues"),
         error @ (redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. } | redb::Error::RepairAborted) => {
             Error::data_loss(format!("{WHAT} are damaged")).source(error)
         }

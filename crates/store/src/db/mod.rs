@@ -130,8 +130,9 @@ fn failed(error: impl Into<redb::Error>) -> Error {
             Ok(error) => error.context("use the metadata database"),
             Err(error) => Error::io("use the metadata database", error),
         },
-        redb::Error::PreviousIo => Error::unavailable("the metadata database stopped after an error of the disk")
-            .hint("see to the disk (is it full?), then start again"),
+        // Not `Unavailable`: trying again in this process does not help.
+        redb::Error::PreviousIo => Error::aborted("the metadata database stopped after an error of the disk")
+            .hint("see to the disk (is it full?), then run the command again: it continues"),
         redb::Error::Corrupted(what) => Error::data_loss(format!("the metadata database is damaged: {what}")),
         redb::Error::UpgradeRequired(version) => {
             Error::failed_precondition(format!("the metadata database has file format {version}"))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::{Host, Result, Scope, Services};
 use windlass_store::Store;
-use windlass_testkit::memory::Applier;
+use windlass_testkit::memory::{Applier, Room};
 
 use super::{SNAPSHOTTER, open, scope};
 
@@ -36,6 +36,7 @@ impl Host for StoreHost {
             snapshotters: self.0.snapshotters(scope),
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::new(Applier::new()),
+            room: Arc::new(Room::default()),
         })
     }
 }

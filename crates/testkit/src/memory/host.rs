@@ -9,7 +9,7 @@ use windlass_core::snapshot::Capabilities;
 use windlass_core::{Namespace, Result, Scope, Services, diff};
 
 use super::space::Scoped;
-use super::{Containers, Content, Images, Leases, Namespaces, Snapshotter};
+use super::{Containers, Content, Images, Leases, Namespaces, Room, Snapshotter};
 
 /// What the only snapshotter of the host is called.
 pub const SNAPSHOTTER: &str = "memory";
@@ -21,6 +21,7 @@ pub struct Host {
     directory: Arc<Path>,
     capabilities: Capabilities,
     applier: Arc<dyn diff::Applier>,
+    room: Room,
 }
 
 impl Host {
@@ -28,13 +29,24 @@ impl Host {
     /// the caller supplies.
     pub fn new(directory: &Path, applier: Arc<dyn diff::Applier>) -> Self {
         let capabilities = Capabilities { rebase: true };
-        Self { namespaces: Namespaces::default(), directory: directory.into(), capabilities, applier }
+        Self {
+            namespaces: Namespaces::default(),
+            directory: directory.into(),
+            capabilities,
+            applier,
+            room: Room::default(),
+        }
     }
 
     /// Says what the snapshotter can do beyond the minimum; everything, unless said otherwise.
     pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;
         self
+    }
+
+    /// Returns the host's room, to be limited.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Collects garbage in one namespace now.
@@ -67,6 +79,7 @@ impl windlass_core::Host for Host {
             snapshotters: BTreeMap::from([(SNAPSHOTTER.to_owned(), Arc::new(snapshotter) as _)]),
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::clone(&self.applier),
+            room: Arc::new(self.room.clone()),
         })
     }
 }

@@ -15,6 +15,7 @@ mod image;
 mod lease;
 mod namespace;
 mod remote;
+mod room;
 mod snapshotter;
 mod space;
 
@@ -26,4 +27,5 @@ pub use image::Images;
 pub use lease::Leases;
 pub use namespace::Namespaces;
 pub use remote::{Fault, Gate, Remote};
+pub use room::Room;
 pub use snapshotter::Snapshotter;

@@ -2,9 +2,12 @@
 
 use windlass_core::content::ABANDONED_AFTER;
 use windlass_core::remote::ByteRange;
+use windlass_core::room::Free;
 use windlass_core::{Digest, Kind};
 use windlass_testkit::image::{Tamper, schema1};
 use windlass_testkit::memory::Fault;
+use windlass_transfer::pull::INTERRUPTED_LABEL;
+use windlass_transfer::room::Verdict;
 use windlass_transfer::{Pull, Unpack, unfinished};
 
 use crate::site::{Held, Site, three_layers};
@@ -163,4 +166,68 @@ async fn a_reference_that_does_not_resolve_leaves_no_lease() {
     site.remote.script_resolve([Fault::Fail(Kind::Unauthenticated)]);
     assert_eq!(site.fail().await.kind(), Kind::Unauthenticated);
     assert_eq!(site.holds().await, Held::default());
+}
+
+fn free(filesystem: &str, bytes: u64, inodes: Option<u64>) -> Free {
+    Free { filesystem: filesystem.to_owned(), directory: "/host".to_owned(), bytes, inodes }
+}
+
+#[tokio::test]
+async fn a_pull_that_cannot_fit_is_refused_before_anything_large_moves() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let (large, needed) = (&bundle.image().layers[1], 2 * bundle.image().layers.iter().map(|it| it.size).sum::<u64>());
+    site.host.room().limit(Some(free("/dev/a", needed - 1, None)), Some(free("/dev/a", needed - 1, None)));
+    let error = site.fail().await;
+    assert_eq!(error.kind(), Kind::ResourceExhausted);
+    let said = error.to_string();
+    assert!(said.contains("for 3 blobs and 3 layers below /host") && said.contains("free on /dev/a"), "{said}");
+    assert!(site.remote.fetches(&large.digest).is_empty());
+    let room = site.plan(&Pull::default()).await.unwrap().room.unwrap();
+    assert_eq!((room.verdict, room.unpacked.at_least), (Verdict::TooLittle, needed / 2));
+
+    // Blobs alone fit, and so does everything when there is a byte more, although it may become full.
+    site.pull_with(&Pull { unpack: Unpack::No, ..Pull::default() }).await.unwrap();
+    site.host.room().limit(None, Some(free("/dev/a", needed / 2, None)));
+    assert_eq!(site.plan(&Pull::default()).await.unwrap().room.unwrap().verdict, Verdict::Tight);
+    site.pull().await.unwrap();
+    site.host.room().limit(Some(free("/dev/a", 0, Some(0))), Some(free("/dev/a", 0, Some(0))));
+    assert_eq!(site.plan(&Pull::default()).await.unwrap().room.unwrap().verdict, Verdict::Fits);
+    site.pull().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_interrupted_pull_left_counts_as_here() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let large = &bundle.image().layers[1];
+    let away = std::iter::repeat_n(Fault::Fail(Kind::Unavailable), 4);
+    site.remote.script(&large.digest, [Fault::Break(100_000)].into_iter().chain(away));
+    site.fail().await;
+    let room = site.plan(&Pull::default()).await.unwrap().room.unwrap();
+    assert_eq!((room.blobs, room.download), (1, large.size - 100_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_often_a_pull_fails_one_lease_keeps_what_all_of_them_brought() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let large = &bundle.image().layers[1];
+    for fault in [Fault::Break(50_000), Fault::Break(100_000)] {
+        let away = std::iter::repeat_n(Fault::Fail(Kind::Unavailable), 4);
+        site.remote.script(&large.digest, [fault].into_iter().chain(away));
+        site.fail().await;
+        let services = site.services().await;
+        let leases = services.leases.list(&[]).await.unwrap();
+        let [lease] = leases.as_slice() else { panic!("{leases:?}") };
+        assert_eq!(lease.labels.get(INTERRUPTED_LABEL), Some("registry.test/app:1"));
+        site.host.collect(&windlass_core::Namespace::default());
+        assert_eq!(site.holds().await.ingests, 1);
+    }
+    // A plan looks, and leaves what is there to the next pull.
+    site.plan(&Pull::default()).await.unwrap();
+    assert_eq!((site.holds().await.ingests, site.holds().await.leases), (1, 1));
+    site.remote.script(&large.digest, [Fault::Fail(Kind::NotFound)]);
+    site.fail().await;
+    assert_eq!(site.holds().await, Held::default(), "what cannot succeed leaves nothing, of earlier tries neither");
 }
