@@ -53,6 +53,15 @@ pub(crate) const BENCH: &[Program] = &[
     program("dpkg-deb", "dpkg"),
 ];
 
+/// What the benchmark of the store measures against, and with.
+pub(crate) const BENCH_STORE: &[Program] = &[
+    program("containerd", "containerd"),
+    program("ctr", "containerd"),
+    program("time", "time"),
+    program("tar", "tar"),
+    program("sha256sum", "coreutils"),
+];
+
 /// Installs the packages of those programs that are not there, and says which.
 ///
 /// # Errors

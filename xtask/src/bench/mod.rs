@@ -6,6 +6,7 @@
 mod measure;
 mod pull;
 mod report;
+mod store;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -15,11 +16,14 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// `dist pull` and `dist fetch` against skopeo and umoci, and against what the work itself costs
     Pull(pull::Options),
+    /// The store with a hundred thousand images, ingests and many writers, against sha256sum, cp and containerd
+    Store(store::Options),
 }
 
 /// Runs a benchmark.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Pull(options) => pull::run(options),
+        Bench::Store(options) => store::run(options),
     }
 }
