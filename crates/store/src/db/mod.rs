@@ -37,7 +37,7 @@ use schema::{FORMAT, META};
 use writer::Writer;
 
 /// How much memory the database may use to keep pages in.
-const CACHE: usize = 32 << 20;
+const CACHE: usize = 8 << 20;
 /// What the database file is called.
 const FILE: &str = "meta.redb";
 
