@@ -5,6 +5,7 @@
 //! - [`memory`]: strict in-memory implementations, for tests of what stands on the traits.
 //! - [`image`]: images made to order, right ones and wrong ones.
 //! - [`debian`]: large real images, made of Debian's packages.
+//! - [`loopback`]: a small disk of its own, which can be full, and whose power can be cut.
 //! - [`mounted`]: what the mounts of a snapshot would show, without mounting.
 //! - [`tree`]: directories as comparable lists of entries.
 //!
@@ -12,6 +13,7 @@
 
 pub mod debian;
 pub mod image;
+pub mod loopback;
 pub mod memory;
 pub mod mounted;
 pub mod registry;

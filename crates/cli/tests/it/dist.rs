@@ -12,6 +12,7 @@ use serde_json::Value;
 /// A directory with everything that a test leaves behind.
 pub(crate) struct Dist {
     directory: tempfile::TempDir,
+    root: &'static str,
 }
 
 /// What a run of the command did.
@@ -24,7 +25,12 @@ pub(crate) struct Run {
 
 impl Dist {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self::with_root("root")
+    }
+
+    /// Has the engine's root at a path within the test's directory.
+    pub(crate) fn with_root(root: &'static str) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), root }
     }
 
     /// Returns a path within the test's directory.
@@ -34,7 +40,7 @@ impl Dist {
 
     /// Returns the root directory of the engine.
     pub(crate) fn root(&self) -> PathBuf {
-        self.path("root")
+        self.path(self.root)
     }
 
     /// Makes a command that has not been started.
