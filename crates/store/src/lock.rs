@@ -1,7 +1,7 @@
 //! The lock of a root directory: one owner process at a time, and a second one learns who it is.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -103,7 +103,13 @@ impl RootLock {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Attempt::Owned { by: describe(&mut file) }),
             Err(error) => return Err(Error::io(format!("lock {}", path.display()), error.into())),
         }
-        write_owner(&mut file).attempt(|| format!("write {}", path.display()))?;
+        match write_owner(&mut file) {
+            // Whoever is refused does not learn by whom; but on a full disk images have to be removable.
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                tracing::debug!(%error, "the owner of the root is not written down");
+            }
+            written => written.attempt(|| format!("write {}", path.display()))?,
+        }
         Ok(Attempt::Taken(Self { root, _file: file }))
     }
 }

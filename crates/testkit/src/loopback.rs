@@ -59,6 +59,11 @@ impl Loopback {
         &self.at
     }
 
+    /// Returns what the filesystem is called: its device.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
     /// Returns how many bytes are free for root.
     pub fn free(&self) -> u64 {
         let there = rustix::fs::statvfs(&self.at).unwrap_or_else(|error| panic!("{}: {error}", self.at.display()));

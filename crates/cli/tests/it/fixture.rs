@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::Child;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_core::Platform;
 use windlass_testkit::image::{Bundle, Image, Index, Layer};
 use windlass_testkit::registry::{Fake, Fault};
@@ -111,9 +112,15 @@ impl Slow {
 
     /// Starts a pull and waits until some of the large layer is here.
     pub(crate) fn begin(&self, dist: &Dist) -> Child {
+        self.begin_and_listen(dist).0
+    }
+
+    /// Does the same, and also returns what brings the rest of the progress.
+    pub(crate) fn begin_and_listen(&self, dist: &Dist) -> (Child, JoinHandle<Vec<String>>) {
         let mut child = dist.start(&format!("--progress json pull {}", self.reference()));
         let layer = self.bundle.image().layers[1].ingest_ref().to_string();
-        until(&mut child, |line| line["id"] == layer.as_str() && line["offset"].as_u64() > Some(4 << 20));
-        child
+        let enough = |line: &Value| line["id"] == layer.as_str() && line["offset"].as_u64() > Some(4 << 20);
+        let rest = until(&mut child, enough);
+        (child, rest)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Child;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -101,11 +102,11 @@ fn two_pulls_at_once_wait_for_each_other() {
     }
 }
 
-/// Reads lines of JSON progress until one is as wanted.
-pub(crate) fn until(child: &mut Child, wanted: impl Fn(&Value) -> bool) {
+/// Reads lines of JSON progress until one is as wanted, and returns what brings the others.
+pub(crate) fn until(child: &mut Child, wanted: impl Fn(&Value) -> bool) -> JoinHandle<Vec<String>> {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let found = lines.any(|line| serde_json::from_str(&line.unwrap()).is_ok_and(|line| wanted(&line)));
     assert!(found, "the command ended before it came to that");
     // The rest has to be read, or the command would wait for it.
-    std::thread::spawn(move || lines.for_each(drop));
+    std::thread::spawn(move || lines.map_while(Result::ok).collect())
 }

@@ -43,7 +43,7 @@ pub(crate) trait OpenFile: fmt::Debug + Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes a part of the bytes and tells how much.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
-    /// Cuts the file, or extends it with zeros.
+    /// Cuts the file, or extends it with zeros, for which there is room then.
     fn set_len(&self, length: u64) -> io::Result<()>;
     /// Makes data and length durable.
     fn sync_data(&self) -> io::Result<()>;

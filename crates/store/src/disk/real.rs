@@ -8,6 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, Per
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
 use super::{Backend, How, Look, OpenFile};
 
 /// The operating system.
@@ -73,6 +76,14 @@ impl OpenFile for File {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
+        let before = self.metadata()?.len();
+        if length > before {
+            // A file that has its blocks can be written to when the disk is full: removing something is a write, too.
+            match rustix::fs::fallocate(self, FallocateFlags::empty(), before, length - before) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {}
+                allocated => allocated?,
+            }
+        }
         Self::set_len(self, length)
     }
 
