@@ -8,6 +8,7 @@ mod packages;
 mod peer;
 mod process;
 mod quickstart;
+mod soak;
 mod test;
 mod tidy;
 
@@ -29,6 +30,8 @@ enum Command {
     Quickstart(quickstart::Options),
     /// Run every check there is: format, tidy, lints, tests, doc tests, examples, documentation
     Test,
+    /// Run the tests that look for rare failures again and again, with other seeds
+    Soak(soak::Options),
     /// Check the conventions that the compiler cannot: directions, sizes, words, links
     Tidy,
     /// Measure against peers, side by side
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Quickstart(options) => quickstart::run(&options),
         Command::Test => test::run(),
+        Command::Soak(options) => soak::run(&options),
         Command::Tidy => tidy::run(),
         Command::Bench(bench) => bench::run(&bench),
     };
