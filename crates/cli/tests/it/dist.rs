@@ -46,7 +46,12 @@ impl Dist {
     /// Makes a command that has not been started.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = bare();
-        command.env("HOME", self.directory.path()).arg("--root").arg(self.root()).args(arguments);
+        command
+            .env("HOME", self.directory.path())
+            .env("TMPDIR", self.directory.path())
+            .arg("--root")
+            .arg(self.root())
+            .args(arguments);
         command
     }
 
