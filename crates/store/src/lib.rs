@@ -23,6 +23,7 @@ mod namespaces;
 mod sharing;
 mod snapshots;
 mod store;
+mod together;
 mod turns;
 mod unique;
 

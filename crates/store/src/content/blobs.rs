@@ -3,22 +3,27 @@
 //! Knows nothing of records: who may see a blob, and whether it is still wanted, is decided elsewhere.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use windlass_core::digest::Algorithm;
 use windlass_core::{Digest, Result};
 
+use crate::blocking::blocking;
 use crate::disk::{Disk, File, How};
+use crate::together::Together;
 
 /// The algorithms that have a directory.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512];
 /// The mode of the directories below a root.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// The directory of blobs. All of its methods block.
+/// The directory of blobs. All of its methods block, but those that are async.
 #[derive(Debug, Clone)]
 pub(crate) struct Blobs {
     disk: Disk,
     directory: PathBuf,
+    /// The syncs of the directory of each algorithm.
+    syncs: Arc<[Together; ALGORITHMS.len()]>,
 }
 
 impl Blobs {
@@ -26,7 +31,7 @@ impl Blobs {
     pub(super) fn open(disk: &Disk, content: &Path) -> Result<Self> {
         let directory = content.join("blobs");
         make_durably(disk, &directory, &ALGORITHMS.map(Algorithm::as_str))?;
-        Ok(Self { disk: disk.clone(), directory })
+        Ok(Self { disk: disk.clone(), directory, syncs: Arc::default() })
     }
 
     /// Returns where a blob lies, or would.
@@ -52,9 +57,14 @@ impl Blobs {
         self.disk.rename(file, &self.path(digest))
     }
 
-    /// Makes moves of blobs of that algorithm durable.
-    pub(crate) fn sync(&self, algorithm: Algorithm) -> Result<()> {
-        self.disk.sync_dir(&self.directory.join(algorithm.as_str()))
+    /// Makes moves of blobs of that algorithm durable: those before the call, with everybody who calls at the same time.
+    pub(crate) async fn sync(&self, algorithm: Algorithm) -> Result<()> {
+        let (disk, directory) = (self.disk.clone(), self.directory.join(algorithm.as_str()));
+        let sync = move || disk.sync_dir(&directory);
+        match ALGORITHMS.iter().zip(&*self.syncs).find(|(of, _)| **of == algorithm) {
+            Some((_, together)) => together.pass(sync).await,
+            None => blocking(sync).await,
+        }
     }
 
     /// Removes a blob and returns how many bytes that freed; `None` when it was not here.

@@ -28,11 +28,28 @@ pub(crate) struct Ingests {
     boot: Option<Arc<str>>,
 }
 
-/// An ingest that was opened: the lock of its ref, and its data.
+/// An ingest that was opened: the lock of its ref, and where its data is.
 pub(super) struct Opened {
     pub(super) held: Held,
-    pub(super) sink: Sink,
+    pub(super) start: Start,
     pub(super) status: Status,
+}
+
+/// Where the data of an ingest is that was opened.
+pub(super) enum Start {
+    /// On the disk.
+    Sink(Box<Sink>),
+    /// Nowhere yet.
+    Unborn(Box<Unborn>),
+}
+
+/// An ingest of which nothing is on the disk yet. One that ends as a [`small`](super::small) blob never is.
+pub(super) struct Unborn {
+    ingests: Ingests,
+    namespace: Namespace,
+    ingest: IngestRef,
+    declared: Expected,
+    started_at: SystemTime,
 }
 
 /// An ingest as it lies on disk.
@@ -69,7 +86,8 @@ impl Ingests {
         })
     }
 
-    /// Opens an ingest whose ref is locked, new or where it was left.
+    /// Opens an ingest whose ref is locked, new or where it was left. A new one comes to the disk when there is something
+    /// to keep.
     ///
     /// # Errors
     /// `FailedPrecondition` when it was declared with another digest or size, or has more bytes than are declared.
@@ -80,26 +98,18 @@ impl Ingests {
         ingest: IngestRef,
         expected: Expected,
     ) -> Result<Opened> {
-        let directory = self.directory.join(id(&namespace, &ingest));
-        let (disk, boot) = (self.disk.clone(), self.boot.clone());
+        let started_at = SystemTime::now();
+        let (ingests, declared) = (self.clone(), expected);
+        let unborn = Box::new(Unborn { ingests, namespace, ingest, declared, started_at });
+        if !self.exists(&unborn.namespace, &unborn.ingest) {
+            let status = unborn.status();
+            held.announce(unborn.namespace.clone(), status.clone());
+            return Ok(Opened { held, start: Start::Unborn(unborn), status });
+        }
         blocking(move || {
-            let owner = open_directory(&disk, &directory, namespace, ingest)?;
-            let left = State::read(&disk, &directory)?.unwrap_or_default();
-            let declared = declare(&owner.ingest, left.declared(), expected)?;
-            // Before the sink writes down what is declared: an opener who is refused declares nothing.
-            let there = disk.look(&directory.join("data"))?.map_or(0, |data| data.length);
-            check_size(&owner.ingest, there, declared.size)?;
-            let sink = Sink::open(disk, &directory, declared.clone(), &left, boot)?;
+            let (sink, status) = unborn.open()?;
             held.set_offset(sink.offset());
-            let status = Status {
-                ingest: owner.ingest,
-                offset: sink.offset(),
-                total: declared.size,
-                expected: declared.digest,
-                started_at: owner.started_at,
-                updated_at: sink.updated_at()?.max(owner.started_at),
-            };
-            Ok(Opened { held, sink, status })
+            Ok(Opened { held, start: Start::Sink(sink), status })
         })
         .await
     }
@@ -112,12 +122,20 @@ impl Ingests {
         let id = id(namespace, ingest);
         let holder = self.open.holder(&id).await;
         let (disk, directory) = (self.disk.clone(), self.directory.join(&id));
+        // Before the look: what comes to the disk meanwhile is announced for as long as it has a writer.
+        let announced = self.open.announced(&id);
         let found = blocking(move || look(&disk, &directory, id)).await?;
-        let Some((_, mut status)) = found.and_then(|found| found.owner) else { return Err(not_found(ingest)) };
+        let owner = found.and_then(|found| found.owner).or(announced);
+        let Some((_, mut status)) = owner else { return Err(not_found(ingest)) };
         if let Some(holder) = holder {
             status.offset = status.offset.max(holder.offset);
         }
         Ok(status)
+    }
+
+    /// Returns the disk, and where the bytes of a small blob are on their way while `held` is its lock.
+    pub(super) fn small(&self, held: &Held) -> (Disk, PathBuf) {
+        (self.disk.clone(), super::small::path(&self.directory, held.id()))
     }
 
     /// Tells whether there is anything of an ingest on disk.
@@ -127,6 +145,7 @@ impl Ingests {
 
     /// Lists the ingests of all namespaces.
     pub(crate) async fn all(&self) -> Result<Vec<Found>> {
+        let announced = self.open.all_announced();
         let (disk, directory) = (self.disk.clone(), self.directory.clone());
         let mut all = blocking(move || {
             let mut names = Vec::new();
@@ -139,6 +158,12 @@ impl Ingests {
             Ok(all)
         })
         .await?;
+        for (id, (namespace, status)) in announced {
+            if !all.iter().any(|found| found.id == id) {
+                let (touched_at, bytes) = (SystemTime::now(), status.offset);
+                all.push(Found { id, owner: Some((namespace, status)), touched_at, bytes });
+            }
+        }
         for found in &mut all {
             if let (Some(holder), Some((_, status))) = (self.open.holder(&found.id).await, &mut found.owner) {
                 status.offset = status.offset.max(holder.offset);
@@ -182,13 +207,69 @@ fn id(namespace: &Namespace, ingest: &IngestRef) -> String {
     Digest::sha256(format!("{namespace}\0{ingest}").as_bytes()).hex().to_owned()
 }
 
+impl Start {
+    /// Returns the data on the disk, which it is brought to if need be. Blocking.
+    pub(super) fn sink(self) -> Result<Box<Sink>, (Self, Error)> {
+        match self {
+            Self::Sink(sink) => Ok(sink),
+            Self::Unborn(unborn) => match unborn.open() {
+                Ok((sink, _)) => Ok(sink),
+                Err(error) => Err((Self::Unborn(unborn), error)),
+            },
+        }
+    }
+
+    /// Returns how many bytes are on the disk.
+    pub(super) fn offset(&self) -> u64 {
+        match self {
+            Self::Sink(sink) => sink.offset(),
+            Self::Unborn(_) => 0,
+        }
+    }
+}
+
+impl Unborn {
+    /// Brings the ingest to the disk, or finds it there. Blocking.
+    pub(super) fn open(&self) -> Result<(Box<Sink>, Status)> {
+        let Ingests { disk, directory, boot, .. } = &self.ingests;
+        let directory = directory.join(id(&self.namespace, &self.ingest));
+        let owner = Owner::new(self.namespace.clone(), self.ingest.clone(), self.started_at);
+        let owner = open_directory(disk, &directory, owner)?;
+        let left = State::read(disk, &directory)?.unwrap_or_default();
+        let declared = declare(&owner.ingest, left.declared(), self.declared.clone())?;
+        // Before the sink writes down what is declared: an opener who is refused declares nothing.
+        let there = disk.look(&directory.join("data"))?.map_or(0, |data| data.length);
+        check_size(&owner.ingest, there, declared.size)?;
+        let sink = Sink::open(disk.clone(), &directory, declared.clone(), &left, boot.clone())?;
+        let status = Status {
+            ingest: owner.ingest,
+            offset: sink.offset(),
+            total: declared.size,
+            expected: declared.digest,
+            started_at: owner.started_at,
+            updated_at: sink.updated_at()?.max(owner.started_at),
+        };
+        Ok((Box::new(sink), status))
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            ingest: self.ingest.clone(),
+            offset: 0,
+            total: self.declared.size,
+            expected: self.declared.digest.clone(),
+            started_at: self.started_at,
+            updated_at: self.started_at,
+        }
+    }
+}
+
 /// Makes the directory of an ingest say whose it is, and returns that. A crash may have left one that does not.
-fn open_directory(disk: &Disk, directory: &Path, namespace: Namespace, ingest: IngestRef) -> Result<Owner> {
+fn open_directory(disk: &Disk, directory: &Path, owner: Owner) -> Result<Owner> {
     disk.create_dir(directory, MODE)?;
     if let Some(owner) = Owner::read(disk, directory)? {
         return Ok(owner);
     }
-    let owner = Owner::new(namespace, ingest);
     owner.write(disk, directory)?;
     Ok(owner)
 }

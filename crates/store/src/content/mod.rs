@@ -1,7 +1,7 @@
 //! Content: bytes on disk, records in the database, and the view of both from one namespace.
 //!
 //! [`blobs`] and [`ingests`] know files and nothing of namespaces' records; [`view`] joins them with the database;
-//! [`records`] writes the latter; [`writer`] is the way from the one to the other.
+//! [`records`] writes the latter; [`writer`] is the way from the one to the other, with a short cut for [`small`] blobs.
 
 mod blobs;
 mod ingests;
@@ -11,6 +11,7 @@ mod records;
 #[cfg(test)]
 mod rehash;
 mod sink;
+mod small;
 mod state;
 mod view;
 mod writeback;
@@ -31,6 +32,7 @@ pub(crate) use view::Content;
 pub(crate) fn open(disk: &Disk, root: &Path) -> Result<(Blobs, Ingests)> {
     let content = root.join("content");
     blobs::make_durably(disk, root, &["content"])?;
-    blobs::make_durably(disk, &content, &["blobs", "ingest"])?;
+    blobs::make_durably(disk, &content, &["blobs", "ingest", "small"])?;
+    small::clear(disk, &content)?;
     Ok((Blobs::open(disk, &content)?, Ingests::open(disk, &content)))
 }

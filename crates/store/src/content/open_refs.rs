@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use windlass_core::Namespace;
+use windlass_core::content::Status;
 
 /// The table of ingests that have a writer, by the name of their directory.
 #[derive(Clone, Default)]
@@ -25,7 +27,12 @@ struct Entry {
     offset: Arc<AtomicU64>,
     /// The writer was dropped, and what it had in memory is being written.
     closing: bool,
+    /// What is said of an ingest of which nothing is on the disk yet.
+    announced: Option<Announced>,
 }
+
+/// Whose an ingest is, and where it stands.
+pub(super) type Announced = (Namespace, Status);
 
 /// The lock of one ingest; dropping it unlocks.
 pub(crate) struct Held {
@@ -63,7 +70,8 @@ impl OpenRefs {
             return Err((!entry.closing).then(|| entry.holder()));
         }
         let offset = Arc::new(AtomicU64::new(0));
-        writers.insert(id.to_owned(), Entry { since: Instant::now(), offset: offset.clone(), closing: false });
+        let entry = Entry { since: Instant::now(), offset: offset.clone(), closing: false, announced: None };
+        writers.insert(id.to_owned(), entry);
         Ok(Held { id: id.to_owned(), offset, table: self.clone() })
     }
 
@@ -82,6 +90,16 @@ impl OpenRefs {
         }
     }
 
+    /// Returns what is said of an ingest that has a writer and of which nothing is on the disk yet.
+    pub(super) fn announced(&self, id: &str) -> Option<Announced> {
+        self.writers().get(id).and_then(Entry::announced)
+    }
+
+    /// Returns what is said of all of them, by the name that their directory will have.
+    pub(super) fn all_announced(&self) -> Vec<(String, Announced)> {
+        self.writers().iter().filter_map(|(id, entry)| Some((id.clone(), entry.announced()?))).collect()
+    }
+
     fn writers(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         // Every change of the table is one insertion or removal: it is whole whatever panicked.
         self.0.writers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,12 +110,30 @@ impl Entry {
     fn holder(&self) -> Holder {
         Holder { age: self.since.elapsed(), offset: self.offset.load(Ordering::Relaxed) }
     }
+
+    fn announced(&self) -> Option<Announced> {
+        let (namespace, mut status) = self.announced.clone()?;
+        status.offset = self.offset.load(Ordering::Relaxed);
+        Some((namespace, status))
+    }
 }
 
 impl Held {
     /// Tells others how far the writer is.
     pub(super) fn set_offset(&self, offset: u64) {
         self.offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// Tells others of an ingest of which nothing is on the disk yet.
+    pub(super) fn announce(&self, namespace: Namespace, status: Status) {
+        if let Some(entry) = self.table.writers().get_mut(&self.id) {
+            entry.announced = Some((namespace, status));
+        }
+    }
+
+    /// Returns the name of the ingest's directory.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     /// Tells others that the lock will be free in a moment.

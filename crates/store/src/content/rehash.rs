@@ -57,7 +57,7 @@ async fn after_a_clean_drop_nothing_is_hashed_again_and_after_a_kill_at_most_one
     let expected = Expected { digest: Some(Digest::sha256(&bytes)), size: Some(bytes.len() as u64) };
     let mut killed: Vec<(u64, u64)> = Vec::new();
     let mut at = 0;
-    for end in [MIB / 2, 3 * MIB + 7, 36 * MIB + 1, 40 * MIB] {
+    for end in [3 * MIB / 2, 3 * MIB + 7, 36 * MIB + 1, 40 * MIB] {
         let store = open(root.path()).await;
         let mut writer = writer(&store, expected.clone()).await;
         assert_eq!(writer.status().await.unwrap().offset, at as u64);

@@ -33,8 +33,8 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(namespace: Namespace, ingest: IngestRef) -> Self {
-        Self { version: VERSION, namespace, ingest, started_at: SystemTime::now() }
+    pub(super) fn new(namespace: Namespace, ingest: IngestRef, started_at: SystemTime) -> Self {
+        Self { version: VERSION, namespace, ingest, started_at }
     }
 
     /// Reads the file; `None` when it is missing or damaged.

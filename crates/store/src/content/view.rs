@@ -16,7 +16,7 @@ use super::records::{content_key, not_here};
 use super::writer::IngestWriter;
 use crate::blocking::{blocking, to_the_end};
 use crate::db::schema::{CONTENTS, RESOURCES};
-use crate::db::{self, Key, admit, hold, listing, text_of};
+use crate::db::{self, Key, admit, hold, is_open_to, listing, text_of};
 use crate::store::Shared;
 
 /// Content of one namespace; what is created is held by the scope's lease.
@@ -163,7 +163,9 @@ impl Ingester for Content {
                 return Err(self.already_exists(digest));
             }
             let (scope, node) = (self.scope.clone(), Node::Ingest(ingest.to_string()));
-            self.shared.db.write(move |tx| admit(tx, &scope, std::slice::from_ref(&node))).await?;
+            if !self.shared.db.read(|view| is_open_to(view, &scope))? {
+                self.shared.db.write(move |tx| admit(tx, &scope, std::slice::from_ref(&node))).await?;
+            }
             let namespace = self.scope.namespace.clone();
             let opened = self.shared.ingests.continued(held, namespace, ingest.clone(), expected.clone()).await?;
             Ok(Box::new(IngestWriter::new(self.clone(), opened)) as Box<dyn Writer>)

@@ -1,6 +1,7 @@
 //! The writing end of an ingest: gathers bytes, hashes and writes them on the blocking pool while more arrive, and turns
 //! the ingest into a blob.
 
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -9,9 +10,10 @@ use tokio::task::JoinHandle;
 use windlass_core::content::{Commit, Expected, Info, IngestRef, Status, Writer};
 use windlass_core::{Digest, Error, Result, ResultExt};
 
-use super::ingests::Opened;
+use super::ingests::{Opened, Start};
 use super::open_refs::Held;
 use super::sink::Sink;
+use super::small;
 use super::view::Content;
 use crate::blocking::{blocking, to_the_end};
 use crate::db::schema::CONTENTS;
@@ -35,23 +37,23 @@ pub(super) struct IngestWriter {
 
 /// Where the blocking end is.
 enum Stage {
-    Here(Box<Sink>),
+    Here(Start),
     Working(JoinHandle<Worked>),
     /// Committed, or lost with a panic.
     Gone,
 }
 
-/// What comes back from a write: the sink, the buffer, and what came of it.
-type Worked = (Box<Sink>, Vec<u8>, Result<()>);
+/// What comes back from a write: where the data is, the buffer, and what came of it.
+type Worked = (Start, Vec<u8>, Result<()>);
 
 impl IngestWriter {
     pub(super) fn new(content: Content, opened: Opened) -> Self {
-        let Opened { held, sink, status } = opened;
+        let Opened { held, start, status } = opened;
         Self {
             content,
             ingest: status.ingest.clone(),
             status,
-            stage: Stage::Here(Box::new(sink)),
+            stage: Stage::Here(start),
             buffer: Vec::new(),
             spare: Vec::new(),
             held: Some(held),
@@ -64,36 +66,42 @@ impl IngestWriter {
         // Awaited by reference: when this future is dropped, the work stays where it is.
         let joined = work.await;
         self.stage = Stage::Gone;
-        let (sink, buffer, result) = joined.map_err(|error| lost(&self.ingest).source(error))?;
+        let (start, buffer, result) = joined.map_err(|error| lost(&self.ingest).source(error))?;
         if result.is_err() {
             // What was accepted behind the failure cannot be written any more.
             self.buffer.clear();
-            self.set_offset(sink.offset());
+            self.set_offset(start.offset());
         }
         self.spare = buffer;
-        self.stage = Stage::Here(sink);
+        self.stage = Stage::Here(start);
         result
     }
 
     /// Hands the buffer over to be hashed and written, once the one before is done.
     async fn hand_over(&mut self) -> Result<()> {
         self.settle().await?;
-        if let Stage::Here(mut sink) = std::mem::replace(&mut self.stage, Stage::Gone) {
+        if let Stage::Here(start) = std::mem::replace(&mut self.stage, Stage::Gone) {
             let mut buffer = std::mem::replace(&mut self.buffer, std::mem::take(&mut self.spare));
             self.stage = Stage::Working(tokio::task::spawn_blocking(move || {
-                let result = sink.append(&buffer);
+                let (start, result) = match start.sink() {
+                    Ok(mut sink) => {
+                        let result = sink.append(&buffer);
+                        (Start::Sink(sink), result)
+                    }
+                    Err((start, error)) => (start, Err(error)),
+                };
                 buffer.clear();
-                (sink, buffer, result)
+                (start, buffer, result)
             }));
         }
         Ok(())
     }
 
     /// Waits until nothing is under way and takes the blocking end.
-    async fn take_sink(&mut self) -> Result<Box<Sink>> {
+    async fn take_start(&mut self) -> Result<Start> {
         self.settle().await?;
         match std::mem::replace(&mut self.stage, Stage::Gone) {
-            Stage::Here(sink) => Ok(sink),
+            Stage::Here(start) => Ok(start),
             _ => Err(lost(&self.ingest)),
         }
     }
@@ -147,15 +155,18 @@ impl Writer for IngestWriter {
         if size == self.status.offset {
             return Ok(());
         }
-        let mut sink = self.take_sink().await?;
+        let start = self.take_start().await?;
         let buffer = std::mem::take(&mut self.buffer);
-        let (sink, result) = blocking(move || {
-            let result = sink.append(&buffer).and_then(|()| sink.truncate(size));
-            Ok((sink, result))
+        let (start, result) = blocking(move || match start.sink() {
+            Ok(mut sink) => {
+                let result = sink.append(&buffer).and_then(|()| sink.truncate(size));
+                Ok((Start::Sink(sink), result))
+            }
+            Err((start, error)) => Ok((start, Err(error))),
         })
         .await?;
-        self.set_offset(sink.offset());
-        self.stage = Stage::Here(sink);
+        self.set_offset(start.offset());
+        self.stage = Stage::Here(start);
         result.context(|| format!("truncate ingest {}", self.ingest))
     }
 
@@ -163,7 +174,7 @@ impl Writer for IngestWriter {
         let attempt = format!("commit ingest {}", self.ingest);
         let result = async {
             commit.labels.validate()?;
-            let sink = self.take_sink().await?;
+            let start = self.take_start().await?;
             let Some(held) = self.held.take() else { return Err(lost(&self.ingest)) };
             let finish = Finish {
                 content: self.content.clone(),
@@ -172,7 +183,7 @@ impl Writer for IngestWriter {
                 commit,
             };
             let buffer = std::mem::take(&mut self.buffer);
-            to_the_end(finish.run(sink, buffer, held)).await
+            to_the_end(finish.run(start, buffer, held)).await
         };
         result.await.context(|| attempt)
     }
@@ -186,15 +197,15 @@ impl Drop for IngestWriter {
         let content = self.content.clone();
         match std::mem::replace(&mut self.stage, Stage::Gone) {
             // At most one chunk into the page cache, and only when a write was given up: not worth a detour.
-            Stage::Here(sink) => close(*sink, &buffer, held),
+            Stage::Here(start) => close(start, &buffer, held),
             Stage::Working(work) => {
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 held.closing();
                 // Owned by the table of open refs: whoever opens the ref next waits until it is done, and so does whoever
                 // wants the root.
                 runtime.spawn(async move {
-                    if let Ok((sink, _, Ok(()))) = work.await {
-                        drop(tokio::task::spawn_blocking(move || close(*sink, &buffer, held)).await);
+                    if let Ok((start, _, Ok(()))) = work.await {
+                        drop(tokio::task::spawn_blocking(move || close(start, &buffer, held)).await);
                     }
                     drop(content);
                 });
@@ -204,13 +215,17 @@ impl Drop for IngestWriter {
     }
 }
 
-fn close(mut sink: Sink, buffer: &[u8], held: Held) {
-    if let Err(error) = sink.append(buffer) {
+fn close(start: Start, buffer: &[u8], held: Held) {
+    let kept = start.sink().map_err(|(_, error)| error).and_then(|mut sink| {
+        let appended = sink.append(buffer);
+        sink.save();
+        appended
+    });
+    if let Err(error) = kept {
         // Nobody is left to tell; the next writer sees the offset that was reached.
         tracing::debug!(%error, "the last bytes of an abandoned ingest were not written");
     }
-    sink.save();
-    drop((sink, held));
+    drop(held);
 }
 
 /// The commit of an ingest.
@@ -222,29 +237,55 @@ struct Finish {
 }
 
 /// What came of verifying an ingest.
-enum Verdict {
+pub(super) enum Verdict {
     Good(Digest, u64),
     /// Its bytes cannot become right.
     Bad(Error),
 }
 
+/// Where the bytes are that are verified and durable and not in their place yet.
+enum Ready {
+    Ingest(PathBuf),
+    Small(PathBuf),
+}
+
+impl Ready {
+    fn file(&self) -> &Path {
+        let (Self::Ingest(file) | Self::Small(file)) = self;
+        file
+    }
+}
+
 impl Finish {
     /// Turns the ingest into a blob. The durable order:
     ///
-    /// 1. verify size and digest  2. fsync `ingest/<id>/data`  3. rename it to `blobs/<algorithm>/<hex>`  4. fsync that
-    ///    directory  5. commit the record, with the lease's edge  6. remove `ingest/<id>`
+    /// 1. verify size and digest  2. fsync `ingest/<id>/data`, or write `small/<id>` and fsync it when nothing is on the disk
+    ///    yet  3. rename it to `blobs/<algorithm>/<hex>`  4. fsync that directory, together with whoever commits at the same
+    ///    time  5. commit the record, with the lease's edge  6. remove `ingest/<id>`
     ///
-    /// A crash before 3 leaves a resumable ingest; between 3 and 5 an unrecorded blob, which the next writer that expects
-    /// it adopts or the sweep removes; between 5 and 6 an empty ingest that the next writer of the ref, or the sweep,
-    /// removes.
-    async fn run(self, sink: Box<Sink>, buffer: Vec<u8>, held: Held) -> Result<Info> {
+    /// A crash before 3 leaves a resumable ingest, or a file in `small` that goes when the store is opened; between 3 and 5
+    /// an unrecorded blob, which the next writer that expects it adopts or the sweep removes; between 5 and 6 an empty
+    /// ingest that the next writer of the ref, or the sweep, removes.
+    async fn run(self, start: Start, buffer: Vec<u8>, held: Held) -> Result<Info> {
         let expected = [self.declared.clone(), self.commit.expected.clone()];
-        let (sink, verdict) = blocking(move || verify(sink, &buffer, &expected)).await?;
+        let (disk, small) = self.content.shared.ingests.small(&held);
+        let (ready, verdict) = blocking(move || match start {
+            Start::Sink(sink) => verify(sink, &buffer, &expected),
+            Start::Unborn(unborn) => {
+                let verdict = small::verify(&buffer, &expected);
+                if matches!(verdict, Verdict::Bad(_)) || small::write(&disk, &small, &buffer).is_ok() {
+                    return Ok((Ready::Small(small), verdict));
+                }
+                // The disk is full, or worse: an ingest keeps what it can, and says what is wrong.
+                verify(unborn.open()?.0, &buffer, &expected)
+            }
+        })
+        .await?;
         let (digest, size) = match verdict {
             Verdict::Good(digest, size) => (digest, size),
             Verdict::Bad(error) => {
                 self.content.release(&self.ingest).await?;
-                self.discard(held).await?;
+                self.discard(ready, held).await?;
                 return Err(error);
             }
         };
@@ -253,21 +294,23 @@ impl Finish {
         let _turn = self.content.shared.turns.take(digest.to_string()).await;
         if self.is_here(&digest, size).await? {
             self.content.release(&self.ingest).await?;
-            self.discard(held).await?;
+            self.discard(ready, held).await?;
             return Err(self.content.already_exists(&digest));
         }
-        let info = self.place(sink, digest, size).await?;
+        let info = self.place(ready.file(), digest, size).await?;
         self.faults("commit: recorded").await;
-        self.discard(held).await?;
+        match ready {
+            Ready::Ingest(_) => self.discard(ready, held).await?,
+            Ready::Small(_) => drop(held),
+        }
         Ok(info)
     }
 
-    async fn place(&self, sink: Box<Sink>, digest: Digest, size: u64) -> Result<Info> {
-        let (blobs, of) = (self.content.shared.blobs.clone(), digest.clone());
-        blocking(move || blobs.adopt(&sink.data(), &of)).await?;
+    async fn place(&self, file: &Path, digest: Digest, size: u64) -> Result<Info> {
+        let (blobs, file, of) = (self.content.shared.blobs.clone(), file.to_owned(), digest.clone());
+        blocking(move || blobs.adopt(&file, &of)).await?;
         self.faults("commit: renamed").await;
-        let (blobs, algorithm) = (self.content.shared.blobs.clone(), digest.algorithm());
-        blocking(move || blobs.sync(algorithm)).await?;
+        self.content.shared.blobs.sync(digest.algorithm()).await?;
         self.faults("commit: directory synced").await;
         let now = SystemTime::now();
         let info = Info { digest, size, created_at: now, updated_at: now, labels: self.commit.labels.clone() };
@@ -281,8 +324,12 @@ impl Finish {
         Ok(recorded && self.content.shared.blobs.size(digest)? == Some(size) && self.content.hold(digest).await?)
     }
 
-    async fn discard(&self, held: Held) -> Result<()> {
+    async fn discard(&self, ready: Ready, held: Held) -> Result<()> {
         let shared = &self.content.shared;
+        if let Ready::Small(file) = ready {
+            let (disk, _) = shared.ingests.small(&held);
+            blocking(move || disk.remove_file(&file)).await?;
+        }
         shared.ingests.discard(held, &self.content.scope.namespace, &self.ingest).await.map(|_| ())
     }
 
@@ -292,21 +339,20 @@ impl Finish {
 }
 
 /// Writes the rest, checks size and digest, and makes the data durable if they are right.
-fn verify(mut sink: Box<Sink>, rest: &[u8], expected: &[Expected]) -> Result<(Box<Sink>, Verdict)> {
+fn verify(mut sink: Box<Sink>, rest: &[u8], expected: &[Expected]) -> Result<(Ready, Verdict)> {
+    let ready = Ready::Ingest(sink.data());
     sink.append(rest)?;
     let size = sink.offset();
     for wanted in expected.iter().filter_map(|expected| expected.size) {
         if wanted != size {
-            let wrong = Error::failed_precondition(format!("the content has {size} bytes, {wanted} were expected"));
-            return Ok((sink, Verdict::Bad(wrong)));
+            return Ok((ready, Verdict::Bad(wrong_size(size, wanted))));
         }
     }
     let mut digest = None;
     for wanted in expected.iter().filter_map(|expected| expected.digest.as_ref()) {
         let found = sink.digest(wanted.algorithm())?;
         if found != *wanted {
-            let wrong = Error::data_loss(format!("the content has digest {found}, {wanted} was expected"));
-            return Ok((sink, Verdict::Bad(wrong)));
+            return Ok((ready, Verdict::Bad(wrong_digest(&found, wanted))));
         }
         digest.get_or_insert(found);
     }
@@ -315,5 +361,13 @@ fn verify(mut sink: Box<Sink>, rest: &[u8], expected: &[Expected]) -> Result<(Bo
         None => sink.digest(sink.algorithm())?,
     };
     sink.seal()?;
-    Ok((sink, Verdict::Good(digest, size)))
+    Ok((ready, Verdict::Good(digest, size)))
+}
+
+pub(super) fn wrong_size(size: u64, wanted: u64) -> Error {
+    Error::failed_precondition(format!("the content has {size} bytes, {wanted} were expected"))
+}
+
+pub(super) fn wrong_digest(found: &Digest, wanted: &Digest) -> Error {
+    Error::data_loss(format!("the content has digest {found}, {wanted} was expected"))
 }

@@ -27,7 +27,7 @@ pub(crate) use expiry::parse as parse_expiry;
 pub(crate) use links::{Links, LinksText, Text, node, resource_node, set_links, text_of, unlink};
 pub(crate) use listing::listing;
 pub(crate) use records::{Key, Present, Records, decode};
-pub(crate) use scope::{admit, hold, require_lease};
+pub(crate) use scope::{admit, hold, is_open_to, require_lease};
 pub(crate) use transaction::{Transaction, View};
 pub(crate) use writer::again;
 

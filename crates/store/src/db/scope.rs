@@ -25,6 +25,11 @@ pub(crate) fn admit(tx: &Transaction, scope: &Scope, created: &[Node]) -> Result
     hold(tx, scope, created)
 }
 
+/// Tells whether [`admit`] would have nothing to write: there is the namespace, and no lease to hold anything.
+pub(crate) fn is_open_to(view: &impl View, scope: &Scope) -> Result<bool> {
+    Ok(scope.lease.is_none() && NAMESPACES.contains(view, scope.namespace.as_str())?)
+}
+
 /// Lets the scope's lease, if it has one, hold things that exist.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ mod group;
 mod leftovers;
 mod lock;
 mod property;
+mod small;
 mod suites;
 
 use std::collections::BTreeMap;
