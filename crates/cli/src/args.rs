@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use windlass::Sharing;
 use windlass_core::{Error, Namespace, Result};
 
-use crate::commands::{content, fetch, fetch_object, gc, images, leases, namespaces, pull, snapshots, why};
+use crate::commands::{content, fetch, fetch_object, fsck, gc, images, leases, namespaces, pull, snapshots, why};
 use crate::log::Level;
 use crate::render::Format;
 use crate::version::VERSION;
@@ -174,6 +174,7 @@ pub(crate) enum Command {
     Namespaces(namespaces::Command),
     Gc(gc::Args),
     Why(why::Args),
+    Fsck(fsck::Args),
 }
 
 /// An empty value, as an environment often has it, is the default namespace.

@@ -23,12 +23,17 @@ pub(crate) struct Context {
 impl Context {
     /// Opens the engine on the root.
     pub(crate) async fn engine(&self) -> Result<Engine> {
-        let wait = match self.globals.wait {
+        let builder = Engine::builder(self.root()?).lock_wait(self.lock_wait());
+        builder.sharing(self.globals.content_sharing).open().await
+    }
+
+    /// Returns what to do while another process has the root.
+    pub(crate) fn lock_wait(&self) -> LockWait {
+        match self.globals.wait {
             None => LockWait::Fail,
             Some(Wait::UpTo(time)) => LockWait::UpTo(time),
             Some(Wait::Forever) => LockWait::Forever,
-        };
-        Engine::builder(self.root()?).lock_wait(wait).sharing(self.globals.content_sharing).open().await
+        }
     }
 
     /// Opens the engine and returns its services, bound to the namespace.
@@ -52,7 +57,7 @@ impl Context {
     }
 
     /// Returns the root directory: the one given, the system's, or the user's by the XDG base directory specification.
-    fn root(&self) -> Result<PathBuf> {
+    pub(crate) fn root(&self) -> Result<PathBuf> {
         if let Some(root) = &self.globals.root {
             return Ok(root.clone());
         }

@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Error(Error),
     /// It was interrupted by a signal of that number.
     Interrupted(u8),
+    /// It found what it was looking for, which is bad news, and has said so.
+    Findings,
     /// Whoever read its output has read enough.
     BrokenPipe,
 }
@@ -67,6 +69,7 @@ impl Failure {
                 print(&error, hint(&error), format);
                 ExitCode::from(128 + signal)
             }
+            Self::Findings => ExitCode::from(1),
             Self::BrokenPipe => ExitCode::SUCCESS,
         }
     }

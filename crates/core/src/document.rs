@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::descriptor::Descriptor;
 use crate::digest::DiffId;
 use crate::error::{Error, Result};
+use crate::gc::{ChildKind, content_label};
+use crate::label::Labels;
 use crate::media_type::{MediaType, Role};
 use crate::platform::Platform;
 
@@ -167,6 +169,29 @@ impl Root {
             (Role::Manifest, ..) => Err(contradictory(format!("{what} has no config and layers"))),
             _ => Err(Error::unimplemented(format!("{what} is neither an index nor a manifest"))
                 .hint("`dist fetch-object` prints the object as it is")),
+        }
+    }
+}
+
+impl Root {
+    /// Returns everything that the document refers to, in its order; a config comes before the layers.
+    pub fn children(&self) -> Vec<Descriptor> {
+        match self {
+            Self::Index(index) => index.manifests.clone(),
+            Self::Manifest(manifest) => std::iter::once(&manifest.config).chain(&manifest.layers).cloned().collect(),
+        }
+    }
+
+    /// Returns the labels with which the document keeps what it refers to alive.
+    pub fn child_labels(&self) -> Labels {
+        let label = |kind, position, child: &Descriptor| (content_label(kind, position), child.digest.to_string());
+        match self {
+            Self::Index(index) => {
+                index.manifests.iter().enumerate().map(|(at, child)| label(ChildKind::Manifest, at, child)).collect()
+            }
+            Self::Manifest(manifest) => std::iter::once(label(ChildKind::Config, 0, &manifest.config))
+                .chain(manifest.layers.iter().enumerate().map(|(at, child)| label(ChildKind::Layer, at, child)))
+                .collect(),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod error;
 pub mod event;
 pub mod field;
 pub mod filter;
+pub mod fsck;
 pub mod gc;
 pub mod host;
 pub mod identifier;

@@ -36,6 +36,13 @@ pub enum State {
         /// Compressed bytes in all.
         total: u64,
     },
+    /// Being checked.
+    Checking {
+        /// Bytes that were read.
+        offset: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Waiting for another operation that does the same.
     Waiting {
         /// What it waits for.

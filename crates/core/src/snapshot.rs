@@ -28,6 +28,9 @@ use crate::{Listing, timestamp};
 /// that one already answers `AlreadyExists`, and the caller need not fill anything.
 pub const TARGET_LABEL: &str = "containerd.io/snapshot.ref";
 
+/// The label of a view that is mounted for people to look at: the image that it shows.
+pub const VIEW_LABEL: &str = "windlass.dev/mount.image";
+
 checked_text! {
     /// What a snapshot is called: the key of an active one or a view, the name of a committed one. Both live in one space.
     /// Up to 1024 bytes without control characters.

@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+pub mod fsck;
 mod recover;
 mod room;
 
@@ -45,6 +46,8 @@ use room::RootRoom;
 pub const OVERLAYFS: &str = "overlayfs";
 /// The snapshotter that copies.
 pub const NATIVE: &str = "native";
+/// Every snapshotter there is.
+const SNAPSHOTTERS: [&str; 2] = [OVERLAYFS, NATIVE];
 
 /// Says how an engine is to be opened.
 #[derive(Debug, Clone)]

@@ -48,7 +48,7 @@ impl Directories {
             .attempt(|| format!("close {}", root.display()))?;
         let directories =
             Self { root, next: AtomicU64::new(next_recorded), pending: Mutex::default(), cleaning: Mutex::default() };
-        let there = directories.list()?.into_iter().map(|found| found.id).max().map_or(0, |id| id + 1);
+        let there = directories.list()?.into_iter().map(|(id, _)| id).max().map_or(0, |id| id + 1);
         directories.next.fetch_max(there, Ordering::Relaxed);
         Ok(directories)
     }
@@ -99,7 +99,7 @@ impl Directories {
         let found = self.list()?;
         let pending = self.pending().clone();
         let recorded = recorded()?;
-        for Found { id, name, complete } in found {
+        for (id, Found { name, complete, .. }) in found {
             if pending.contains(&id) || (complete && recorded.contains(&id)) {
                 continue;
             }
@@ -116,18 +116,8 @@ impl Directories {
     }
 
     /// Lists what is there; names of another form are not ours and stay.
-    fn list(&self) -> Result<Vec<Found>> {
-        let attempt = || format!("list {}", self.root.display());
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.root).attempt(attempt)? {
-            let name = entry.attempt(attempt)?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let number = name.strip_prefix(NEW).or_else(|| name.strip_prefix(REMOVED));
-            let complete = number.is_none();
-            let Ok(id) = number.unwrap_or(name).parse() else { continue };
-            found.push(Found { id, name: name.to_owned(), complete });
-        }
-        Ok(found)
+    fn list(&self) -> Result<Vec<(u64, Found)>> {
+        Ok(look(&self.root)?.into_iter().filter_map(|found| Some((found.id?, found))).collect())
     }
 
     fn pending(&self) -> MutexGuard<'_, BTreeSet<u64>> {
@@ -135,10 +125,30 @@ impl Directories {
     }
 }
 
-struct Found {
-    id: u64,
-    name: String,
-    complete: bool,
+/// Lists what is in the directory of all snapshots, which may be missing.
+pub(crate) fn look(root: &Path) -> Result<Vec<Found>> {
+    let attempt = || format!("list {}", root.display());
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.attempt(attempt)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.attempt(attempt)?.file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix(NEW).or_else(|| name.strip_prefix(REMOVED));
+        let complete = number.is_none();
+        found.push(Found { id: number.unwrap_or(&name).parse().ok(), name, complete });
+    }
+    Ok(found)
+}
+
+/// Something in the directory of all snapshots.
+pub(crate) struct Found {
+    /// The number, if the name has the form that ours have.
+    pub(crate) id: Option<u64>,
+    pub(crate) name: String,
+    /// Whether it is neither being made nor being removed.
+    pub(crate) complete: bool,
 }
 
 /// A number that a cleanup leaves alone.

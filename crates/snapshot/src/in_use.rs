@@ -16,9 +16,7 @@ use crate::mount::{MountedAt, mounts};
 /// `FailedPrecondition` that names the mount point.
 pub(crate) fn check(root: &Path, id: u64) -> Result<()> {
     let table = mounts()?;
-    let statx = rustix::fs::statx(CWD, root, AtFlags::empty(), StatxFlags::MNT_ID)
-        .attempt(|| format!("look at {}", root.display()))?;
-    let Some(user) = user_of(&table, root, statx.stx_mnt_id, id) else { return Ok(()) };
+    let Some(user) = user_of(&table, root, mount_id(root)?, id) else { return Ok(()) };
     let target = user.target.display();
     Err(Error::failed_precondition(format!(
         "its directory {} is mounted at {target}",
@@ -27,14 +25,24 @@ pub(crate) fn check(root: &Path, id: u64) -> Result<()> {
     .hint(format!("unmount {target} first")))
 }
 
+/// Returns the number of the mount that a directory lies on.
+pub(crate) fn mount_id(directory: &Path) -> Result<u64> {
+    let statx = rustix::fs::statx(CWD, directory, AtFlags::empty(), StatxFlags::MNT_ID)
+        .attempt(|| format!("look at {}", directory.display()))?;
+    Ok(statx.stx_mnt_id)
+}
+
+/// Returns how a directory on the mount with the given id is known to whoever binds it: by the filesystem and the path
+/// therein.
+pub(crate) fn home(table: &[MountedAt], directory: &Path, mount_id: u64) -> Option<((u32, u32), PathBuf)> {
+    let home = table.iter().find(|mount| mount.id == mount_id)?;
+    Some((home.device, home.root.join(directory.strip_prefix(&home.target).ok()?)))
+}
+
 /// Finds a mount that uses `root/<id>`, where `root` lies on the mount with the given id.
 fn user_of<'a>(table: &'a [MountedAt], root: &Path, mount_id: u64, id: u64) -> Option<&'a MountedAt> {
     let directory = root.join(id.to_string());
-    // A bind mount is known by its filesystem and the path therein.
-    let within = table.iter().find(|mount| mount.id == mount_id).and_then(|home| {
-        let below = directory.strip_prefix(&home.target).ok()?;
-        Some((home.device, home.root.join(below)))
-    });
+    let within = home(table, &directory, mount_id);
     table.iter().find(|mount| {
         let bound =
             within.as_ref().is_some_and(|(device, path)| mount.device == *device && mount.root.starts_with(path));

@@ -8,6 +8,7 @@
 
 mod barrier;
 mod directories;
+pub mod fsck;
 mod in_use;
 pub mod mount;
 pub mod native;

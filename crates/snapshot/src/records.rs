@@ -4,7 +4,8 @@
 //! directories themselves, and the order in which they and the records change.
 
 mod batch;
-mod schema;
+pub(crate) mod damage;
+pub(crate) mod schema;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -19,8 +20,10 @@ use windlass_core::filter::{Filter, any_matches};
 use windlass_core::label::Labels;
 use windlass_core::snapshot::{Commit, Info, Key, Name, State, TARGET_LABEL, Usage};
 
-use batch::{Failure, Writer};
-pub(crate) use schema::Record;
+pub(crate) use batch::Failure;
+use batch::Writer;
+use damage::guarded;
+pub(crate) use schema::{CURRENT_FORMAT, Record};
 use schema::{IDS, NEXT_ID, SNAPSHOTS};
 
 /// How many records are read at a time by a listing.
@@ -156,7 +159,7 @@ impl Records {
         let check = || -> Result<Record, Failure> {
             removable(&read.open_table(SNAPSHOTS)?, &read.open_table(schema::CHILDREN)?, key)
         };
-        check().map_err(Failure::into_error)
+        guarded(check)
     }
 
     /// Forgets a snapshot and returns what was recorded of it.
@@ -206,7 +209,7 @@ impl Records {
             let ids = table.iter()?.map(|entry| Ok(entry?.0.value()));
             ids.collect()
         };
-        collect().map_err(Failure::into_error)
+        guarded(collect)
     }
 
     /// Returns the first id that was never recorded.
@@ -215,12 +218,12 @@ impl Records {
         let next = || -> Result<u64, Failure> {
             Ok(read.open_table(schema::META)?.get(NEXT_ID)?.map_or(1, |next| next.value()))
         };
-        next().map_err(Failure::into_error)
+        guarded(next)
     }
 
     fn snapshots(&self) -> Result<Option<ReadOnlyTable<&'static str, &'static [u8]>>> {
         let Some(read) = self.writer.begin_read()? else { return Ok(None) };
-        read.open_table(SNAPSHOTS).map(Some).map_err(|error| Failure::from(error).into_error())
+        guarded(|| Ok(Some(read.open_table(SNAPSHOTS)?)))
     }
 
     fn read<T>(
@@ -229,7 +232,7 @@ impl Records {
         empty: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         match self.snapshots()? {
-            Some(snapshots) => read(&snapshots).map_err(Failure::into_error),
+            Some(snapshots) => guarded(|| read(&snapshots)),
             None => empty(),
         }
     }
@@ -387,6 +390,6 @@ fn page(
         }
         Ok((infos, last.filter(|_| count == PAGE)))
     };
-    let (infos, last) = read().map_err(Failure::into_error)?;
+    let (infos, last) = guarded(read)?;
     Ok((infos, last.map(|last| (table, last))))
 }

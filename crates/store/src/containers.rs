@@ -123,12 +123,19 @@ fn not_found(namespace: &Namespace, id: &str) -> Error {
 
 fn put(tx: &Transaction, namespace: &Namespace, key: &str, container: &Container) -> Result<()> {
     CONTAINERS.put(tx, key, container)?;
+    set_links(tx, namespace, &Node::Container(container.id.clone()), &links(container))
+}
+
+/// Returns what the record of a container refers to.
+pub(crate) fn links(container: &Container) -> Links {
     // A root always has links, so that marking finds it and what is tied to it.
-    let mut links = Links { root: true, ..Links::of(&container.labels) };
-    if let (Some(snapshotter), Some(snapshot)) = (&container.snapshotter, &container.snapshot_key) {
-        links = links.to(&Node::Snapshot { snapshotter: snapshotter.clone(), key: snapshot.to_string() });
+    let links = Links { root: true, ..Links::of(&container.labels) };
+    match (&container.snapshotter, &container.snapshot_key) {
+        (Some(snapshotter), Some(snapshot)) => {
+            links.to(&Node::Snapshot { snapshotter: snapshotter.clone(), key: snapshot.to_string() })
+        }
+        _ => links,
     }
-    set_links(tx, namespace, &Node::Container(container.id.clone()), &links)
 }
 
 fn validate(container: &Container) -> Result<()> {

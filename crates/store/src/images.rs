@@ -131,8 +131,12 @@ fn not_found(namespace: &Namespace, name: &Name) -> Error {
 
 fn put(tx: &Transaction, namespace: &Namespace, image: &Image) -> Result<()> {
     IMAGES.put(tx, &key(namespace, &image.name), image)?;
-    let links = Links::of(&image.labels).on(Some(&Node::Content(image.target.digest.clone())));
-    set_links(tx, namespace, &Node::Image(image.name.to_string()), &links)
+    set_links(tx, namespace, &Node::Image(image.name.to_string()), &links(image))
+}
+
+/// Returns what the record of an image refers to.
+pub(crate) fn links(image: &Image) -> Links {
+    Links::of(&image.labels).on(Some(&Node::Content(image.target.digest.clone())))
 }
 
 /// Returns the record after a change of the fields that the mask names.

@@ -14,6 +14,7 @@ mod crash;
 mod db;
 mod disk;
 mod fault;
+pub mod fsck;
 mod gc;
 mod group;
 mod images;

@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use windlass_core::content::{Provider, ProviderExt};
 use windlass_core::document::{ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Root};
-use windlass_core::gc::{ChildKind, content_label};
 use windlass_core::media_type::Role;
-use windlass_core::{Descriptor, Labels, Result, ResultExt};
+use windlass_core::{Descriptor, Result, ResultExt};
 
 /// Returns how large a document of that role may be, in bytes.
 pub(crate) fn limit(descriptor: &Descriptor) -> u64 {
@@ -27,25 +26,4 @@ pub(crate) async fn config(content: &dyn Provider, descriptor: &Descriptor) -> R
 
 async fn read(content: &dyn Provider, descriptor: &Descriptor) -> Result<Bytes> {
     content.read_all(descriptor, limit(descriptor)).await.context(|| format!("read {}", descriptor.digest))
-}
-
-/// Returns everything that a document refers to, in its order; a config comes before the layers.
-pub(crate) fn children(root: &Root) -> Vec<Descriptor> {
-    match root {
-        Root::Index(index) => index.manifests.clone(),
-        Root::Manifest(manifest) => std::iter::once(&manifest.config).chain(&manifest.layers).cloned().collect(),
-    }
-}
-
-/// Returns the labels with which a document keeps what it refers to alive.
-pub(crate) fn child_labels(root: &Root) -> Labels {
-    let label = |kind, position, child: &Descriptor| (content_label(kind, position), child.digest.to_string());
-    match root {
-        Root::Index(index) => {
-            index.manifests.iter().enumerate().map(|(at, child)| label(ChildKind::Manifest, at, child)).collect()
-        }
-        Root::Manifest(manifest) => std::iter::once(label(ChildKind::Config, 0, &manifest.config))
-            .chain(manifest.layers.iter().enumerate().map(|(at, child)| label(ChildKind::Layer, at, child)))
-            .collect(),
-    }
 }

@@ -54,7 +54,7 @@ impl Fetch {
     pub(crate) async fn root(&self, descriptor: &Descriptor) -> Result<Root> {
         let parse = |bytes: &[u8]| {
             let root = Root::parse(descriptor, bytes)?;
-            let labels = documents::child_labels(&root);
+            let labels = root.child_labels();
             Ok((root, labels))
         };
         self.document(descriptor, parse).await

@@ -82,7 +82,7 @@ impl Handler for Children {
             return Ok(Visit::Descend(Vec::new()));
         }
         match documents::root(&*self.content, descriptor).await {
-            Ok(root) => Ok(Visit::Descend(documents::children(&root))),
+            Ok(root) => Ok(Visit::Descend(root.children())),
             Err(error) if error.is(Kind::NotFound) => Ok(Visit::Descend(Vec::new())),
             Err(error) => Err(error),
         }

@@ -6,6 +6,7 @@
 pub(crate) mod content;
 pub(crate) mod fetch;
 pub(crate) mod fetch_object;
+pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod leases;
@@ -31,5 +32,6 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Namespaces(command) => namespaces::run(context, command).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Why(args) => why::run(context, args).await,
+        Command::Fsck(args) => fsck::run(context, args).await,
     }
 }

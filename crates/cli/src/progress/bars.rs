@@ -109,6 +109,7 @@ fn describe(state: &State) -> (String, Option<(u64, u64)>) {
         State::Resolved => word("resolved"),
         State::Fetching { offset, total } => ("fetching".to_owned(), Some((*offset, *total))),
         State::Unpacking { offset, total } => ("unpacking".to_owned(), Some((*offset, *total))),
+        State::Checking { offset, total } => ("checking".to_owned(), Some((*offset, *total))),
         State::Exists => word("exists"),
         State::Fetched => word("fetched"),
         State::Waiting { reason } => (format!("waiting: {}", printable(reason)), None),

@@ -58,6 +58,7 @@ fn describe(state: &State, elapsed: Duration) -> String {
         State::Fetching { offset, total } => format!("fetching {}, {} here", size(*total), size(*offset)),
         State::Exists => "exists".into(),
         State::Fetched => "fetched".into(),
+        State::Checking { total, .. } => format!("checking {}", size(*total)),
         State::Unpacking { .. } => "unpacking".into(),
         State::Waiting { reason } => format!("waiting: {reason}"),
         State::Retrying { reason } => format!("retrying: {reason}"),

@@ -52,6 +52,7 @@ fn each_command_explains_itself() {
         "namespaces create",
         "namespaces label",
         "namespaces rm",
+        "fsck",
     ]
     .iter()
     .map(|command| {

@@ -6,6 +6,7 @@ mod bad_input;
 mod content;
 mod dist;
 mod fixture;
+mod fsck;
 mod full;
 mod gc;
 mod help;

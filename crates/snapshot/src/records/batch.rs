@@ -3,20 +3,22 @@
 //! Every caller brings its change, waits for the one place where transactions are made, and takes with it whatever
 //! waits there; the others then find their change made. There is no thread and no timer.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _};
-use windlass_core::error::{Error, IoResultExt as _, Result};
+use windlass_core::error::{Error, IoResultExt as _, Result, ResultExt as _};
 
+use super::damage::{damaged, guarded};
 use super::schema::{CURRENT_FORMAT, FORMAT, META, Tables};
 
 /// How much of the database is kept in memory, in bytes; the records of some ten thousand snapshots.
 const CACHE: usize = 8 << 20;
 
 /// Why a change was not made.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// A rule forbids it. It has not touched the tables.
     Refused(Error),
     /// The database failed, and the transaction with all changes in it is given up.
@@ -24,7 +26,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn into_error(self) -> Error {
+    pub(crate) fn into_error(self) -> Error {
         match self {
             Self::Refused(error) | Self::Broken(error) => error,
         }
@@ -53,15 +55,19 @@ broken_by!(redb::StorageError, redb::TableError, redb::TransactionError, redb::C
 fn classify(error: redb::Error) -> Error {
     const WHAT: &str = "the records of snapshots";
     match error {
+        redb::Error::Io(source) if matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+            damaged(&source.to_string())
+        }
         redb::Error::Io(source) => Error::io(format!("access {WHAT}"), source),
         redb::Error::DatabaseAlreadyOpen => Error::unavailable(format!("{WHAT} are open in another process"))
             .hint("wait for it to end, or use another root"),
         // Not `Unavailable`: trying again in this process does not help.
         redb::Error::PreviousIo => Error::aborted(format!("{WHAT} could not be written before"))
             .hint("see to the disk (is it full?), then run the command again: it continues"),
-        error @ (redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. } | redb::Error::RepairAborted) => {
-            Error::data_loss(format!("{WHAT} are damaged")).source(error)
-        }
+        error @ (redb::Error::Corrupted(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableDoesNotExist(_)
+        | redb::Error::RepairAborted) => damaged(&error.to_string()),
         other => Error::unknown(format!("access {WHAT}")).source(other),
     }
 }
@@ -90,7 +96,7 @@ impl Writer {
 
     /// Begins to read; nothing without a database.
     pub(super) fn begin_read(&self) -> Result<Option<ReadTransaction>> {
-        self.database.get().map(|database| database.begin_read().map_err(|e| Failure::from(e).into_error())).transpose()
+        self.database.get().map(|database| guarded(|| Ok(database.begin_read()?))).transpose()
     }
 
     /// Makes a change durable, together with those of other callers. Blocks.
@@ -113,7 +119,7 @@ impl Writer {
     }
 
     fn make(&self, mut batch: Vec<Box<dyn Change>>) {
-        let made = self.transact(&mut batch).map_err(Failure::into_error);
+        let made = guarded(|| self.transact(&mut batch));
         for change in batch {
             change.tell(made.as_ref().err());
         }
@@ -143,8 +149,7 @@ impl Writer {
         if let Some(database) = self.database.get() {
             return Ok(database);
         }
-        let database = create(&self.path)
-            .map_err(|failure| failure.into_error().context(format!("open {}", self.path.display())))?;
+        let database = guarded(|| create(&self.path)).context(|| format!("open {}", self.path.display()))?;
         Ok(self.database.get_or_init(|| database))
     }
 }
@@ -217,7 +222,13 @@ impl<T: Send, F: FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send> Change fo
         let result = match (self.result, failed) {
             // A refusal stands, whatever became of the others.
             (Some(Err(refused)), _) => Err(refused),
-            (_, Some(error)) => Err(Error::new(error.kind(), error.to_string())),
+            (_, Some(error)) => {
+                let again = Error::new(error.kind(), error.to_string());
+                Err(match error.hint_text() {
+                    Some(hint) => again.hint(hint),
+                    None => again,
+                })
+            }
             (Some(result), None) => result,
             (None, None) => Err(Error::internal("the change of a snapshot's record was not made")),
         };

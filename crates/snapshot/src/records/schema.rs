@@ -15,16 +15,16 @@ use windlass_core::snapshot::{Info, Usage};
 
 use super::batch::Failure;
 
-pub(super) const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
-pub(super) const CHILDREN: TableDefinition<'_, (&str, &str), ()> = TableDefinition::new("children");
-pub(super) const IDS: TableDefinition<'_, u64, &str> = TableDefinition::new("ids");
-pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(crate) const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
+pub(crate) const CHILDREN: TableDefinition<'_, (&str, &str), ()> = TableDefinition::new("children");
+pub(crate) const IDS: TableDefinition<'_, u64, &str> = TableDefinition::new("ids");
+pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The key of the format number in [`META`], and the number that this code writes.
-pub(super) const FORMAT: &str = "format";
-pub(super) const CURRENT_FORMAT: u64 = 1;
+pub(crate) const FORMAT: &str = "format";
+pub(crate) const CURRENT_FORMAT: u64 = 1;
 /// The key in [`META`] of the first id that was never recorded.
-pub(super) const NEXT_ID: &str = "next id";
+pub(crate) const NEXT_ID: &str = "next id";
 
 /// The version byte in front of a record.
 const RECORD_VERSION: u8 = 1;
@@ -41,7 +41,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![RECORD_VERSION];
         serde_json::to_writer(&mut bytes, self).map_err(|error| {
             Error::internal(format!("write the record of snapshot {}", self.info.key)).source(error)
@@ -49,7 +49,7 @@ impl Record {
         Ok(bytes)
     }
 
-    pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(key: &str, bytes: &[u8]) -> Result<Self> {
         match bytes {
             [RECORD_VERSION, json @ ..] => serde_json::from_slice(json)
                 .map_err(|error| Error::data_loss(format!("the record of snapshot {key} is damaged")).source(error)),
@@ -63,15 +63,15 @@ impl Record {
 }
 
 /// All tables, open in a transaction that writes.
-pub(super) struct Tables<'t> {
-    pub(super) snapshots: Table<'t, &'static str, &'static [u8]>,
-    pub(super) children: Table<'t, (&'static str, &'static str), ()>,
-    pub(super) ids: Table<'t, u64, &'static str>,
-    pub(super) meta: Table<'t, &'static str, u64>,
+pub(crate) struct Tables<'t> {
+    pub(crate) snapshots: Table<'t, &'static str, &'static [u8]>,
+    pub(crate) children: Table<'t, (&'static str, &'static str), ()>,
+    pub(crate) ids: Table<'t, u64, &'static str>,
+    pub(crate) meta: Table<'t, &'static str, u64>,
 }
 
 impl<'t> Tables<'t> {
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::TableError> {
+    pub(crate) fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::TableError> {
         Ok(Self {
             snapshots: transaction.open_table(SNAPSHOTS)?,
             children: transaction.open_table(CHILDREN)?,
@@ -81,7 +81,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Writes a record under its key, and its id.
-    pub(super) fn put(&mut self, record: &Record) -> Result<(), Failure> {
+    pub(crate) fn put(&mut self, record: &Record) -> Result<(), Failure> {
         let key = record.info.key.as_str();
         self.snapshots.insert(key, record.encode()?.as_slice())?;
         self.ids.insert(record.id, key)?;

@@ -307,7 +307,7 @@ fn check_size(ingest: &IngestRef, offset: u64, total: Option<u64>) -> Result<()>
 }
 
 /// Looks at the directory of an ingest; `None` when it is gone.
-fn look(disk: &Disk, directory: &Path, id: String) -> Result<Option<Found>> {
+pub(crate) fn look(disk: &Disk, directory: &Path, id: String) -> Result<Option<Found>> {
     let Some(Look { modified_at: directory_at, .. }) = disk.look(directory)? else { return Ok(None) };
     let data = disk.look(&directory.join("data"))?;
     let (offset, data_at) = data.map_or((0, directory_at), |data| (data.length, data.modified_at));

@@ -4,6 +4,7 @@
 
 mod activity;
 mod create;
+pub(crate) mod damage;
 mod expiry;
 mod file;
 #[cfg(test)]
@@ -16,13 +17,15 @@ mod scope;
 mod transaction;
 mod writer;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableDatabase};
-use windlass_core::{Error, Result, ResultExt};
+use windlass_core::{Error, Kind, Result, ResultExt};
 
 pub(crate) use activity::{Activity, Count};
+use damage::{damaged, guarded};
 pub(crate) use expiry::parse as parse_expiry;
 pub(crate) use links::{Links, LinksText, Text, node, resource_node, set_links, text_of, unlink};
 pub(crate) use listing::listing;
@@ -38,8 +41,10 @@ use writer::Writer;
 
 /// How much memory the database may use to keep pages in.
 const CACHE: usize = 8 << 20;
+/// The file formats of redb that there may be one day; a greater number is a damaged one.
+const NEWEST_FILE_FORMAT: u8 = 16;
 /// What the database file is called.
-const FILE: &str = "meta.redb";
+pub(crate) const FILE: &str = "meta.redb";
 
 /// The open database.
 pub(crate) struct Database {
@@ -59,19 +64,12 @@ impl Database {
         if disk.look(&path)?.is_none() {
             create::create(disk, root, &path)?;
         }
-        let database = open_file(disk, &path).context(|| format!("open {}", path.display()))?;
+        let database = guarded(|| open_file(disk, &path)).context(|| format!("open {}", path.display()))?;
         let database = Arc::new(database);
         let activity = Arc::<Activity>::default();
         let this = Self { writer: Writer::start(database.clone(), activity.clone())?, reader: database, activity };
-        match this.read(|view| META.get(view, "format"))? {
-            Some(FORMAT) => Ok(this),
-            Some(newer) if newer > FORMAT => Err(Error::failed_precondition(format!(
-                "root {} has format {newer}, this program knows up to {FORMAT}",
-                root.display()
-            ))
-            .hint("use the version of the program that wrote it, or a newer one")),
-            other => Err(Error::data_loss(format!("{} has no valid format version: {other:?}", path.display()))),
-        }
+        check_format(&this.reader, root)?;
+        Ok(this)
     }
 
     /// Returns what the collector wants to know of changes.
@@ -81,7 +79,7 @@ impl Database {
 
     /// Reads the last commit. What is read inline should be a few records: this runs on the caller's thread.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
-        read(&self.snapshot()?)
+        guarded(|| read(&self.snapshot()?))
     }
 
     /// Returns the last commit, to be read for as long as it is kept.
@@ -111,9 +109,40 @@ fn open_file(disk: &Disk, path: &Path) -> Result<redb::Database> {
     let file = disk.open(path, How::Write)?;
     // What is called creating here would make an empty file a database.
     if file.look()?.length == 0 {
-        return Err(Error::data_loss("the metadata database is empty"));
+        return Err(damaged("it is empty"));
     }
     builder().create_with_backend(DatabaseFile::new(file, Durability::Full)).map_err(failed)
+}
+
+/// Checks that a database is of the format that is written today.
+///
+/// # Errors
+/// `FailedPrecondition` for a newer one, `DataLoss` for none.
+pub(crate) fn check_format(database: &redb::Database, root: &Path) -> Result<()> {
+    match read(database, |view| META.get(view, "format"))? {
+        Some(FORMAT) => Ok(()),
+        Some(newer) if newer > FORMAT => Err(Error::failed_precondition(format!(
+            "root {} has format {newer}, this program knows up to {FORMAT}",
+            root.display()
+        ))
+        .hint("use the version of the program that wrote it, or a newer one")),
+        other => Err(damaged(&format!("{} has no valid format version: {other:?}", root.join(FILE).display()))),
+    }
+}
+
+/// Opens a database that is not a file of its own. Blocking.
+pub(crate) fn open_with(backend: impl redb::StorageBackend) -> Result<redb::Database> {
+    guarded(|| builder().create_with_backend(backend).map_err(failed))
+}
+
+/// Checks every page of a database against its checksums and tells whether it is what was written. Blocking.
+pub(crate) fn is_intact(database: &mut redb::Database) -> Result<bool> {
+    guarded(|| database.check_integrity().map_err(failed))
+}
+
+/// Reads a database that is not the store's own. Blocking.
+pub(crate) fn read<T>(database: &redb::Database, read: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
+    guarded(|| read(&database.begin_read().map_err(failed)?))
 }
 
 fn builder() -> redb::Builder {
@@ -127,13 +156,25 @@ fn failed(error: impl Into<redb::Error>) -> Error {
     match error.into() {
         redb::Error::Io(error) => match error.downcast::<Error>() {
             // Ours, from below redb: it names the file.
+            Ok(error) if error.is(Kind::DataLoss) => error.hint(damage::MEND).context("use the metadata database"),
             Ok(error) => error.context("use the metadata database"),
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+                damaged(&error.to_string())
+            }
             Err(error) => Error::io("use the metadata database", error),
         },
         // Not `Unavailable`: trying again in this process does not help.
         redb::Error::PreviousIo => Error::aborted("the metadata database stopped after an error of the disk")
             .hint("see to the disk (is it full?), then run the command again: it continues"),
-        redb::Error::Corrupted(what) => Error::data_loss(format!("the metadata database is damaged: {what}")),
+        redb::Error::Corrupted(what) => damaged(&what),
+        error @ (redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableDoesNotExist(_)
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::RepairAborted) => damaged(&error.to_string()),
+        redb::Error::UpgradeRequired(version) if version > NEWEST_FILE_FORMAT => {
+            damaged(&format!("it claims to have file format {version}"))
+        }
         redb::Error::UpgradeRequired(version) => {
             Error::failed_precondition(format!("the metadata database has file format {version}"))
                 .hint("use the version of the program that wrote it")

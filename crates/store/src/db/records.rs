@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use windlass_core::{Error, Result};
 
+use super::damage::MEND;
 use super::{Transaction, View, failed};
 
 /// The version of the encoding: its byte, then JSON.
@@ -69,6 +70,19 @@ impl<T> Records<T> {
             Ok(())
         })?;
         Ok(keys)
+    }
+
+    /// Returns the different first parts of the keys, such as the namespaces that records are in, without reading what is
+    /// between them.
+    pub(crate) fn first_parts(&self, view: &impl View) -> Result<Vec<String>> {
+        let mut parts: Vec<String> = Vec::new();
+        loop {
+            // Everything of the last part lies before it with the next character.
+            let after = parts.last().map(|part| format!("{part}\u{1}"));
+            let next = self.keys(view, "", after.as_deref(), 1)?;
+            let Some(key) = next.first() else { return Ok(parts) };
+            parts.push(key.split('\0').next().unwrap_or(key).to_owned());
+        }
     }
 
     /// Returns how many records have a prefix.
@@ -141,6 +155,16 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         self.page(view, prefix, None, usize::MAX)
     }
 
+    /// Visits all records with a prefix in the order of the keys; one that does not decode is an error for `visit` to judge.
+    pub(crate) fn each(
+        &self,
+        view: &impl View,
+        prefix: &str,
+        mut visit: impl FnMut(&str, Result<T>) -> Result<()>,
+    ) -> Result<()> {
+        self.visit(view, prefix, None, usize::MAX, |key, value| visit(key, self.decode(key, value)))
+    }
+
     /// Writes a record.
     pub(crate) fn put(&self, transaction: &Transaction, key: &str, record: &T) -> Result<()> {
         let value = encode(record).map_err(|error| error.context(self.name(key)))?;
@@ -169,13 +193,12 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
 /// Decodes a record.
 pub(crate) fn decode<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T> {
     match value.split_first() {
-        Some((&JSON, json)) => {
-            serde_json::from_slice(json).map_err(|error| Error::data_loss("the record is damaged").source(error))
-        }
+        Some((&JSON, json)) => serde_json::from_slice(json)
+            .map_err(|error| Error::data_loss("the record is damaged").source(error).hint(MEND)),
         Some((version, _)) => {
             Err(Error::failed_precondition(format!("the record has encoding {version}, this program knows {JSON}"))
                 .hint("use the version of the program that wrote it"))
         }
-        None => Err(Error::data_loss("the record is empty")),
+        None => Err(Error::data_loss("the record is empty").hint(MEND)),
     }
 }

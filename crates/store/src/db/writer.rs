@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use windlass_core::error::IoResultExt;
 use windlass_core::{Error, Result};
 
+use super::damage::guarded;
 use super::{Activity, Transaction};
 
 /// How many changes share a commit at most, so that nobody waits for an endless queue.
@@ -69,7 +70,8 @@ fn run(database: &redb::Database, activity: &Arc<Activity>, queued: &Receiver<Bo
 /// the others start over without it.
 fn commit_together(database: &redb::Database, activity: &Arc<Activity>, mut group: Vec<Box<dyn Change>>) {
     while !group.is_empty() {
-        let committed = Transaction::begin(database, activity).and_then(|transaction| {
+        let committed = guarded(|| {
+            let transaction = Transaction::begin(database, activity)?;
             let mut mutations = 0;
             let spoils = |change: &mut Box<dyn Change>| {
                 let before = transaction.writes();

@@ -38,7 +38,7 @@ use remove::Marks;
 use scan::Seen;
 
 /// How long an ingest that nobody holds is kept, so that it can be continued.
-const INGEST_AGE: Duration = windlass_core::content::ABANDONED_AFTER;
+pub(crate) const INGEST_AGE: Duration = windlass_core::content::ABANDONED_AFTER;
 
 /// How much of one kind was collected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -30,12 +30,12 @@ impl Place {
         db::Key::prefix([self.namespace.as_str(), &self.snapshotter])
     }
 
-    pub(super) fn node(&self, key: &Key) -> Node {
+    pub(crate) fn node(&self, key: &Key) -> Node {
         Node::Snapshot { snapshotter: self.snapshotter.clone(), key: key.to_string() }
     }
 
     /// Returns what a record refers to.
-    pub(super) fn links(&self, info: &Info) -> Links {
+    pub(crate) fn links(&self, info: &Info) -> Links {
         let parent = info.parent.as_ref().map(|parent| self.node(parent.as_key()));
         Links::of(&info.labels).on(parent.as_ref())
     }
@@ -78,7 +78,7 @@ impl Place {
     }
 
     /// Writes a record and what it refers to.
-    pub(super) fn put(&self, tx: &Transaction, record: &SnapshotRecord) -> Result<()> {
+    pub(crate) fn put(&self, tx: &Transaction, record: &SnapshotRecord) -> Result<()> {
         let key = &record.info.key;
         SNAPSHOTS.put(tx, &self.key(key), record)?;
         if let Some(parent) = &record.info.parent {

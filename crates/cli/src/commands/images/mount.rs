@@ -1,16 +1,16 @@
 //! `dist images mount`: an image's root filesystem, to look into.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::Serialize;
+use windlass::fsck::view_key;
 use windlass::mount;
 use windlass::transfer::rootfs;
 use windlass_core::error::IoResultExt;
 use windlass_core::image::Name;
-use windlass_core::snapshot::{Key, Mount};
-use windlass_core::{Digest, Error, Labels, Platform, Result, Services, gc};
+use windlass_core::snapshot::{Mount, VIEW_LABEL};
+use windlass_core::{Error, Labels, Platform, Result, Services, gc};
 
 use super::find;
 use crate::context::{Context, is_root};
@@ -48,9 +48,6 @@ struct Report {
     mounts: Vec<Mount>,
 }
 
-/// The label of a view that says which image it shows.
-pub(super) const IMAGE_LABEL: &str = "windlass.dev/mount.image";
-
 /// Mounts.
 pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     if !is_root() {
@@ -73,7 +70,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
 
 async fn mount_on(services: &Services, args: &Args, name: &Name) -> Result<(PathBuf, Vec<Mount>)> {
     let directory = args.directory.canonicalize().attempt(|| format!("open {}", args.directory.display()))?;
-    let key = key(&directory)?;
+    let key = view_key(&directory)?;
     if mount::mounted_at(&directory)?.is_some() {
         return Err(Error::already_exists(format!("{} is a mount point already", directory.display())).hint(format!(
             "`dist images unmount {}` unmounts an image, umount(8) anything else",
@@ -86,7 +83,7 @@ async fn mount_on(services: &Services, args: &Args, name: &Name) -> Result<(Path
     // A crash between them leaves a view, which the next mount on the directory or its unmount removes.
     let labels = Labels::new()
         .with(gc::ROOT, humantime::format_rfc3339_seconds(SystemTime::now()).to_string())
-        .with(IMAGE_LABEL, name.to_string());
+        .with(VIEW_LABEL, name.to_string());
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let mounts = rootfs::view(services, name, &platform, args.snapshotter.as_deref(), &key, labels).await?;
     if let Err(error) = mount::mount_all(&mounts, &directory) {
@@ -105,29 +102,5 @@ fn create(directory: &Path) -> Result<Option<PathBuf>> {
             Err(Error::failed_precondition(format!("{} is not a directory", directory.display())))
         }
         Err(error) => Err(Error::io(format!("create directory {}", directory.display()), error)),
-    }
-}
-
-/// Returns the key of the view that is mounted on a directory, the same for whoever mounts and unmounts: the path, or
-/// its digest when a key cannot hold the path.
-pub(super) fn key(directory: &Path) -> Result<Key> {
-    let readable = directory.to_str().and_then(|path| format!("mount {path}").parse().ok());
-    match readable {
-        Some(key) => Ok(key),
-        None => format!("mount {}", Digest::sha256(directory.as_os_str().as_bytes())).parse(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_names_the_directory_or_its_digest() {
-        assert_eq!(key(Path::new("/mnt/a b")).unwrap().as_str(), "mount /mnt/a b");
-        let odd = std::ffi::OsStr::from_bytes(b"/mnt/\xff");
-        assert!(key(Path::new(odd)).unwrap().as_str().starts_with("mount sha256:"));
-        let long = format!("/{}", "x".repeat(2000));
-        assert!(key(Path::new(&long)).unwrap().as_str().starts_with("mount sha256:"));
     }
 }

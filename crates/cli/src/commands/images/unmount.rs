@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use windlass::fsck::view_key;
 use windlass::mount::{self, MountedAt};
 use windlass_core::error::IoResultExt;
-use windlass_core::snapshot::{Info, Key, Mount};
+use windlass_core::snapshot::{Info, Key, Mount, VIEW_LABEL};
 use windlass_core::{Error, Host, Kind, Namespace, Result, Services};
 
-use super::mount::{IMAGE_LABEL, key};
 use crate::context::{Context, is_root};
 use crate::failure::Outcome;
 
@@ -39,7 +39,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
             .into());
     }
     let directory = args.directory.canonicalize().attempt(|| format!("open {}", args.directory.display()))?;
-    let key = key(&directory)?;
+    let key = view_key(&directory)?;
     let engine = context.engine().await?;
     let namespace = &context.globals.namespace;
     let services = engine.services(&namespace.clone().into()).await?;
@@ -92,7 +92,7 @@ pub(super) async fn remove_view(services: &Services, key: &Key) -> Result<()> {
 async fn find_view(services: &Services, key: &Key) -> Result<Option<(String, Info)>> {
     for (name, snapshotter) in &services.snapshotters {
         match snapshotter.stat(key).await {
-            Ok(info) if info.labels.get(IMAGE_LABEL).is_some() => return Ok(Some((name.clone(), info))),
+            Ok(info) if info.labels.get(VIEW_LABEL).is_some() => return Ok(Some((name.clone(), info))),
             Ok(_) => {}
             Err(error) if error.is(Kind::NotFound) => {}
             Err(error) => return Err(error),

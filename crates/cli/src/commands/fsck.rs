@@ -1,0 +1,105 @@
+//! `dist fsck`: whether everything that is kept is what it was.
+
+use std::fmt::Write;
+
+use windlass::fsck::{Depth, Fsck, remains};
+use windlass_core::fsck::{Finding, Severity};
+use windlass_core::progress::Tracker;
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::interrupt::interruptible;
+use crate::render::{Format, count, line, printable, size};
+
+/// Check blobs, records and snapshots.
+///
+/// Reads everything that is kept and compares it: bytes with their digests, records with bytes, snapshots with
+/// directories, and what is derived with what it is derived from. Nothing is changed. The exit code is 0 when
+/// nothing was found, and 1 otherwise.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  dist fsck                 look at every byte
+  dist fsck --quick         believe that blobs of the right size are right
+  dist --format json fsck   for programs")]
+pub(crate) struct Args {
+    /// Look at sizes only, not at the bytes of blobs and the files of snapshots.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Checks.
+pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
+    let tracker = Tracker::new();
+    let depth = if args.quick { Depth::Sizes } else { Depth::Bytes };
+    let fsck = Fsck::new(context.root()?).lock_wait(context.lock_wait()).depth(depth);
+    let work = Box::pin(async { Ok(fsck.check(&tracker).await?) });
+    let findings = context.display().during(&tracker, interruptible(work)).await?;
+    print(context, &findings)?;
+    if findings.iter().any(remains) { Err(Failure::Findings) } else { Ok(()) }
+}
+
+fn print(context: &Context, findings: &[Finding]) -> Outcome {
+    let output = context.output();
+    if output.format == Format::Json {
+        let mut list = output.list([""]);
+        for finding in findings {
+            list.push(finding, |_| Default::default())?;
+        }
+        return list.finish();
+    }
+    line(text(findings).trim_end())
+}
+
+/// Writes the findings for people, the worst first.
+fn text(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for severity in [Severity::Damage, Severity::Inconsistency, Severity::Leftover] {
+        let of: Vec<&Finding> = findings.iter().filter(|finding| finding.severity() == severity).collect();
+        if of.is_empty() {
+            continue;
+        }
+        // Writing to text cannot fail.
+        let _ = writeln!(text, "{}:", title(severity));
+        for finding in of {
+            let _ = writeln!(text, "  {}", printable(&finding.problem.to_string()));
+            let _ = writeln!(text, "    {}", printable(&finding.consequence()));
+            let _ = writeln!(text, "    {}", printable(&what_is_done(finding)));
+        }
+        text.push('\n');
+    }
+    text + &summary(findings)
+}
+
+fn title(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Damage => "Damaged or lost",
+        Severity::Inconsistency => "Inconsistent",
+        Severity::Leftover => "Left over",
+    }
+}
+
+fn what_is_done(finding: &Finding) -> String {
+    format!("`dist fsck --repair` {}", finding.remedy)
+}
+
+/// Says how many findings there are, and how many bytes they are about.
+fn summary(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "nothing is wrong".to_owned();
+    }
+    let of = |severity: Severity| {
+        let of = findings.iter().filter(move |finding| finding.severity() == severity);
+        of.fold((0, 0), |(number, bytes), finding| (number + 1, bytes + finding.bytes))
+    };
+    let (damage, inconsistent, left) = (of(Severity::Damage), of(Severity::Inconsistency), of(Severity::Leftover));
+    format!(
+        "{}: {} damaged or lost ({}), {} inconsistent, {} left over ({})",
+        count(findings.len() as u64, "finding"),
+        damage.0,
+        size(damage.1),
+        inconsistent.0,
+        left.0,
+        size(left.1)
+    )
+}

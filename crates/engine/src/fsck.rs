@@ -1,0 +1,73 @@
+//! The check of a root: what is kept there and is not as it should be.
+//!
+//! ```text
+//! lock ─► look at each snapshotter ─► look at the store ─► findings
+//! ```
+//!
+//! Nothing on the disk changes but the description of the owner in `lock`: no store is opened, and no pull that was
+//! interrupted is settled. Not here: the single comparisons, which are the store's and the snapshotters' own.
+
+mod look;
+
+use std::path::{Path, PathBuf};
+
+use windlass_core::error::IoResultExt;
+use windlass_core::fsck::{Finding, Outcome};
+use windlass_core::progress::Tracker;
+use windlass_core::{Error, Result};
+use windlass_store::{LockWait, RootLock};
+
+pub use look::view_key;
+pub use windlass_store::fsck::Depth;
+
+/// How a root is to be checked.
+#[derive(Debug, Clone)]
+pub struct Fsck {
+    root: PathBuf,
+    lock_wait: LockWait,
+    depth: Depth,
+}
+
+impl Fsck {
+    /// Says which root is to be checked.
+    pub fn new(root: impl AsRef<Path>) -> Self {
+        Self { root: root.as_ref().to_owned(), lock_wait: LockWait::Fail, depth: Depth::default() }
+    }
+
+    /// Says whether to wait while another process has the root; by default it is an error.
+    pub fn lock_wait(mut self, wait: LockWait) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// Says how closely to look; by default at every byte.
+    pub fn depth(mut self, depth: Depth) -> Self {
+        self.depth = depth;
+        self
+    }
+
+    /// Looks at everything in the root and changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` without the root; `Unavailable` when another process has it; `FailedPrecondition` for a root of a newer
+    /// format; those of the filesystem. What is damaged is a finding.
+    pub async fn check(&self, progress: &Tracker) -> Result<Vec<Finding>> {
+        let lock = self.lock(self.lock_wait).await?;
+        look::everything(lock.root(), self.depth, progress).await
+    }
+
+    async fn lock(&self, wait: LockWait) -> Result<RootLock> {
+        // A check does not make a root.
+        if !self.root.try_exists().attempt(|| format!("look for {}", self.root.display()))? {
+            return Err(
+                Error::not_found(format!("root {} is not here", self.root.display())).hint("name the root with --root")
+            );
+        }
+        RootLock::acquire(&self.root, wait).await
+    }
+}
+
+/// Tells whether a finding is still to be dealt with.
+pub fn remains(finding: &Finding) -> bool {
+    finding.outcome != Outcome::Repaired
+}

@@ -1,0 +1,59 @@
+//! Ingests that nobody continues, and temporary files.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use windlass_core::Result;
+use windlass_core::error::IoResultExt;
+use windlass_core::fsck::{Finding, Problem};
+use windlass_core::gc::Node;
+
+use super::blobs::entries;
+use crate::content::look_at_ingest;
+use crate::db::schema::RESOURCES;
+use crate::db::{View, text_of};
+use crate::disk::Disk;
+use crate::gc::INGEST_AGE;
+
+/// Finds files that only a crash leaves.
+pub(super) fn temporary(root: &Path, findings: &mut Vec<Finding>) -> Result<()> {
+    let path = format!("{}.new", crate::db::FILE);
+    if let Some(size) = entries(root)?.into_iter().find(|(name, _)| *name == path).and_then(|(_, size)| size) {
+        findings.push(Finding::new(Problem::TemporaryFile { path, size }));
+    }
+    Ok(())
+}
+
+/// Finds ingests without an owner, and those that were given up.
+pub(super) fn compare(root: &Path, view: &impl View, findings: &mut Vec<Finding>) -> Result<()> {
+    let directory = root.join("content/ingest");
+    let (disk, now) = (Disk::real(), SystemTime::now());
+    for (id, file) in entries(&directory)? {
+        if file.is_some() {
+            let path = format!("content/ingest/{id}");
+            let size = std::fs::symlink_metadata(root.join(&path)).attempt(|| format!("look at {path}"))?.len();
+            findings.push(Finding::new(Problem::ForeignFile { path, size }));
+            continue;
+        }
+        let Some(found) = look_at_ingest(&disk, &directory.join(&id), id)? else { continue };
+        let (id, size) = (found.id, found.bytes);
+        let Some((namespace, status)) = found.owner else {
+            findings.push(Finding::new(Problem::IngestUnowned { id, size }));
+            continue;
+        };
+        let old = now.duration_since(found.touched_at).is_ok_and(|age| age > INGEST_AGE);
+        let node = text_of(&Node::Ingest(status.ingest.to_string()));
+        if old && !is_held(view, namespace.as_str(), &node)? {
+            let ingest = status.ingest.to_string();
+            findings.push(Finding::new(Problem::IngestAbandoned { namespace, ingest, id, size }));
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether any lease of the namespace holds a node.
+fn is_held(view: &impl View, namespace: &str, node: &str) -> Result<bool> {
+    let prefix = crate::db::Key::prefix([namespace]);
+    let held = RESOURCES.keys(view, &prefix, None, usize::MAX)?;
+    Ok(held.iter().any(|key| key.ends_with(&format!("\0{node}"))))
+}

@@ -1,0 +1,143 @@
+//! The check of a root: whether bytes, records and what is derived from them belong together. Reads, and changes nothing.
+//!
+//! The database is read from a copy ([`copy`]), because opening one writes to it. Each part compares one thing and returns
+//! findings; [`affected`] then adds the images that they affect. Not here: what only the snapshotters know, which is
+//! handed in, and the repair.
+
+mod affected;
+mod blobs;
+mod copy;
+mod documents;
+mod hashing;
+mod ingests;
+mod nodes;
+mod records;
+mod snapshots;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use windlass_core::fsck::{Finding, Problem};
+use windlass_core::progress::Tracker;
+use windlass_core::snapshot::{Info, Key};
+use windlass_core::{Kind, Result, ResultExt};
+
+use crate::db;
+
+/// How closely to look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// At every byte of every blob.
+    #[default]
+    Bytes,
+    /// At the sizes.
+    Sizes,
+}
+
+/// What a snapshotter says of itself.
+#[derive(Debug, Default)]
+pub struct Behind {
+    /// The snapshots that it has.
+    pub snapshots: Vec<Shelved>,
+    /// The keys of the views that are mounted.
+    pub mounted: BTreeSet<Key>,
+    /// What is wrong there.
+    pub findings: Vec<Finding>,
+}
+
+/// One snapshot of a snapshotter.
+#[derive(Debug)]
+pub struct Shelved {
+    /// The snapshotter's record.
+    pub info: Info,
+    /// What it takes up.
+    pub bytes: u64,
+}
+
+/// Looks at everything in a root but the insides of the snapshotters, which have been looked at. Blocking; the caller has
+/// the root's lock, and nobody has the store open.
+///
+/// # Errors
+/// Those of the filesystem; `FailedPrecondition` for a root of a newer format. What is damaged is a finding.
+pub fn inspect(
+    root: &Path,
+    depth: Depth,
+    behind: &BTreeMap<String, Behind>,
+    progress: &Tracker,
+) -> Result<Vec<Finding>> {
+    let mut findings: Vec<Finding> = behind.values().flat_map(|behind| behind.findings.clone()).collect();
+    let stored = blobs::list(root, &mut findings)?;
+    ingests::temporary(root, &mut findings)?;
+    match open(root)? {
+        Opened::Sound(database) => {
+            let looked = db::read(&database, |view| sound(root, depth, behind, progress, view, stored, &mut findings));
+            looked.context(|| format!("check {}", root.display()))?;
+        }
+        Opened::Damaged(detail) => {
+            findings.push(Finding::new(Problem::DatabaseDamaged { file: db::FILE.to_owned(), detail }));
+            // What a rebuild can use.
+            let named: BTreeMap<_, _> = stored.into_iter().collect();
+            hashing::check(root, depth, &named, progress, &mut findings)?;
+        }
+        // Nothing was ever stored.
+        Opened::Absent if stored.is_empty() && behind.values().all(|behind| behind.snapshots.is_empty()) => {}
+        Opened::Absent => {
+            findings.push(Finding::new(Problem::DatabaseMissing { file: db::FILE.to_owned() }));
+            let named: BTreeMap<_, _> = stored.into_iter().collect();
+            hashing::check(root, depth, &named, progress, &mut findings)?;
+        }
+    }
+    findings.sort_by(|a, b| (a.severity(), &a.problem).cmp(&(b.severity(), &b.problem)));
+    Ok(findings)
+}
+
+/// What became of opening the database.
+enum Opened {
+    Absent,
+    Sound(redb::Database),
+    Damaged(String),
+}
+
+fn open(root: &Path) -> Result<Opened> {
+    let path = root.join(db::FILE);
+    let opened = copy::open(&path).and_then(|mut database| {
+        if !db::is_intact(&mut database)? {
+            return Err(db::damage::damaged("its checksums do not fit"));
+        }
+        db::check_format(&database, root)?;
+        Ok(database)
+    });
+    match opened {
+        Ok(database) => Ok(Opened::Sound(database)),
+        Err(error) if error.is(Kind::NotFound) => Ok(Opened::Absent),
+        Err(error) if matches!(error.kind(), Kind::DataLoss | Kind::Internal) => {
+            Ok(Opened::Damaged(error.message().to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn sound(
+    root: &Path,
+    depth: Depth,
+    behind: &BTreeMap<String, Behind>,
+    progress: &Tracker,
+    view: &redb::ReadTransaction,
+    stored: blobs::Stored,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let recorded = records::contents(view, &stored, depth, findings)?;
+    blobs::compare(&recorded, &stored, findings);
+    let present: BTreeMap<_, _> = stored.into_iter().filter(|(digest, _)| recorded.contains_key(digest)).collect();
+    let good = hashing::check(root, depth, &present, progress, findings)?;
+    records::sizes(view, &good, depth, findings)?;
+    records::images(view, findings)?;
+    records::containers(view, findings)?;
+    records::leases(view, findings)?;
+    records::dangling(view, findings)?;
+    records::namespaces(view, findings)?;
+    snapshots::compare(view, behind, findings)?;
+    documents::compare(root, view, findings)?;
+    ingests::compare(root, view, findings)?;
+    affected::add(view, findings)
+}
