@@ -106,10 +106,10 @@ fn every_kind_of_damage_is_found() {
                 assert!(!finding[text].as_str().unwrap().is_empty(), "{}: {finding}", case.name);
             }
         }
-        if case.affects {
-            let affected: Vec<&Value> =
-                found.iter().flat_map(|finding| finding["images"].as_array().unwrap()).collect();
-            assert!(!affected.is_empty(), "{}: {found:#?}", case.name);
-        }
+        let affected: Vec<&Value> = found.iter().flat_map(|finding| finding["images"].as_array().unwrap()).collect();
+        let affects = |image: &str| affected.iter().any(|affected| affected["name"] == image);
+        assert_eq!(affects(&pristine.image), case.affects, "{}: {found:#?}", case.name);
+        assert!(!affects(&pristine.copied), "{}: {found:#?}", case.name);
+        assert_eq!(affects(&pristine.bystander), case.affects && case.name.contains("database"), "{}", case.name);
     }
 }
