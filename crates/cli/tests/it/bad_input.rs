@@ -178,7 +178,7 @@ async fn a_body_that_ends_early_can_be_continued() {
 }
 
 #[test]
-fn a_full_disk_says_so_and_a_larger_one_continues() {
+fn a_disk_that_is_too_small_is_refused_with_numbers_and_a_larger_one_is_not() {
     let dist = Dist::new();
     let root = dist.root();
     std::fs::create_dir(&root).unwrap();
@@ -197,7 +197,8 @@ fn a_full_disk_says_so_and_a_larger_one_continues() {
     let unmounted = std::process::Command::new("umount").arg(&root).status().unwrap();
     assert!(unmounted.success());
     let said = said.failed();
-    assert!(said.contains("No space left on device") && said.contains("\nhint: "), "{said}");
+    assert!(said.contains("needs at least 24.0 MiB") && said.contains("are free on tmpfs"), "{said}");
+    assert!(said.contains("\nhint: "), "{said}");
     again.ok();
 }
 
