@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use windlass_core::digest::Algorithm;
 use windlass_core::{Digest, Result};
@@ -24,14 +25,16 @@ pub(crate) struct Blobs {
     directory: PathBuf,
     /// The syncs of the directory of each algorithm.
     syncs: Arc<[Together; ALGORITHMS.len()]>,
+    /// Whether the directories on the way here are durable.
+    rooted: Arc<AtomicBool>,
 }
 
 impl Blobs {
     /// Opens the directory below `content`, which exists.
     pub(super) fn open(disk: &Disk, content: &Path) -> Result<Self> {
         let directory = content.join("blobs");
-        make_durably(disk, &directory, &ALGORITHMS.map(Algorithm::as_str))?;
-        Ok(Self { disk: disk.clone(), directory, syncs: Arc::default() })
+        make_directories(disk, &directory, &ALGORITHMS.map(Algorithm::as_str))?;
+        Ok(Self { disk: disk.clone(), directory, syncs: Arc::default(), rooted: Arc::default() })
     }
 
     /// Returns where a blob lies, or would.
@@ -58,9 +61,20 @@ impl Blobs {
     }
 
     /// Makes moves of blobs of that algorithm durable: those before the call, with everybody who calls at the same time.
+    ///
+    /// The first time also the directories on the way: this process may have made them, or one that died right after.
     pub(crate) async fn sync(&self, algorithm: Algorithm) -> Result<()> {
-        let (disk, directory) = (self.disk.clone(), self.directory.join(algorithm.as_str()));
-        let sync = move || disk.sync_dir(&directory);
+        let blobs = self.clone();
+        let sync = move || {
+            if !blobs.rooted.load(Ordering::Acquire) {
+                // `blobs`, `content` and the root: what is above them was synced when the database was made.
+                for directory in blobs.directory.ancestors().take(3) {
+                    blobs.disk.sync_dir(directory)?;
+                }
+                blobs.rooted.store(true, Ordering::Release);
+            }
+            blobs.disk.sync_dir(&blobs.directory.join(algorithm.as_str()))
+        };
         match ALGORITHMS.iter().zip(&*self.syncs).find(|(of, _)| **of == algorithm) {
             Some((_, together)) => together.pass(sync).await,
             None => blocking(sync).await,
@@ -89,11 +103,8 @@ impl Blobs {
     }
 }
 
-/// Makes directories in one that exists, as far as they are missing, so that they survive a power cut.
-pub(super) fn make_durably(disk: &Disk, parent: &Path, names: &[&str]) -> Result<()> {
-    let mut made = false;
-    for name in names {
-        made |= disk.create_dir(&parent.join(name), DIRECTORY_MODE)?;
-    }
-    if made { disk.sync_dir(parent) } else { Ok(()) }
+/// Makes directories in one that exists, as far as they are missing. That they survive a power cut is seen to when
+/// something comes into them: [`Blobs::sync`].
+pub(super) fn make_directories(disk: &Disk, parent: &Path, names: &[&str]) -> Result<()> {
+    names.iter().try_for_each(|name| disk.create_dir(&parent.join(name), DIRECTORY_MODE).map(drop))
 }

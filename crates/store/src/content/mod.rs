@@ -31,8 +31,8 @@ pub(crate) use view::Content;
 /// Opens what is on disk below a root, or makes it. Blocking.
 pub(crate) fn open(disk: &Disk, root: &Path) -> Result<(Blobs, Ingests)> {
     let content = root.join("content");
-    blobs::make_durably(disk, root, &["content"])?;
-    blobs::make_durably(disk, &content, &["blobs", "ingest", "small"])?;
+    blobs::make_directories(disk, root, &["content"])?;
+    blobs::make_directories(disk, &content, &["blobs", "ingest", "small"])?;
     small::clear(disk, &content)?;
     Ok((Blobs::open(disk, &content)?, Ingests::open(disk, &content)))
 }

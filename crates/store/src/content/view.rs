@@ -11,6 +11,7 @@ use windlass_core::gc::Node;
 use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Listing, Result, ResultExt, Scope};
 
 use super::ingests::not_found;
+use super::open_refs::Held;
 use super::reader::BlobReader;
 use super::records::{content_key, not_here};
 use super::writer::IngestWriter;
@@ -33,7 +34,7 @@ impl Content {
 
     /// Tells whether the blob is here for the scope, and lets the scope's lease hold it. A blob that only other namespaces
     /// have is adopted when digest and size are those it has, and one of them lets it go that way.
-    async fn present(&self, digest: &Digest, size: Option<u64>) -> Result<bool> {
+    async fn present(&self, digest: &Digest, size: Option<u64>, ingest: &IngestRef) -> Result<bool> {
         let key = self.key(digest);
         let recorded = self.shared.db.read(|view| CONTENTS.get(view, &key))?;
         let Some(on_disk) = self.shared.blobs.size(digest)? else { return Ok(false) };
@@ -42,7 +43,7 @@ impl Content {
             Some(info) if info.size != on_disk => Ok(false),
             Some(_) => self.hold(digest).await,
             None if size == Some(on_disk) && self.may_adopt(digest)? => {
-                to_the_end(self.clone().adopt(digest.clone(), on_disk)).await
+                to_the_end(self.clone().adopt(digest.clone(), on_disk, ingest.clone())).await
             }
             None => Ok(false),
         }
@@ -81,16 +82,18 @@ impl Content {
 
     /// Records a blob whose bytes are here already; `false` when they have gone meanwhile.
     ///
-    /// Bytes below `blobs` were verified and synced before they came there, recorded or not.
-    async fn adopt(self, digest: Digest, size: u64) -> Result<bool> {
+    /// Bytes below `blobs` were verified and synced before they came there, recorded or not. That they came there is made
+    /// durable once more: whoever moved them may have died before doing so.
+    async fn adopt(self, digest: Digest, size: u64, ingest: IngestRef) -> Result<bool> {
         // The turn keeps the bytes from being collected before the record is there.
         let _turn = self.shared.turns.take(digest.to_string()).await;
         if self.shared.blobs.size(&digest)? != Some(size) {
             return Ok(false);
         }
+        self.shared.blobs.sync(digest.algorithm()).await?;
         let now = SystemTime::now();
         let info = Info { digest, size, created_at: now, updated_at: now, labels: Labels::new() };
-        self.record(info, None).await?;
+        self.record(info, Some(ingest)).await?;
         Ok(true)
     }
 
@@ -105,10 +108,17 @@ impl Content {
             return Ok(());
         }
         match self.shared.ingests.claim(&self.scope.namespace, ingest).await {
-            Ok(held) => self.shared.ingests.discard(held, &self.scope.namespace, ingest).await.map(|_| ()),
+            Ok(held) => self.give_up(held, ingest).await,
             // Its writer will find out by itself.
             Err(_) => Ok(()),
         }
+    }
+
+    /// Discards an ingest that is of no use any more. The lease lets go of it first: what it holds and is not there would
+    /// not be found again.
+    async fn give_up(&self, held: Held, ingest: &IngestRef) -> Result<()> {
+        self.release(ingest).await?;
+        self.shared.ingests.discard(held, &self.scope.namespace, ingest).await.map(|_| ())
     }
 
     pub(super) fn already_exists(&self, digest: &Digest) -> Error {
@@ -149,7 +159,7 @@ impl Ingester for Content {
     async fn writer(&self, ingest: &IngestRef, expected: Expected) -> Result<Box<dyn Writer>> {
         let open = async {
             if let Some(digest) = &expected.digest
-                && self.present(digest, expected.size).await?
+                && self.present(digest, expected.size, ingest).await?
             {
                 self.forget_ingest(ingest).await?;
                 return Err(self.already_exists(digest));
@@ -157,9 +167,9 @@ impl Ingester for Content {
             let held = self.shared.ingests.claim(&self.scope.namespace, ingest).await?;
             // Whoever had the ref until now may just have committed.
             if let Some(digest) = &expected.digest
-                && self.present(digest, expected.size).await?
+                && self.present(digest, expected.size, ingest).await?
             {
-                self.shared.ingests.discard(held, &self.scope.namespace, ingest).await?;
+                self.give_up(held, ingest).await?;
                 return Err(self.already_exists(digest));
             }
             let (scope, node) = (self.scope.clone(), Node::Ingest(ingest.to_string()));

@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use windlass_core::Result;
+use windlass_core::error::IoResultExt;
+use windlass_core::{Kind, Result};
 
-use super::file::{DatabaseFile, Durability};
+use super::file::DatabaseFile;
 use super::schema::{FORMAT, META, TABLES};
 use super::{FILE, Transaction, builder, failed};
 use crate::disk::{Disk, File, How};
@@ -16,21 +17,32 @@ const MODE: u32 = 0o600;
 
 /// Makes the database of a root.
 ///
-/// 1. write `meta.redb.new`  2. fsync it  3. rename it to `meta.redb`  4. fsync the root. A crash before 3 leaves a file
-///    that the next opener replaces.
+/// 1. write `meta.redb.new`  2. fsync it  3. fsync what the root is in  4. rename it to `meta.redb`. That it is there is made
+///    durable by the first commit. A crash before 4 leaves a file that the next opener replaces.
 pub(super) fn create(disk: &Disk, root: &Path, path: &Path) -> Result<()> {
     let new = root.join(format!("{FILE}.new"));
     disk.remove_file(&new)?;
     let file = disk.open(&new, How::CreateNew(MODE))?;
     fill(file.clone())?;
     file.sync_all()?;
-    disk.rename(&new, path)?;
-    disk.sync_dir(root)
+    sync_above(disk, root)?;
+    disk.rename(&new, path)
+}
+
+/// Makes durable that the root is where it is, as far up as directories may have been made for it.
+fn sync_above(disk: &Disk, root: &Path) -> Result<()> {
+    for directory in root.canonicalize().attempt(|| format!("look at {}", root.display()))?.ancestors().skip(1) {
+        match disk.sync_dir(directory) {
+            // Who made a directory may read it: this one is somebody else's.
+            Err(error) if error.is(Kind::PermissionDenied) => break,
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 fn fill(file: File) -> Result<()> {
-    let file = DatabaseFile::new(file, Durability::Deferred);
-    let database = builder().create_with_backend(file).map_err(failed)?;
+    let database = builder().create_with_backend(DatabaseFile::being_made(file)).map_err(failed)?;
     let transaction = Transaction::begin(&database, &Arc::default())?;
     for table in TABLES {
         transaction.table(table)?;

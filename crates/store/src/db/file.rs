@@ -3,29 +3,63 @@
 //! It takes no locks: the lock of the root is what keeps others away.
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use redb::StorageBackend;
+use windlass_core::{Error, Result};
 
-use crate::disk::File;
+use crate::disk::{Disk, File};
 
-/// Whether syncs reach the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durability {
-    Full,
-    /// Not: for a file that nobody looks at before it is synced as a whole.
-    Deferred,
-}
+/// What failed first when the database was written: from then on nobody knows what of it is on the disk.
+pub(super) type Failure = Arc<OnceLock<String>>;
 
 /// The file of a database.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     file: File,
-    durability: Durability,
+    syncs: Syncs,
+    failure: Failure,
+}
+
+/// What becomes of syncs.
+#[derive(Debug)]
+enum Syncs {
+    /// They reach the disk. The first one also makes durable that the file is in its directory: this process may have put
+    /// it there, or one that died right after.
+    Done { disk: Disk, directory: PathBuf, first: AtomicBool },
+    /// They do not: nobody looks at the file before it is synced as a whole.
+    Skipped,
 }
 
 impl DatabaseFile {
-    pub(super) fn new(file: File, durability: Durability) -> Self {
-        Self { file, durability }
+    /// Returns the file of a database in use.
+    pub(super) fn in_use(file: File, disk: &Disk, directory: PathBuf, failure: Failure) -> Self {
+        Self { file, syncs: Syncs::Done { disk: disk.clone(), directory, first: AtomicBool::new(true) }, failure }
+    }
+
+    /// Returns the file of a database that is being made.
+    pub(super) fn being_made(file: File) -> Self {
+        Self { file, syncs: Syncs::Skipped, failure: Failure::default() }
+    }
+
+    /// Syncs the file, and the first time the directory it is in.
+    fn sync(&self) -> Result<()> {
+        let Syncs::Done { disk, directory, first } = &self.syncs else { return Ok(()) };
+        if first.load(Ordering::Acquire) {
+            disk.sync_dir(directory)?;
+            first.store(false, Ordering::Release);
+        }
+        self.file.sync_data()
+    }
+
+    /// Remembers the first failure.
+    fn noted<T>(&self, result: Result<T>) -> io::Result<T> {
+        result.map_err(|error: Error| {
+            self.failure.get_or_init(|| error.to_string());
+            io::Error::other(error)
+        })
     }
 }
 
@@ -39,17 +73,14 @@ impl StorageBackend for DatabaseFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.file.set_len(length).map_err(io::Error::other)
+        self.noted(self.file.set_len(length))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        match self.durability {
-            Durability::Full => self.file.sync_data().map_err(io::Error::other),
-            Durability::Deferred => Ok(()),
-        }
+        self.noted(self.sync())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset).map_err(io::Error::other)
+        self.noted(self.file.write_all_at(data, offset))
     }
 }

@@ -35,7 +35,7 @@ pub(crate) use transaction::{Transaction, View};
 pub(crate) use writer::again;
 
 use crate::disk::{Disk, How};
-use file::{DatabaseFile, Durability};
+use file::{DatabaseFile, Failure};
 use schema::{FORMAT, META};
 use writer::Writer;
 
@@ -52,6 +52,7 @@ pub(crate) struct Database {
     writer: Writer,
     reader: Arc<redb::Database>,
     activity: Arc<Activity>,
+    failure: Failure,
 }
 
 impl Database {
@@ -64,10 +65,12 @@ impl Database {
         if disk.look(&path)?.is_none() {
             create::create(disk, root, &path)?;
         }
-        let database = guarded(|| open_file(disk, &path)).context(|| format!("open {}", path.display()))?;
-        let database = Arc::new(database);
+        let failure = Failure::default();
+        let database = guarded(|| open_file(disk, root, &path, failure.clone()));
+        let database = Arc::new(database.context(|| format!("open {}", path.display()))?);
         let activity = Arc::<Activity>::default();
-        let this = Self { writer: Writer::start(database.clone(), activity.clone())?, reader: database, activity };
+        let this =
+            Self { writer: Writer::start(database.clone(), activity.clone())?, reader: database, activity, failure };
         check_format(&this.reader, root)?;
         Ok(this)
     }
@@ -83,7 +86,12 @@ impl Database {
     }
 
     /// Returns the last commit, to be read for as long as it is kept.
+    ///
+    /// # Errors
+    /// `Aborted` after the disk failed a commit: it may have reached the disk or not, so nobody may act on what the last
+    /// commit was.
     pub(crate) fn snapshot(&self) -> Result<ReadTransaction> {
+        self.check()?;
         self.reader.begin_read().map_err(failed)
     }
 
@@ -101,17 +109,34 @@ impl Database {
         &self,
         change: impl Fn(&Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.check()?;
         self.writer.submit(change).await
+    }
+
+    /// Fails when nobody knows what was recorded last: a commit failed in the middle.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.failure.get() {
+            None => Ok(()),
+            Some(failure) => Err(stopped().source(failure.as_str())),
+        }
     }
 }
 
-fn open_file(disk: &Disk, path: &Path) -> Result<redb::Database> {
+/// The error after an error.
+fn stopped() -> Error {
+    // Not `Unavailable`: trying again in this process does not help.
+    Error::aborted("the metadata database stopped after an error of the disk")
+        .hint("see to the disk (is it full?), then run the command again: it continues")
+}
+
+fn open_file(disk: &Disk, root: &Path, path: &Path, failure: Failure) -> Result<redb::Database> {
     let file = disk.open(path, How::Write)?;
     // What is called creating here would make an empty file a database.
     if file.look()?.length == 0 {
         return Err(damaged("it is empty"));
     }
-    builder().create_with_backend(DatabaseFile::new(file, Durability::Full)).map_err(failed)
+    let file = DatabaseFile::in_use(file, disk, root.to_owned(), failure);
+    builder().create_with_backend(file).map_err(failed)
 }
 
 /// Checks that a database is of the format that is written today.
@@ -163,9 +188,7 @@ fn failed(error: impl Into<redb::Error>) -> Error {
             }
             Err(error) => Error::io("use the metadata database", error),
         },
-        // Not `Unavailable`: trying again in this process does not help.
-        redb::Error::PreviousIo => Error::aborted("the metadata database stopped after an error of the disk")
-            .hint("see to the disk (is it full?), then run the command again: it continues"),
+        redb::Error::PreviousIo => stopped(),
         redb::Error::Corrupted(what) => damaged(&what),
         error @ (redb::Error::TableTypeMismatch { .. }
         | redb::Error::TableDoesNotExist(_)

@@ -54,8 +54,12 @@ impl Snapshots {
         format!("{unique}/{key}").parse().or_else(|_| unique.parse())
     }
 
-    /// Removes a snapshot behind that has no record and never gets one. A failure leaves it to the sweep.
+    /// Removes a snapshot behind that has no record and never gets one. A failure leaves it to the sweep, and so does a
+    /// commit of the record that the disk failed: it may turn out to be there.
     async fn drop_inner(&self, inner: &Key) {
+        if self.shared.db.check().is_err() {
+            return;
+        }
         match self.inner.remove(inner).await {
             Ok(()) => {}
             Err(error) if error.is(Kind::NotFound) => {}
