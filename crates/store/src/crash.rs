@@ -145,17 +145,27 @@ fn a_deletion_that_dies_after_the_record_leaves_bytes_to_the_collection() {
 }
 
 #[test]
-fn a_collection_that_dies_between_records_and_bytes_is_finished_by_the_next_one() {
-    let machine = Machine::new();
-    machine.run(async |store| {
-        commit_blob(store.clone()).await.unwrap();
-        commit_layer(&*snapshots(&store), "layer").await.unwrap();
-    });
-    machine.crash("collect: records removed", |store| Box::pin(async move { store.collect().await }));
-    machine.run(async |store| {
-        let collected = store.collect().await.unwrap();
-        assert_eq!((collected.contents, collected.blobs.count, collected.snapshots.count), (0, 1, 1));
-    });
+fn a_collection_that_dies_after_any_number_is_finished_by_the_next_one() {
+    for (point, contents, blobs, snapshots_left) in [
+        ("collect: marked", 1, 1, 1),
+        ("collect: records removed", 0, 1, 1),
+        ("collect: blobs removed", 0, 0, 1),
+        ("collect: snapshots removed", 0, 0, 0),
+    ] {
+        let machine = Machine::new();
+        machine.run(async |store| {
+            commit_blob(store.clone()).await.unwrap();
+            commit_layer(&*snapshots(&store), "layer").await.unwrap();
+        });
+        machine.crash(point, |store| Box::pin(async move { store.collect().await }));
+        machine.run(async |store| {
+            let collected = store.collect().await.unwrap();
+            let found = (collected.contents, collected.blobs.count, collected.snapshots.count);
+            assert_eq!(found, (contents, blobs, snapshots_left), "{point}");
+            assert_eq!(machine.behind().await, 0, "{point}");
+        });
+        assert_eq!(machine.files("content/blobs/sha256"), [""; 0], "{point}");
+    }
 }
 
 async fn commit_layer(snapshotter: &dyn Snapshotter, name: &str) -> Result<()> {

@@ -2,7 +2,8 @@
 //!
 //! [`Store`] owns one root directory through its [`RootLock`] and hands out the traits of `windlass-core` bound to a
 //! scope. Blobs, database and collection live in one crate because their crash order is one subject: the order of every
-//! durable path is a numbered comment where it happens, and `docs/format/store.md` draws the layout.
+//! durable path is a numbered comment where it happens, and `docs/format/store.md` draws the layout,
+//! `docs/format/durability.md` says what survives.
 //!
 //! Not here: where content comes from, how layers become directories (the snapshotters behind the namespaced view).
 
@@ -13,6 +14,8 @@ mod content;
 mod crash;
 mod db;
 mod disk;
+#[cfg(test)]
+mod durability;
 mod fault;
 pub mod fsck;
 mod gc;

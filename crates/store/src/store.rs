@@ -87,6 +87,17 @@ impl Store {
         self.shared.lock.root()
     }
 
+    /// Opens the store on a disk of the caller's choice.
+    #[cfg(test)]
+    pub(crate) async fn open_on(
+        disk: Disk,
+        lock: RootLock,
+        snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+    ) -> Result<Self> {
+        let shared = blocking(move || Shared::open(&disk, lock, snapshotters, Options::default())).await?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
     #[cfg(test)]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared

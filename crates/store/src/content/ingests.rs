@@ -12,7 +12,7 @@ use windlass_core::{Digest, Error, Namespace, Result};
 
 use super::open_refs::{Held, OpenRefs};
 use super::sink::Sink;
-use super::state::{Owner, State, boot};
+use super::state::{Owner, State};
 use crate::blocking::blocking;
 use crate::disk::{Disk, Look};
 
@@ -68,7 +68,7 @@ impl Ingests {
     /// Opens the directory below `content`, both of which exist.
     pub(super) fn open(disk: &Disk, content: &Path) -> Self {
         let directory = content.join("ingest");
-        Self { disk: disk.clone(), directory, open: OpenRefs::default(), boot: boot().map(Into::into) }
+        Self { disk: disk.clone(), directory, open: OpenRefs::default(), boot: disk.boot().map(Into::into) }
     }
 
     /// Locks the ref of an ingest.

@@ -148,9 +148,19 @@ impl Sink {
     }
 
     /// Makes the data read-only and durable.
-    pub(super) fn seal(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Those of the disk. When it is the sync, the data is given up: what the kernel could not write it forgets, and says so
+    /// only once, so another sync would succeed without it.
+    pub(super) fn seal(&mut self) -> Result<()> {
         self.disk.set_mode(self.file.path(), BLOB_MODE)?;
-        self.file.sync_all()
+        let synced = self.file.sync_all();
+        if synced.is_err()
+            && let Err(error) = self.truncate(0).or_else(|_| self.disk.remove_file(self.file.path()).map(drop))
+        {
+            tracing::warn!(%error, "data that may be incomplete on the disk could not be given up");
+        }
+        synced
     }
 
     /// Hashes what is in the file and was not hashed, because the ingest was opened without a state to continue from.
@@ -180,5 +190,53 @@ fn unseal(disk: &Disk, path: &Path) -> Result<()> {
     match disk.look(path)? {
         Some(look) if look.mode & 0o222 == 0 => disk.set_mode(path, INGEST_MODE),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::fault::{Failure, Faulty};
+
+    fn sink(disk: &Faulty, directory: &Path) -> Sink {
+        let left = State::read(&disk.disk(), directory).unwrap().unwrap_or_default();
+        Sink::open(disk.disk(), directory, Expected::default(), &left, Some("boot".into())).unwrap()
+    }
+
+    #[test]
+    fn data_whose_sync_failed_is_given_up_because_the_next_sync_would_not_fail() {
+        let (disk, directory) = (Faulty::default(), tempfile::tempdir().unwrap());
+        let mut first = sink(&disk, directory.path());
+        first.append(b"hello").unwrap();
+        first.save();
+        // The mode is the first operation, the sync the second.
+        disk.fail(Failure::Broken, 2);
+        let error = first.seal().unwrap_err().to_string();
+        assert_eq!(disk.mend()[0].operation, "sync");
+        assert!(error.contains("data") && error.contains("os error 5"), "{error}");
+        drop(first);
+        let second = sink(&disk, directory.path());
+        assert_eq!((second.offset(), second.hashed), (0, 0));
+    }
+
+    #[test]
+    fn a_write_that_stops_halfway_is_gone_on_with_there_and_its_hash_too() {
+        for failure in [Failure::HalfWritten, Failure::Full] {
+            let (disk, directory) = (Faulty::default(), tempfile::tempdir().unwrap());
+            let mut first = sink(&disk, directory.path());
+            first.append(b"hello ").unwrap();
+            disk.fail(failure, 1);
+            let error = first.append(b"world!").unwrap_err();
+            disk.mend();
+            assert!(error.is(windlass_core::Kind::ResourceExhausted) && error.hint_text().is_some(), "{error}");
+            let kept = if failure == Failure::HalfWritten { 9 } else { 6 };
+            assert_eq!(first.offset(), kept);
+            first.save();
+            drop(first);
+            let mut second = sink(&disk, directory.path());
+            assert_eq!((second.offset(), second.hashed), (kept, kept));
+            second.append(b"hello world!".split_at(usize::try_from(kept).unwrap()).1).unwrap();
+            assert_eq!(second.digest(Algorithm::Sha256).unwrap(), Digest::sha256(b"hello world!"));
+        }
     }
 }

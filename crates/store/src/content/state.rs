@@ -113,12 +113,6 @@ impl State {
     }
 }
 
-/// Returns the identity of the running boot, where the system has one.
-pub(super) fn boot() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|boot| !boot.is_empty())
-}
-
 /// Reads one line of digest and one of JSON; `None` when they are missing or do not belong together.
 fn read<T: for<'de> Deserialize<'de>>(disk: &Disk, path: &Path) -> Result<Option<T>> {
     let Some(text) = disk.read(path, MAX_LEN)? else { return Ok(None) };

@@ -4,6 +4,12 @@
 //! the operating system, or in a test one that keeps a log of the operations or lets one of them fail. Not here: the
 //! lock of the root, which is about processes and not about bytes.
 
+#[cfg(test)]
+pub(crate) mod cut;
+#[cfg(test)]
+pub(crate) mod fault;
+#[cfg(test)]
+pub(crate) mod log;
 mod real;
 
 use std::fmt;
@@ -35,6 +41,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Makes durable which entries a directory has.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Returns the identity of the running boot, where there is one: within it, what was written is still there.
+    fn boot(&self) -> Option<String>;
 }
 
 /// An open file of a [`Backend`].
@@ -86,6 +94,11 @@ impl Disk {
     /// Returns the disk that the operating system offers.
     pub(crate) fn real() -> Self {
         Self(Arc::new(real::Real))
+    }
+
+    /// Returns the identity of the running boot, where there is one: within it, what was written is still there.
+    pub(crate) fn boot(&self) -> Option<String> {
+        self.0.boot()
     }
 
     /// Makes a directory in one that exists, and tells whether it was missing.
