@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use windlass_core::error::{IoResultExt as _, Result};
 
+use crate::in_use;
 use crate::steps::Steps;
 use crate::tree;
 
@@ -104,6 +105,11 @@ impl Directories {
                 continue;
             }
             let path = self.root.join(&name);
+            // Whoever looks at it through a mount keeps it, recorded or not.
+            if complete && let Err(error) = in_use::check(&self.root, id) {
+                tracing::warn!(%error, "a snapshot directory without a record stays");
+                continue;
+            }
             tracing::info!(directory = %path.display(), "delete a snapshot directory without a record");
             if complete {
                 self.set_aside(id)?;

@@ -4,6 +4,7 @@
 //! of the store say of the snapshots, and the repair, which is [`crate::snapshots`]' own.
 
 mod compare;
+mod mend;
 mod mounts;
 mod read;
 
@@ -17,6 +18,7 @@ use crate::directories;
 use crate::tree;
 
 use compare::Tables;
+pub use mend::{rebuild, reindex};
 pub use mounts::{Shown, shown};
 
 /// What the records file is called.

@@ -74,6 +74,10 @@ impl Records {
         self.read(|snapshots| expect(snapshots, key), || Err(missing(key)))
     }
 
+    pub(crate) fn find(&self, key: &Key) -> Result<Option<Record>> {
+        self.read(|snapshots| snapshots.find(key), || Ok(None))
+    }
+
     pub(crate) fn chain(&self, key: &Key) -> Result<Chain> {
         self.read(|snapshots| chain(snapshots, expect(snapshots, key)?), || Err(missing(key)))
     }
@@ -153,6 +157,45 @@ impl Records {
         })
     }
 
+    /// Turns an active snapshot into the committed one of a name, in place of the one that may have the name: what stands
+    /// on that stands on this from now on. Returns the directory that nobody has any more.
+    pub(crate) fn replace(&self, name: &Name, key: &Key, parent: Option<&Name>, usage: Usage) -> Result<Option<u64>> {
+        let (name, key, parent) = (name.clone(), key.clone(), parent.cloned());
+        self.writer.write(move |tables| {
+            let new = expect(&tables.snapshots, &key)?;
+            let old = tables.snapshots.find(name.as_key())?;
+            if new.info.state != State::Active || old.as_ref().is_some_and(|old| old.info.state != State::Committed) {
+                return Err(
+                    Error::failed_precondition(format!("snapshot {key} cannot take the place of {name}")).into()
+                );
+            }
+            let own = new.info.parent.clone();
+            let parent = old.as_ref().map_or(parent.or(own.clone()), |old| old.info.parent.clone());
+            let labels = old.as_ref().map_or(new.info.labels.clone(), |old| old.info.labels.clone());
+            let created_at = old.as_ref().map_or(new.info.created_at, |old| old.info.created_at);
+            let info = Info {
+                state: State::Committed,
+                key: name.as_key().clone(),
+                parent,
+                labels,
+                created_at,
+                updated_at: SystemTime::now(),
+            };
+            tables.snapshots.remove(key.as_str())?;
+            if let Some(own) = &own {
+                tables.children.remove((own.as_str(), key.as_str()))?;
+            }
+            if let Some(old) = &old {
+                tables.ids.remove(old.id)?;
+            }
+            if let Some(parent) = &info.parent {
+                tables.children.insert((parent.as_str(), name.as_str()), ())?;
+            }
+            tables.put(&Record { id: new.id, info, usage: Some(usage) })?;
+            Ok(old.map(|old| old.id))
+        })
+    }
+
     /// Checks what [`Records::remove`] will check.
     pub(crate) fn can_remove(&self, key: &Key) -> Result<Record> {
         let Some(read) = self.writer.begin_read()? else { return Err(missing(key)) };
@@ -174,6 +217,19 @@ impl Records {
             }
             Ok(record)
         })
+    }
+
+    /// Loses a record, as damage would.
+    #[cfg(test)]
+    pub(crate) fn lose(&self, key: &Key) {
+        let key = key.clone();
+        let lose = move |tables: &mut schema::Tables<'_>| {
+            let record = expect(&tables.snapshots, &key)?;
+            tables.ids.remove(record.id)?;
+            tables.snapshots.remove(key.as_str())?;
+            Ok(())
+        };
+        self.writer.write(lose).unwrap();
     }
 
     /// Lists what matches, as it was when the listing began.

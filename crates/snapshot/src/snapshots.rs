@@ -292,5 +292,8 @@ impl<L: Layout> Inner<L> {
     }
 }
 
+mod restore;
 #[cfg(test)]
 mod tests;
+
+pub use restore::Restorer;
