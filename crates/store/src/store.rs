@@ -14,6 +14,7 @@ use crate::content::{Blobs, Content, Ingests};
 use crate::db::Database;
 use crate::disk::Disk;
 use crate::fault::Faults;
+use crate::fsck::Condemned;
 use crate::gc::{self, Collected, Doomed, Pin, Policy, Runs, Schedule};
 use crate::group::Group;
 use crate::images::Images;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     /// One collection at a time.
     pub(crate) collections: Runs,
     pub(crate) sharing: Sharing,
+    /// Blobs whose bytes are known to be wrong.
+    pub(crate) condemned: Condemned,
     pub(crate) faults: Faults,
     // Last: the root is given up when everything in it is closed.
     lock: RootLock,
@@ -98,7 +101,6 @@ impl Store {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    #[cfg(test)]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -221,6 +223,7 @@ impl Shared {
             turns: Turns::default(),
             collections: Runs::default(),
             sharing: options.sharing,
+            condemned: Condemned::default(),
             faults: Faults::default(),
             lock,
         })

@@ -38,6 +38,10 @@ impl Content {
         let key = self.key(digest);
         let recorded = self.shared.db.read(|view| CONTENTS.get(view, &key))?;
         let Some(on_disk) = self.shared.blobs.size(digest)? else { return Ok(false) };
+        // Known to be damaged: it is brought once more.
+        if self.shared.condemned.has(digest) {
+            return Ok(false);
+        }
         match recorded {
             // A blob that was damaged is brought once more.
             Some(info) if info.size != on_disk => Ok(false),

@@ -311,6 +311,7 @@ impl Finish {
         blocking(move || blobs.adopt(&file, &of)).await?;
         self.faults("commit: renamed").await;
         self.content.shared.blobs.sync(digest.algorithm()).await?;
+        self.content.shared.condemned.remove(&digest);
         self.faults("commit: directory synced").await;
         let now = SystemTime::now();
         let info = Info { digest, size, created_at: now, updated_at: now, labels: self.commit.labels.clone() };
@@ -321,7 +322,8 @@ impl Finish {
     async fn is_here(&self, digest: &Digest, size: u64) -> Result<bool> {
         let key = self.content.key(digest);
         let recorded = self.content.shared.db.read(|view| CONTENTS.contains(view, &key))?;
-        Ok(recorded && self.content.shared.blobs.size(digest)? == Some(size) && self.content.hold(digest).await?)
+        let good = self.content.shared.blobs.size(digest)? == Some(size) && !self.content.shared.condemned.has(digest);
+        Ok(recorded && good && self.content.hold(digest).await?)
     }
 
     async fn discard(&self, ready: Ready, held: Held) -> Result<()> {

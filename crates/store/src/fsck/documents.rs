@@ -1,16 +1,68 @@
-//! The documents of images: whether what they refer to is kept alive by their records' labels.
+//! The documents of images: read from the files of blobs, and whether what they refer to is kept alive by their labels.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use windlass_core::document::{MAX_MANIFEST_SIZE, Root};
+use serde::Deserialize;
+use windlass_core::document::{ImageConfig, MAX_CONFIG_SIZE, Root};
 use windlass_core::fsck::{Finding, Problem};
 use windlass_core::gc::Edges;
 use windlass_core::media_type::Role;
-use windlass_core::{Descriptor, Namespace, Result};
+use windlass_core::{ChainId, Descriptor, Digest, Labels, MediaType, Namespace, Result};
 
 use crate::db::schema::{CONTENTS, IMAGES};
 use crate::db::{Key, View, node, text_of};
+
+/// A document of an image.
+#[derive(Debug)]
+pub(super) enum Document {
+    /// An index or a manifest.
+    Root(Box<Root>),
+    /// An image config, by the name of the topmost of its layers.
+    Config(Option<ChainId>),
+}
+
+/// What tells the kinds of documents apart.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    media_type: Option<MediaType>,
+    manifests: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    rootfs: Option<serde::de::IgnoredAny>,
+}
+
+impl Document {
+    /// Finds out what a blob is, without anybody who refers to it; `None` when it is no document.
+    pub(super) fn find_out(root: &Path, digest: &Digest) -> Option<(Descriptor, Self)> {
+        let bytes = bytes(root, digest)?;
+        let size = bytes.len() as u64;
+        let shape: Shape = serde_json::from_slice(&bytes).ok()?;
+        let usual = match (&shape.manifests, &shape.layers, &shape.rootfs) {
+            (Some(_), None, None) => MediaType::OCI_INDEX,
+            (None, Some(_), None) => MediaType::OCI_MANIFEST,
+            (None, None, Some(_)) => MediaType::OCI_CONFIG,
+            _ => return None,
+        };
+        let media_type = shape.media_type.unwrap_or_else(|| MediaType::new(usual));
+        let descriptor = Descriptor::new(media_type.as_str(), digest.clone(), size);
+        let document = if usual == MediaType::OCI_CONFIG {
+            let config = ImageConfig::parse(&descriptor, &bytes).ok()?;
+            Self::Config(ChainId::chain(&config.rootfs.diff_ids).pop())
+        } else {
+            Self::Root(Box::new(Root::parse(&descriptor, &bytes).ok()?))
+        };
+        Some((descriptor, document))
+    }
+
+    /// Returns the labels with which the document keeps what it refers to alive.
+    pub(super) fn labels(&self) -> Labels {
+        match self {
+            Self::Root(root) => root.child_labels(),
+            Self::Config(_) => Labels::new(),
+        }
+    }
+}
 
 /// Walks from every image to the documents below it. A document that cannot be read or is not what it should be has been
 /// found by others.
@@ -32,21 +84,24 @@ pub(super) fn compare(root: &Path, view: &impl View, findings: &mut Vec<Finding>
     })
 }
 
-/// Reads a document; `None` for anything that is none, or not the right one.
-pub(super) fn read(root: &Path, descriptor: &Descriptor) -> Option<Root> {
+/// Reads an index or a manifest; `None` for anything that is none, or not the right one.
+fn read(root: &Path, descriptor: &Descriptor) -> Option<Root> {
     if !matches!(descriptor.media_type.role(), Role::Index | Role::Manifest) {
         return None;
     }
-    Root::parse(descriptor, &bytes(root, descriptor)?).ok()
+    Root::parse(descriptor, &bytes(root, &descriptor.digest)?).ok()
 }
 
 /// Reads a small blob whose digest is right.
-pub(super) fn bytes(root: &Path, descriptor: &Descriptor) -> Option<Vec<u8>> {
-    let algorithm = descriptor.digest.algorithm();
-    let path = root.join("content/blobs").join(algorithm.as_str()).join(descriptor.digest.hex());
+fn bytes(root: &Path, digest: &Digest) -> Option<Vec<u8>> {
+    let algorithm = digest.algorithm();
+    let path = root.join("content/blobs").join(algorithm.as_str()).join(digest.hex());
     let size = std::fs::metadata(&path).ok()?.len();
-    let bytes = std::fs::read(&path).ok().filter(|_| size <= MAX_MANIFEST_SIZE)?;
-    (algorithm.digest(&bytes) == descriptor.digest).then_some(bytes)
+    if size > MAX_CONFIG_SIZE {
+        return None;
+    }
+    let bytes = std::fs::read(&path).ok()?;
+    (algorithm.digest(&bytes) == *digest).then_some(bytes)
 }
 
 /// Compares the labels of a document's record with what the document refers to, as far as that is here: an image need not

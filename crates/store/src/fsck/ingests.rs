@@ -1,25 +1,33 @@
 //! Ingests that nobody continues, and temporary files.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
-use windlass_core::Result;
 use windlass_core::error::IoResultExt;
 use windlass_core::fsck::{Finding, Problem};
 use windlass_core::gc::Node;
+use windlass_core::{Namespace, Result};
 
 use super::blobs::entries;
+use super::rebuild::WORKSHOP;
 use crate::content::look_at_ingest;
 use crate::db::schema::RESOURCES;
 use crate::db::{View, text_of};
 use crate::disk::Disk;
 use crate::gc::INGEST_AGE;
 
-/// Finds files that only a crash leaves.
+/// Finds files that only a crash leaves: a database that was being made, in the root or of a snapshotter.
 pub(super) fn temporary(root: &Path, findings: &mut Vec<Finding>) -> Result<()> {
-    let path = format!("{}.new", crate::db::FILE);
-    if let Some(size) = entries(root)?.into_iter().find(|(name, _)| *name == path).and_then(|(_, size)| size) {
-        findings.push(Finding::new(Problem::TemporaryFile { path, size }));
+    let names = [format!("{}.new", crate::db::FILE), WORKSHOP.to_owned()];
+    for (path, size) in entries(root)?.into_iter().filter(|(name, _)| names.contains(name)) {
+        findings.push(Finding::new(Problem::TemporaryFile { path, size: size.unwrap_or_default() }));
+    }
+    for (snapshotter, _) in entries(&root.join("snapshots"))?.into_iter().filter(|(_, file)| file.is_none()) {
+        let path = format!("snapshots/{snapshotter}/records.redb.new");
+        if let Some(found) = Disk::real().look(&root.join(&path))? {
+            findings.push(Finding::new(Problem::TemporaryFile { path, size: found.length }));
+        }
     }
     Ok(())
 }
@@ -56,4 +64,15 @@ fn is_held(view: &impl View, namespace: &str, node: &str) -> Result<bool> {
     let prefix = crate::db::Key::prefix([namespace]);
     let held = RESOURCES.keys(view, &prefix, None, usize::MAX)?;
     Ok(held.iter().any(|key| key.ends_with(&format!("\0{node}"))))
+}
+
+/// Returns the namespaces that have ingests.
+pub(super) fn namespaces(root: &Path) -> Result<BTreeSet<Namespace>> {
+    let (disk, directory) = (Disk::real(), root.join("content/ingest"));
+    let mut namespaces = BTreeSet::new();
+    for (id, _) in entries(&directory)?.into_iter().filter(|(_, file)| file.is_none()) {
+        let found = look_at_ingest(&disk, &directory.join(&id), id)?;
+        namespaces.extend(found.and_then(|found| found.owner).map(|(namespace, _)| namespace));
+    }
+    Ok(namespaces)
 }

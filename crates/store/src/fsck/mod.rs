@@ -6,12 +6,19 @@
 
 mod affected;
 mod blobs;
+mod condemned;
 mod copy;
+mod damaged;
+mod derived;
 mod documents;
 mod hashing;
 mod ingests;
+mod inner;
+mod mend;
 mod nodes;
+mod rebuild;
 mod records;
+mod salvage;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +30,10 @@ use windlass_core::snapshot::{Info, Key};
 use windlass_core::{Kind, Result, ResultExt};
 
 use crate::db;
+
+pub(crate) use condemned::Condemned;
+pub use mend::Placed;
+pub use rebuild::rebuild;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +85,12 @@ pub fn inspect(
             looked.context(|| format!("check {}", root.display()))?;
         }
         Opened::Damaged(detail) => {
+            let (records, shelved) =
+                (salvage::salvage(root).len(), behind.values().map(|behind| behind.snapshots.len()).sum::<usize>());
+            let blobs = stored.len();
+            let detail = format!(
+                "{detail}; {blobs} blobs and {shelved} snapshots are here, and {records} records can still be read"
+            );
             findings.push(Finding::new(Problem::DatabaseDamaged { file: db::FILE.to_owned(), detail }));
             // What a rebuild can use.
             let named: BTreeMap<_, _> = stored.into_iter().collect();

@@ -40,7 +40,7 @@ impl Place {
         Links::of(&info.labels).on(parent.as_ref())
     }
 
-    pub(super) fn get(&self, view: &impl View, key: &Key) -> Result<Option<SnapshotRecord>> {
+    pub(crate) fn get(&self, view: &impl View, key: &Key) -> Result<Option<SnapshotRecord>> {
         SNAPSHOTS.get(view, &self.key(key))
     }
 
