@@ -12,6 +12,7 @@ mod interrupted;
 mod missing;
 pub mod plan;
 pub mod pull;
+pub mod repair;
 pub mod room;
 pub mod rootfs;
 pub mod unfinished;

@@ -204,7 +204,7 @@ fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {
 }
 
 /// Pairs layers and diff ids.
-fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<LayerPlan>> {
+pub(crate) fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<LayerPlan>> {
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
         return Err(Error::new(

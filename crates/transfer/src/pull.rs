@@ -41,7 +41,7 @@ pub const LEASE_LABEL: &str = "windlass.dev/pull";
 pub const INTERRUPTED_LABEL: &str = "windlass.dev/interrupted-pull";
 
 /// The prefix of the label that tells where a blob came from: the host follows, the repository is the value.
-const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
+pub(crate) const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
 
 /// What is wanted of a pull.
 #[derive(Debug, Clone)]
