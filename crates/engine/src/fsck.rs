@@ -1,19 +1,21 @@
-//! The check of a root: what is kept there and is not as it should be.
+//! The check of a root: what is kept there and is not as it should be; and the repair.
 //!
 //! ```text
-//! lock ─► look at each snapshotter ─► look at the store ─► findings
+//! lock ─► look at each snapshotter ─► look at the store ─► findings ─► repair ─► look again
 //! ```
 //!
-//! Nothing on the disk changes but the description of the owner in `lock`: no store is opened, and no pull that was
+//! A check changes nothing on the disk but the description of the owner in `lock`: no store is opened, and no pull that was
 //! interrupted is settled. Not here: the single comparisons, which are the store's and the snapshotters' own.
 
 mod look;
+mod repair;
 
 use std::path::{Path, PathBuf};
 
 use windlass_core::error::IoResultExt;
 use windlass_core::fsck::{Finding, Outcome};
 use windlass_core::progress::Tracker;
+use windlass_core::remote::Resolver;
 use windlass_core::{Error, Result};
 use windlass_store::{LockWait, RootLock};
 
@@ -53,7 +55,25 @@ impl Fsck {
     /// format; those of the filesystem. What is damaged is a finding.
     pub async fn check(&self, progress: &Tracker) -> Result<Vec<Finding>> {
         let lock = self.lock(self.lock_wait).await?;
-        look::everything(lock.root(), self.depth, progress).await
+        look::everything(lock.root(), self.closely(), progress).await
+    }
+
+    /// Repairs what can be repaired and touches nothing else. Returns everything that was found, with what became of it.
+    ///
+    /// What is damaged is fetched again with `resolver`, from where it came.
+    ///
+    /// # Errors
+    /// As [`Fsck::check`]; that something cannot be repaired is the outcome of its finding.
+    ///
+    /// # Cancel safety
+    /// Dropping the call stops the repair between two steps; running it again continues.
+    pub async fn repair(&self, resolver: &dyn Resolver, progress: &Tracker) -> Result<Vec<Finding>> {
+        let lock = self.lock(self.lock_wait).await?;
+        repair::everything(lock, self.closely(), resolver, progress).await
+    }
+
+    fn closely(&self) -> look::Closely {
+        look::Closely { blobs: self.depth, snapshots: self.depth }
     }
 
     async fn lock(&self, wait: LockWait) -> Result<RootLock> {

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::gc::Node;
 use windlass_core::progress::Tracker;
-use windlass_core::snapshot::Snapshotter;
-use windlass_core::{Host, Namespace, Reference, Result, ResultExt, Scope, Services};
+use windlass_core::snapshot::{Name, Snapshotter};
+use windlass_core::{Error, Host, Namespace, Reference, Result, ResultExt, Scope, Services};
 use windlass_layer::Differ;
 use windlass_registry::{Options, Remote};
 use windlass_snapshot::native::Native;
@@ -95,26 +95,57 @@ impl Builder {
         self.assemble().await.context(|| format!("open root {}", self.root.display()))
     }
 
-    /// The one place that lists every part.
     async fn assemble(&self) -> Result<Engine> {
         let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
-        let directory = self.root.join("snapshots");
-        let snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::from([
-            (OVERLAYFS.to_owned(), Arc::new(Overlay::open(&directory.join(OVERLAYFS)).await?) as _),
-            (NATIVE.to_owned(), Arc::new(Native::open(&directory.join(NATIVE)).await?) as _),
-        ]);
-        let usual = if rustix::process::geteuid().is_root() { OVERLAYFS } else { NATIVE };
-        let options = windlass_store::Options { sharing: self.sharing };
-        let store = Store::open_with(lock, snapshotters, options).await?;
-        let engine = Engine {
-            schedule: self.policy.map(|policy| Arc::new(store.collect_by(policy))),
-            store,
-            applier: Arc::new(Differ::new(windlass_layer::Options::default())),
-            default_snapshotter: self.default_snapshotter.clone().unwrap_or_else(|| usual.to_owned()),
-        };
+        let mut engine = Parts::open(lock, windlass_store::Options { sharing: self.sharing }).await?.host();
+        engine.schedule = self.policy.map(|policy| Arc::new(engine.store.collect_by(policy)));
+        if let Some(name) = &self.default_snapshotter {
+            engine.default_snapshotter.clone_from(name);
+        }
         recover::interrupted_pulls(&engine).await?;
         recover::expired_leases(&engine).await?;
         Ok(engine)
+    }
+}
+
+/// The parts that have files of their own below a root.
+struct Parts {
+    store: Store,
+    overlay: Overlay,
+    native: Native,
+}
+
+impl Parts {
+    /// The one place that lists every part.
+    async fn open(lock: RootLock, options: windlass_store::Options) -> Result<Self> {
+        let directory = lock.root().join("snapshots");
+        let overlay = Overlay::open(&directory.join(OVERLAYFS)).await?;
+        let native = Native::open(&directory.join(NATIVE)).await?;
+        let snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::from([
+            (OVERLAYFS.to_owned(), Arc::new(overlay.clone()) as _),
+            (NATIVE.to_owned(), Arc::new(native.clone()) as _),
+        ]);
+        Ok(Self { store: Store::open_with(lock, snapshotters, options).await?, overlay, native })
+    }
+
+    /// Puts an engine together.
+    fn host(&self) -> Engine {
+        let usual = if rustix::process::geteuid().is_root() { OVERLAYFS } else { NATIVE };
+        Engine {
+            schedule: None,
+            store: self.store.clone(),
+            applier: Arc::new(Differ::new(windlass_layer::Options::default())),
+            default_snapshotter: usual.to_owned(),
+        }
+    }
+
+    /// Returns a snapshotter that restores damaged snapshots: `names` are those behind, by those that are asked for.
+    fn restorer(&self, snapshotter: &str, names: BTreeMap<Name, Name>) -> Result<Arc<dyn Snapshotter>> {
+        match snapshotter {
+            OVERLAYFS => Ok(Arc::new(self.overlay.restorer(names))),
+            NATIVE => Ok(Arc::new(self.native.restorer(names))),
+            other => Err(Error::not_found(format!("snapshotter {other} is not here"))),
+        }
     }
 }
 
@@ -124,7 +155,7 @@ pub struct Engine {
     store: Store,
     applier: Arc<Differ>,
     default_snapshotter: String,
-    #[expect(dead_code, reason = "it works until it is dropped, with the last clone")]
+    // Works until it is dropped, with the last clone.
     schedule: Option<Arc<Schedule>>,
 }
 

@@ -3,29 +3,38 @@
 use std::fmt::Write;
 
 use windlass::fsck::{Depth, Fsck, remains};
-use windlass_core::fsck::{Finding, Severity};
+use windlass_core::fsck::{Finding, Outcome as Repair, Severity};
 use windlass_core::progress::Tracker;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::interruptible;
+use crate::remote;
 use crate::render::{Format, count, line, printable, size};
 
 /// Check blobs, records and snapshots.
 ///
 /// Reads everything that is kept and compares it: bytes with their digests, records with bytes, snapshots with
-/// directories, and what is derived with what it is derived from. Nothing is changed. The exit code is 0 when
-/// nothing was found, and 1 otherwise.
+/// directories, and what is derived with what it is derived from. Nothing is changed without --repair, which fetches what
+/// is damaged from where it came, unpacks what can be unpacked again, and removes what nobody needs. The exit code is 0 when
+/// nothing is wrong at the end, and 1 otherwise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   dist fsck                 look at every byte
+  dist fsck --repair        and repair what can be repaired
   dist fsck --quick         believe that blobs of the right size are right
   dist --format json fsck   for programs")]
 pub(crate) struct Args {
     /// Look at sizes only, not at the bytes of blobs and the files of snapshots.
     #[arg(long)]
     quick: bool,
+    /// Repair what can be repaired, and touch nothing else.
+    #[arg(long)]
+    repair: bool,
+    /// Use plain HTTP for every registry, when something is fetched again.
+    #[arg(long)]
+    plain_http: bool,
 }
 
 /// Checks.
@@ -33,7 +42,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let tracker = Tracker::new();
     let depth = if args.quick { Depth::Sizes } else { Depth::Bytes };
     let fsck = Fsck::new(context.root()?).lock_wait(context.lock_wait()).depth(depth);
-    let work = Box::pin(async { Ok(fsck.check(&tracker).await?) });
+    let work = Box::pin(async {
+        if args.repair {
+            let resolver = remote::resolver(args.plain_http)?;
+            return Ok(fsck.repair(&resolver, &tracker).await?);
+        }
+        Ok(fsck.check(&tracker).await?)
+    });
     let findings = context.display().during(&tracker, interruptible(work)).await?;
     print(context, &findings)?;
     if findings.iter().any(remains) { Err(Failure::Findings) } else { Ok(()) }
@@ -80,7 +95,11 @@ fn title(severity: Severity) -> &'static str {
 }
 
 fn what_is_done(finding: &Finding) -> String {
-    format!("`dist fsck --repair` {}", finding.remedy)
+    match &finding.outcome {
+        Repair::Found => format!("`dist fsck --repair` {}", finding.remedy),
+        Repair::Repaired => "repaired".to_owned(),
+        Repair::Remains { reason } => format!("not repaired: {reason}"),
+    }
 }
 
 /// Says how many findings there are, and how many bytes they are about.
@@ -93,8 +112,10 @@ fn summary(findings: &[Finding]) -> String {
         of.fold((0, 0), |(number, bytes), finding| (number + 1, bytes + finding.bytes))
     };
     let (damage, inconsistent, left) = (of(Severity::Damage), of(Severity::Inconsistency), of(Severity::Leftover));
+    let repaired = findings.iter().filter(|finding| finding.outcome == Repair::Repaired).count();
+    let repaired = if repaired > 0 { format!("; {repaired} repaired") } else { String::new() };
     format!(
-        "{}: {} damaged or lost ({}), {} inconsistent, {} left over ({})",
+        "{}: {} damaged or lost ({}), {} inconsistent, {} left over ({}){repaired}",
         count(findings.len() as u64, "finding"),
         damage.0,
         size(damage.1),

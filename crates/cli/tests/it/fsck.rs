@@ -2,9 +2,13 @@
 
 mod cases;
 mod damage;
+mod limits;
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use windlass_core::Platform;
@@ -14,7 +18,11 @@ use windlass_testkit::registry::DockerRegistry;
 use crate::dist::Dist;
 use crate::fixture;
 
-use cases::CASES;
+use cases::{CASES, Case};
+use damage::Scene;
+
+/// How many cases are tried at once: they wait for the disk most of the time.
+const WORKERS: usize = 4;
 
 /// A root with images of a registry, to be copied for each case.
 struct Pristine {
@@ -89,27 +97,90 @@ fn tree(root: &Path) -> Vec<String> {
 }
 
 #[test]
-fn every_kind_of_damage_is_found() {
+fn every_kind_of_damage_is_found_and_repaired() {
     let pristine = Pristine::pull();
     assert_eq!(check(&pristine.dist, ""), [] as [Value; 0], "a root that was only pulled into");
-    for case in CASES {
-        let dist = pristine.copy();
-        let scene = damage::Scene::new(&dist, &pristine);
-        (case.damage)(&scene);
-        let before = tree(&dist.root());
-        let found = check(&dist, "");
-        assert_eq!(tree(&dist.root()), before, "{}: a check changes nothing", case.name);
-        scene.settle();
-        assert_eq!(kinds(&found), case.found, "{}: {found:#?}", case.name);
-        for finding in &found {
-            for text in ["message", "consequence"] {
-                assert!(!finding[text].as_str().unwrap().is_empty(), "{}: {finding}", case.name);
-            }
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // Each case by itself: one run tells of all that fail.
+                    if std::panic::catch_unwind(AssertUnwindSafe(|| try_out(case, &pristine))).is_err() {
+                        failed.lock().unwrap().push(case.name);
+                    }
+                }
+            });
         }
-        let affected: Vec<&Value> = found.iter().flat_map(|finding| finding["images"].as_array().unwrap()).collect();
-        let affects = |image: &str| affected.iter().any(|affected| affected["name"] == image);
-        assert_eq!(affects(&pristine.image), case.affects, "{}: {found:#?}", case.name);
-        assert!(!affects(&pristine.copied), "{}: {found:#?}", case.name);
-        assert_eq!(affects(&pristine.bystander), case.affects && case.name.contains("database"), "{}", case.name);
+    });
+    assert_eq!(failed.into_inner().unwrap(), [""; 0], "the panics above say why");
+}
+
+fn try_out(case: &Case, pristine: &Pristine) {
+    let dist = pristine.copy();
+    let scene = Scene::new(&dist, pristine);
+    (case.damage)(&scene);
+    found(case, pristine, &dist);
+    repaired(case, &scene, pristine, &dist);
+}
+
+/// Checks and asserts that the right thing is found, and nothing is changed.
+fn found(case: &Case, pristine: &Pristine, dist: &Dist) {
+    let before = tree(&dist.root());
+    let found = check(dist, "");
+    assert_eq!(tree(&dist.root()), before, "{}: a check changes nothing", case.name);
+    assert_eq!(kinds(&found), case.found, "{}: {found:#?}", case.name);
+    for finding in &found {
+        for text in ["message", "consequence"] {
+            assert!(!finding[text].as_str().unwrap().is_empty(), "{}: {finding}", case.name);
+        }
     }
+    let affected: Vec<&Value> = found.iter().flat_map(|finding| finding["images"].as_array().unwrap()).collect();
+    let affects = |image: &str| affected.iter().any(|affected| affected["name"] == image);
+    assert_eq!(affects(&pristine.image), case.affects, "{}: {found:#?}", case.name);
+    assert!(!affects(&pristine.copied), "{}: {found:#?}", case.name);
+    assert_eq!(affects(&pristine.bystander), case.affects && case.name.contains("database"), "{}", case.name);
+}
+
+/// Repairs and asserts that nothing is wrong any more, and every image is what it was.
+fn repaired(case: &Case, scene: &Scene<'_>, pristine: &Pristine, dist: &Dist) {
+    let repaired = check(dist, " --repair");
+    for finding in &repaired {
+        assert_eq!(finding["outcome"]["state"], "repaired", "{}: {finding:#}", case.name);
+    }
+    for kind in case.found {
+        assert!(kinds(&repaired).iter().any(|found| found == kind), "{}: {repaired:#?}", case.name);
+    }
+    assert_eq!(check(dist, ""), [] as [Value; 0], "{}: the second time", case.name);
+    let renamed = format!("recovered/{}", scene.index);
+    let image = if case.renamed { &renamed } else { &pristine.image };
+    let [greeting, script] = read_all(dist, image, ["etc/greeting", "bin/greet"]);
+    assert_eq!((greeting.as_str(), script.lines().next()), ("hello from above\n", Some("#!/bin/sh")), "{}", case.name);
+    if !case.renamed {
+        assert_eq!(read(dist, &pristine.bystander, "etc/name"), "bystander", "{}", case.name);
+        assert_eq!(read(dist, &pristine.copied, "etc/name"), "copied", "{}", case.name);
+        assert_eq!(dist.ok("-n other images ls -q").trim(), pristine.image, "{}", case.name);
+    }
+}
+
+/// Mounts an image and reads a file of it.
+fn read(dist: &Dist, image: &str, file: &str) -> String {
+    let [text] = read_all(dist, image, [file]);
+    text
+}
+
+/// Mounts an image and reads files of it.
+fn read_all<const N: usize>(dist: &Dist, image: &str, files: [&str; N]) -> [String; N] {
+    let directory = dist.path("look");
+    let mounted = dist.run(&format!("images mount {image} {}", directory.display()));
+    let mounted = match mounted.code {
+        Some(0) => mounted,
+        // The one that is unpacked by copying.
+        _ => dist.run(&format!("images mount --snapshotter native {image} {}", directory.display())),
+    };
+    mounted.ok();
+    let texts = files.map(|file| std::fs::read_to_string(directory.join(file)));
+    dist.ok(&format!("images unmount {}", directory.display()));
+    texts.map(Result::unwrap)
 }

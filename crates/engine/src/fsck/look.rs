@@ -13,8 +13,27 @@ use windlass_store::fsck::{self as store, Behind, Depth, Shelved};
 
 use crate::SNAPSHOTTERS;
 
+/// How closely to look at what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Closely {
+    pub(super) blobs: Depth,
+    pub(super) snapshots: Depth,
+}
+
+/// No more than needed to know what there is.
+pub(super) const QUICKLY: Closely = Closely { blobs: Depth::Sizes, snapshots: Depth::Sizes };
+
 /// Looks at everything.
-pub(super) async fn everything(root: &Path, depth: Depth, progress: &Tracker) -> Result<Vec<Finding>> {
+pub(super) async fn everything(root: &Path, closely: Closely, progress: &Tracker) -> Result<Vec<Finding>> {
+    let (root, tracker) = (root.to_owned(), progress.clone());
+    let behind = behind(&root, closely, progress).await?;
+    let look = move || store::inspect(&root, closely.blobs, &behind, &tracker);
+    let joined = tokio::task::spawn_blocking(look).await;
+    joined.unwrap_or_else(|error| Err(Error::internal("the check ended early").source(error)))
+}
+
+/// Looks at the snapshotters.
+pub(super) async fn behind(root: &Path, closely: Closely, progress: &Tracker) -> Result<BTreeMap<String, Behind>> {
     let (root, progress) = (root.to_owned(), progress.clone());
     let look = move || {
         let mut behind = BTreeMap::new();
@@ -22,10 +41,10 @@ pub(super) async fn everything(root: &Path, depth: Depth, progress: &Tracker) ->
             let task = progress.task(format!("snapshots {name}"));
             task.set(State::Checking { offset: 0, total: 0 });
             let directory = root.join("snapshots").join(name);
-            behind.insert(name.to_owned(), snapshotter(&directory, name, depth)?);
+            behind.insert(name.to_owned(), snapshotter(&directory, name, closely.snapshots)?);
             task.set(State::Done);
         }
-        store::inspect(&root, depth, &behind, &progress)
+        Ok(behind)
     };
     let joined = tokio::task::spawn_blocking(look).await;
     joined.unwrap_or_else(|error| Err(Error::internal("the check ended early").source(error)))

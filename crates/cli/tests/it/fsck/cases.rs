@@ -15,14 +15,20 @@ pub(crate) struct Case {
     pub(crate) found: &'static [&'static str],
     /// Whether an image is affected.
     pub(crate) affects: bool,
+    /// Whether the names of images are lost.
+    pub(crate) renamed: bool,
 }
 
 const fn harm(name: &'static str, found: &'static [&'static str], damage: fn(&Scene<'_>)) -> Case {
-    Case { name, damage, found, affects: true }
+    Case { name, damage, found, affects: true, renamed: false }
 }
 
 const fn litter(name: &'static str, found: &'static [&'static str], damage: fn(&Scene<'_>)) -> Case {
-    Case { name, damage, found, affects: false }
+    Case { name, damage, found, affects: false, renamed: false }
+}
+
+const fn amnesia(name: &'static str, found: &'static [&'static str], damage: fn(&Scene<'_>)) -> Case {
+    Case { name, damage, found, affects: false, renamed: true }
 }
 
 /// Every case.
@@ -47,6 +53,11 @@ pub(crate) const CASES: &[Case] = &[
     }),
     litter("a database that was never finished", &["temporary-file"], |scene| {
         fs::write(scene.path("meta.redb.new"), "half").unwrap();
+    }),
+    litter("databases that were being rebuilt", &["temporary-file"], |scene| {
+        fs::create_dir(scene.path("meta.rebuild")).unwrap();
+        fs::write(scene.path("meta.rebuild/meta.redb"), "half").unwrap();
+        fs::write(scene.path("snapshots/native/records.redb.new"), "half").unwrap();
     }),
     // Ingests.
     litter("an ingest of nobody", &["ingest-unowned"], |scene| {
@@ -186,13 +197,13 @@ pub(crate) const CASES: &[Case] = &[
         assert!(Command::new("umount").arg(&target).status().unwrap().success());
     }),
     // Databases.
-    litter("the database is cut off", &["database-damaged"], |scene| {
+    amnesia("the database is cut off", &["database-damaged"], |scene| {
         let path = scene.path("meta.redb");
         let length = fs::metadata(&path).unwrap().len();
         truncate(&path, length / 3);
     }),
-    litter("the database is empty", &["database-damaged"], |scene| truncate(&scene.path("meta.redb"), 0)),
-    litter("the header of the database is damaged", &["database-damaged"], |scene| {
+    amnesia("the database is empty", &["database-damaged"], |scene| truncate(&scene.path("meta.redb"), 0)),
+    amnesia("the header of the database is damaged", &["database-damaged"], |scene| {
         flip(&scene.path("meta.redb"), |_| 3);
     }),
     litter("a bit of the database is flipped", &["database-damaged"], |scene| {
@@ -201,7 +212,7 @@ pub(crate) const CASES: &[Case] = &[
         let at = bytes.windows(name.len()).rposition(|window| window == name).unwrap();
         flip(&scene.path("meta.redb"), |_| at);
     }),
-    litter("the database is gone", &["database-missing"], |scene| {
+    amnesia("the database is gone", &["database-missing"], |scene| {
         fs::remove_file(scene.path("meta.redb")).unwrap();
     }),
     harm("a snapshotter's database is cut off", &["database-damaged", "snapshot-lost"], |scene| {

@@ -73,11 +73,6 @@ impl<'a> Scene<'a> {
         let (id, _) = self.behind().find(&self.chain[layer]);
         self.path("snapshots/overlayfs/snapshots").join(id.to_string())
     }
-
-    /// Undoes what is not below the root.
-    pub(crate) fn settle(&self) {
-        let _ = Command::new("umount").arg("-q").arg(self.dist.path("mounted")).status();
-    }
 }
 
 /// Changes one bit of a file, and not its size.
@@ -91,6 +86,15 @@ pub(crate) fn flip(path: &Path, at: impl Fn(usize) -> usize) {
 /// Cuts a file off, or makes it longer with zeros.
 pub(crate) fn truncate(path: &Path, size: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(size).unwrap();
+}
+
+impl Drop for Scene<'_> {
+    /// Undoes what is not below the root.
+    fn drop(&mut self) {
+        for name in ["mounted", "look"] {
+            let _ = Command::new("umount").arg("-q").arg(self.dist.path(name)).status();
+        }
+    }
 }
 
 fn blob(dist: &Dist, digest: &str) -> PathBuf {

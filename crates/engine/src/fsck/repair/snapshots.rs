@@ -1,0 +1,164 @@
+//! Snapshots, unpacked again from their blobs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use windlass_core::fsck::{Finding, Kept, Problem};
+use windlass_core::gc::Deletion;
+use windlass_core::progress::Tracker;
+use windlass_core::snapshot::{Name, Snapshotter};
+use windlass_core::{ChainId, Error, Leased, Namespace, Result, lease};
+use windlass_store::fsck::Placed;
+use windlass_transfer::plan::LayerPlan;
+use windlass_transfer::repair::{Inventory, unpack as unpack_again};
+
+use super::blobs::inventories;
+use super::{Failed, note_failure};
+use crate::{Engine, Parts};
+
+/// Unpacks again every committed snapshot that is damaged or lost and whose layer is known.
+pub(super) async fn unpack(
+    parts: &Parts,
+    host: &Engine,
+    findings: &[Finding],
+    progress: &Tracker,
+    failed: &mut Failed,
+) -> Result<()> {
+    let mut lost: BTreeMap<(&str, &str), Vec<&Finding>> = BTreeMap::new();
+    for finding in findings {
+        if let Some(inner) = inner(&finding.problem) {
+            lost.entry(inner).or_default().push(finding);
+        }
+    }
+    let missing = findings.iter().any(|finding| matches!(finding.problem, Problem::SnapshotMissing { .. }));
+    if lost.is_empty() && !missing {
+        return Ok(());
+    }
+    let inventories = inventories(host).await?;
+    for snapshotter in crate::SNAPSHOTTERS {
+        let placed = parts.store.placed(snapshotter)?;
+        let mut jobs: Vec<(usize, Job<'_>)> = Vec::new();
+        for ((of, inner), findings) in &lost {
+            if *of != snapshotter {
+                continue;
+            }
+            match job(&inventories, &placed, inner) {
+                Ok((depth, namespace, layer)) => jobs.push((depth, Job { namespace, layer, findings })),
+                Err(error) => refuse(failed, findings, &error),
+            }
+        }
+        // From the bottom up: a layer is put onto its parent.
+        jobs.sort_by_key(|(depth, _)| *depth);
+        for (_, job) in jobs {
+            let restorer = parts.restorer(snapshotter, names(&placed, &job.namespace)?)?;
+            let done = one(host, &job.namespace, snapshotter, restorer, &job.layer, progress).await;
+            if let Err(error) = done {
+                refuse(failed, job.findings, &error);
+            }
+        }
+    }
+    for finding in findings {
+        if let Problem::SnapshotMissing { namespace, snapshotter, key } = &finding.problem {
+            let inventory = inventories.get(namespace);
+            note_failure(failed, finding, stack(host, namespace, snapshotter, key, inventory, progress).await);
+        }
+    }
+    Ok(())
+}
+
+/// One layer to be unpacked again.
+struct Job<'a> {
+    namespace: Namespace,
+    layer: LayerPlan,
+    findings: &'a [&'a Finding],
+}
+
+/// Returns snapshotter and name there of a committed snapshot that is to be unpacked again.
+fn inner(problem: &Problem) -> Option<(&str, &str)> {
+    match problem {
+        Problem::SnapshotLost { state: Kept::Committed, snapshotter, inner, .. }
+        | Problem::DirectoryMissing { state: Kept::Committed, snapshotter, inner, .. }
+        | Problem::TreeChanged { snapshotter, inner, .. }
+        | Problem::InnerParentMissing { snapshotter, parent: inner, .. } => Some((snapshotter, inner)),
+        _ => None,
+    }
+}
+
+fn refuse(failed: &mut Failed, findings: &[&Finding], error: &Error) {
+    for finding in findings {
+        let again = Error::new(error.kind(), error.to_string());
+        let again = match error.hint_text() {
+            Some(hint) => again.hint(hint),
+            None => again,
+        };
+        note_failure(failed, finding, Err(again));
+    }
+}
+
+/// Finds the layer that a snapshot was made of, how deep in its stack it is, and a namespace that has both.
+fn job(
+    inventories: &BTreeMap<Namespace, Inventory>,
+    placed: &[Placed],
+    inner: &str,
+) -> Result<(usize, Namespace, LayerPlan)> {
+    for record in placed.iter().filter(|record| record.inner.as_str() == inner) {
+        let (Some(inventory), Ok(chain)) = (inventories.get(&record.namespace), record.key.as_str().parse::<ChainId>())
+        else {
+            continue;
+        };
+        let Some(stack) = inventory.stack(&chain) else { continue };
+        if let Some(layer) = stack.last() {
+            return Ok((stack.len(), record.namespace.clone(), layer.clone()));
+        }
+    }
+    Err(Error::not_found(format!("no image says which layer {inner} was made of"))
+        .hint("remove it with `dist snapshots rm`, those on it first"))
+}
+
+/// Returns the names in the snapshotter by those in a namespace.
+fn names(placed: &[Placed], namespace: &Namespace) -> Result<BTreeMap<Name, Name>> {
+    let of = placed.iter().filter(|record| record.namespace == *namespace);
+    of.map(|record| Ok((record.key.as_str().parse()?, record.inner.as_str().parse()?))).collect()
+}
+
+async fn one(
+    host: &Engine,
+    namespace: &Namespace,
+    name: &str,
+    restorer: Arc<dyn Snapshotter>,
+    layer: &LayerPlan,
+    progress: &Tracker,
+) -> Result<()> {
+    let options = lease::Options { expiry: Some(lease::DEFAULT_EXPIRY), ..lease::Options::default() };
+    let leased = Leased::acquire(host, namespace, options).await?;
+    let unpacked = unpack_again(&leased, name, restorer, layer, progress).await;
+    leased.release(Deletion::Background).await?;
+    unpacked
+}
+
+/// Unpacks what is not here of a stack, through the namespace's own view.
+async fn stack(
+    host: &Engine,
+    namespace: &Namespace,
+    snapshotter: &str,
+    key: &str,
+    inventory: Option<&Inventory>,
+    progress: &Tracker,
+) -> Result<()> {
+    let chain: ChainId = key.parse()?;
+    let layers = inventory.and_then(|inventory| inventory.stack(&chain));
+    let layers = layers.ok_or_else(|| Error::not_found(format!("no image says which layers {key} was made of")))?;
+    let options = lease::Options { expiry: Some(lease::DEFAULT_EXPIRY), ..lease::Options::default() };
+    let leased = Leased::acquire(host, namespace, options).await?;
+    let mut unpacked = Ok(());
+    let mut seen = BTreeSet::new();
+    for layer in layers.iter().filter(|layer| seen.insert(layer.chain_id.clone())) {
+        let (name, view) = leased.snapshotter(Some(snapshotter))?;
+        unpacked = unpack_again(&leased, name, view.clone(), layer, progress).await;
+        if unpacked.is_err() {
+            break;
+        }
+    }
+    leased.release(Deletion::Background).await?;
+    unpacked
+}
