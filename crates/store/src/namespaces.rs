@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use windlass_core::namespace::Store;
 use windlass_core::{Error, Labels, Namespace, Result};
 
+use crate::blocking::blocking;
 use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LEASES, NAMESPACES, NamespaceRecord, SNAPSHOTS};
 use crate::db::{Key, View};
 use crate::group::Group;
@@ -42,6 +43,9 @@ impl Store for Namespaces {
         let ingests = self.shared.ingests.all().await?;
         let owned = |owner: &Option<_>| matches!(owner, Some((owner, _)) if owner == namespace);
         let ingests = ingests.iter().filter(|found| owned(&found.owner)).count() as u64;
+        // Counted beside the writers first: of a full namespace that takes a while, of an empty one nothing.
+        let (shared, full) = (self.shared.clone(), namespace.clone());
+        blocking(move || shared.db.read(|view| require_empty(view, &full, ingests))).await?;
         self.shared.transact(&namespace.clone().into(), move |group| group.delete_namespace(ingests)).await
     }
 }
@@ -81,17 +85,7 @@ impl Group<'_> {
     fn delete_namespace(&self, ingests: u64) -> Result<()> {
         let namespace = &self.scope.namespace;
         self.member(|tx| {
-            if !NAMESPACES.contains(tx, namespace.as_str())? {
-                return Err(not_found(namespace));
-            }
-            let left = contents(tx, namespace, ingests)?;
-            if !left.is_empty() {
-                return Err(Error::failed_precondition(format!(
-                    "namespace {namespace} is not empty: {}",
-                    left.join(", ")
-                ))
-                .hint("delete what is in it first"));
-            }
+            require_empty(tx, namespace, ingests)?;
             NAMESPACES.remove(tx, namespace.as_str()).map(|_| ())
         })
     }
@@ -99,6 +93,19 @@ impl Group<'_> {
 
 fn not_found(namespace: &Namespace) -> Error {
     Error::not_found(format!("namespace {namespace} does not exist")).hint("`dist namespaces ls` lists those there are")
+}
+
+/// Sees to it that there is a namespace, with nothing in it.
+fn require_empty(view: &impl View, namespace: &Namespace, ingests: u64) -> Result<()> {
+    if !NAMESPACES.contains(view, namespace.as_str())? {
+        return Err(not_found(namespace));
+    }
+    let left = contents(view, namespace, ingests)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed_precondition(format!("namespace {namespace} is not empty: {}", left.join(", ")))
+        .hint("delete what is in it first"))
 }
 
 /// Says what is in a namespace: `3 images`, `1 lease`.
