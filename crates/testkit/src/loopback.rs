@@ -86,10 +86,20 @@ impl Loopback {
             match rustix::mount::unmount(&self.at, UnmountFlags::empty()) {
                 Ok(()) => break,
                 Err(Errno::BUSY) if started.elapsed() < BUSY => std::thread::sleep(Duration::from_millis(5)),
-                Err(error) => panic!("unmount {}: {error}", self.at.display()),
+                Err(error) => panic!("unmount {}: {error}; open there: {:?}", self.at.display(), self.holders()),
             }
         }
         self.attach();
+    }
+
+    /// Lists what processes have open on the disk, for the message of a disk that stays busy.
+    fn holders(&self) -> Vec<String> {
+        let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let processes = entries("/proc".into());
+        let links = processes.flat_map(|process| entries(process.join("fd")).chain([process.join("cwd")]));
+        let targets = links.filter_map(|link| Some((std::fs::read_link(&link).ok()?, link)));
+        let held = targets.filter(|(target, _)| target.starts_with(&self.at));
+        held.map(|(target, link)| format!("{} has {}", link.display(), target.display())).collect()
     }
 
     fn attach(&self) {
