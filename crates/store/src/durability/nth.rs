@@ -14,7 +14,7 @@ use super::{Facts, World, open, quiet, runtime, setting, verify};
 use crate::disk::fault::{Failed, Failure, Faulty};
 
 /// Of so many operations in a row, one fails in the ordinary run.
-const EVERY: usize = 4;
+const EVERY: usize = 5;
 
 /// What is there before a workload.
 struct Before {
