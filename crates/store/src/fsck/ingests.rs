@@ -17,10 +17,15 @@ use crate::db::{View, text_of};
 use crate::disk::Disk;
 use crate::gc::INGEST_AGE;
 
-/// Finds files that only a crash leaves: a database that was being made, in the root or of a snapshotter.
+/// Finds files that only a crash leaves: a database that was being made, in the root or of a snapshotter, and small blobs
+/// on their way.
 pub(super) fn temporary(root: &Path, findings: &mut Vec<Finding>) -> Result<()> {
     let names = [format!("{}.new", crate::db::FILE), WORKSHOP.to_owned()];
     for (path, size) in entries(root)?.into_iter().filter(|(name, _)| names.contains(name)) {
+        findings.push(Finding::new(Problem::TemporaryFile { path, size: size.unwrap_or_default() }));
+    }
+    for (id, size) in entries(&root.join("content/small"))? {
+        let path = format!("content/small/{id}");
         findings.push(Finding::new(Problem::TemporaryFile { path, size: size.unwrap_or_default() }));
     }
     for (snapshotter, _) in entries(&root.join("snapshots"))?.into_iter().filter(|(_, file)| file.is_none()) {

@@ -54,6 +54,10 @@ pub(crate) const CASES: &[Case] = &[
     litter("a database that was never finished", &["temporary-file"], |scene| {
         fs::write(scene.path("meta.redb.new"), "half").unwrap();
     }),
+    litter("a small blob that was on its way", &["temporary-file"], |scene| {
+        fs::create_dir_all(scene.path("content/small")).unwrap();
+        fs::write(scene.path("content/small").join(Digest::sha256(b"small").hex()), "bytes").unwrap();
+    }),
     litter("databases that were being rebuilt", &["temporary-file"], |scene| {
         fs::create_dir(scene.path("meta.rebuild")).unwrap();
         fs::write(scene.path("meta.rebuild/meta.redb"), "half").unwrap();
