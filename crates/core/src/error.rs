@@ -210,6 +210,21 @@ impl Error {
     pub fn is(&self, kind: Kind) -> bool {
         self.0.kind == kind
     }
+
+    /// Returns the operating system's error behind this one, if that is known in this process.
+    pub fn os_cause(&self) -> Option<&std::io::Error> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = self.0.source.as_deref().map(|source| source as _);
+        while let Some(error) = cause {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            if let Some(ours) = error.downcast_ref::<Self>() {
+                return ours.os_cause();
+            }
+            cause = error.source();
+        }
+        None
+    }
 }
 
 impl fmt::Display for Error {
@@ -283,5 +298,14 @@ mod tests {
         let error = Error::io("write /a", std::io::Error::from_raw_os_error(28));
         assert_eq!(error.kind(), Kind::ResourceExhausted);
         assert!(error.hint_text().is_some());
+    }
+
+    #[test]
+    fn the_system_s_error_is_found_behind_ours_and_there_is_none_behind_a_quota_of_a_registry() {
+        let full = || Error::io("write /a", std::io::Error::from_raw_os_error(28));
+        let kind = |error: &Error| error.os_cause().map(std::io::Error::kind);
+        assert_eq!(kind(&full()), Some(std::io::ErrorKind::StorageFull));
+        assert_eq!(kind(&Error::aborted("commit").source(full())), Some(std::io::ErrorKind::StorageFull));
+        assert_eq!(kind(&Error::resource_exhausted("too many requests")), None);
     }
 }

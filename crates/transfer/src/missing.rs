@@ -32,12 +32,18 @@ pub(crate) async fn survey(leased: &Leased, fetch: &Fetch, plan: &Plan, unpacker
 
 /// Adds to the error of a full disk what was reached and what is free there now.
 pub(crate) async fn explain(error: Error, room: &dyn room::Room, of: Keeps<'_>, reached: &str) -> Error {
-    if !error.is(Kind::ResourceExhausted) {
+    if !is_full(&error) {
         return error;
     }
     let Some(Free { filesystem, bytes, inodes, .. }) = free(room, of).await else { return error.context(reached) };
     let files = inodes.map_or_else(String::new, |files| format!(" and {files} files"));
     error.context(format!("{reached}, {}{files} are free on {filesystem}", Size(bytes)))
+}
+
+/// Tells whether a disk or a quota is what was exhausted: a registry's patience has the same kind.
+fn is_full(error: &Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    error.os_cause().is_some_and(|cause| matches!(cause.kind(), StorageFull | QuotaExceeded))
 }
 
 /// A host that cannot tell what is free is as good as one that does not know.
