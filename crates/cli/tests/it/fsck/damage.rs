@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde_json::Value;
@@ -92,7 +92,8 @@ impl Drop for Scene<'_> {
     /// Undoes what is not below the root.
     fn drop(&mut self) {
         for name in ["mounted", "look"] {
-            let _ = Command::new("umount").arg("-q").arg(self.dist.path(name)).status();
+            // Mostly there is nothing to undo.
+            let _ = Command::new("umount").arg(self.dist.path(name)).stderr(Stdio::null()).status();
         }
     }
 }

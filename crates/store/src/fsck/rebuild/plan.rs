@@ -1,16 +1,17 @@
 //! The decision what a new database says. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use serde_json::{Value, value};
 use windlass_core::container::Container;
 use windlass_core::content::Info;
 use windlass_core::document::Root;
-use windlass_core::gc::snapshot_label;
+use windlass_core::gc::{EXPIRE, snapshot_label};
 use windlass_core::image::Image;
 use windlass_core::lease::Lease;
 use windlass_core::snapshot::{self, Name, State};
-use windlass_core::{ChainId, Descriptor, Digest, Labels, Namespace};
+use windlass_core::{ChainId, Descriptor, Digest, Labels, Namespace, timestamp};
 
 use crate::db::Present;
 use crate::db::schema::{NamespaceRecord, SnapshotRecord};
@@ -23,6 +24,9 @@ use crate::snapshots::Place;
 
 /// The annotations that name an image, the best first: containerd's, and OCI image-spec, `annotations.md`.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+
+/// How long a blob is kept that nothing refers to.
+const KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// What was found on the disk.
 pub(super) struct Found {
@@ -278,12 +282,15 @@ fn unpacked(snapshots: &Snapshots, namespace: &Namespace, top: &ChainId) -> Labe
     committed.map(|((_, snapshotter, _), _)| (snapshot_label(snapshotter), top.to_string())).collect()
 }
 
-/// Records what no document refers to, so that nothing that may be wanted is lost with the database: the next collection
-/// decides.
+/// Records what no document refers to, damaged or not, and keeps it for a while: nothing that may be wanted is lost with the
+/// database.
 fn keep_unclaimed(found: &Found, contents: &mut Contents, now: SystemTime) {
     let claimed: BTreeSet<Digest> = contents.keys().map(|(_, digest)| digest.clone()).collect();
-    for (digest, size) in found.good.iter().filter(|(digest, _)| !claimed.contains(digest)) {
-        let labels = found.documents.get(digest).map_or_else(Labels::new, |(_, document)| document.labels());
+    for (digest, size) in found.stored.iter().filter(|(digest, _)| !claimed.contains(digest)) {
+        let mut labels = found.documents.get(digest).map_or_else(Labels::new, |(_, document)| document.labels());
+        if let Ok(Value::String(end)) = timestamp::serialize(&(now + KEPT), value::Serializer) {
+            labels.set(EXPIRE, end);
+        }
         let info = Info { digest: digest.clone(), size: *size, created_at: now, updated_at: now, labels };
         contents.insert((Namespace::default(), digest.clone()), info);
     }
@@ -405,6 +412,16 @@ mod tests {
         assert!(recorded.contains(&(base.to_string(), below)));
         let names: Vec<&str> = plan.namespaces.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["other", "team"]);
+    }
+
+    #[test]
+    fn what_nothing_refers_to_is_kept_for_a_week_damaged_or_not() {
+        let mut found = found(None);
+        found.stored.insert(digest("stray"), 5);
+        let now = SystemTime::UNIX_EPOCH;
+        let plan = plan(found, now);
+        let (_, stray) = plan.contents.iter().find(|(_, info)| info.digest == digest("stray")).unwrap();
+        assert_eq!(stray.labels.get(EXPIRE), Some("1970-01-08T00:00:00Z"));
     }
 
     #[test]
