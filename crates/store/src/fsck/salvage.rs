@@ -13,9 +13,9 @@ use windlass_core::lease::Lease;
 use super::copy;
 use crate::db::damage::guarded;
 use crate::db::schema::{
-    CONTAINERS, CONTENTS, IMAGES, LEASES, NAMESPACES, NamespaceRecord, RESOURCES, SNAPSHOTS, SnapshotRecord,
+    CONTAINERS, CONTENTS, IMAGES, LEASES, LINKS, NAMESPACES, NamespaceRecord, RESOURCES, SNAPSHOTS, SnapshotRecord,
 };
-use crate::db::{self, FILE, Present, Records};
+use crate::db::{self, FILE, Links, Present, Records};
 
 /// Records by key, as far as they decode.
 #[derive(Debug, Default)]
@@ -27,6 +27,7 @@ pub(super) struct Salvaged {
     pub(super) containers: Vec<(String, Container)>,
     pub(super) leases: Vec<(String, Lease)>,
     pub(super) resources: Vec<(String, Present)>,
+    pub(super) links: Vec<(String, Links)>,
 }
 
 impl Salvaged {
@@ -47,6 +48,7 @@ pub(super) fn salvage(root: &Path) -> Salvaged {
         containers: table(&database, &CONTAINERS),
         leases: table(&database, &LEASES),
         resources: table(&database, &RESOURCES),
+        links: table(&database, &LINKS),
     }
 }
 

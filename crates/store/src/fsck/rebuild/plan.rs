@@ -8,7 +8,7 @@ use windlass_core::container::Container;
 use windlass_core::content::Info;
 use windlass_core::document::Root;
 use windlass_core::gc::{EXPIRE, snapshot_label};
-use windlass_core::image::Image;
+use windlass_core::image::{Image, Name as ImageName};
 use windlass_core::lease::Lease;
 use windlass_core::snapshot::{self, Name, State};
 use windlass_core::{ChainId, Descriptor, Digest, Labels, Namespace, timestamp};
@@ -154,10 +154,11 @@ fn images(found: &Found, snapshots: &Snapshots, now: SystemTime) -> (Vec<(Namesp
     let mut named: BTreeSet<(Namespace, Digest)> = BTreeSet::new();
     for (key, image) in &found.salvaged.images {
         let Some((namespace, key_name)) = split(key) else { continue };
-        if key_name == image.name.as_str() && found.documents.contains_key(&image.target.digest) {
+        let Some(name) = agreed(&found.salvaged, &namespace, key_name, &image.name) else { continue };
+        if found.documents.contains_key(&image.target.digest) {
             named.insert((namespace.clone(), image.target.digest.clone()));
             record_tree(found, snapshots, &namespace, &image.target.digest, &mut contents, now);
-            images.insert((namespace, image.name.to_string()), image.clone());
+            images.insert((namespace, name.to_string()), Image { name, ..image.clone() });
         }
     }
     for digest in roots(&found.documents) {
@@ -176,6 +177,18 @@ fn images(found: &Found, snapshots: &Snapshots, now: SystemTime) -> (Vec<(Namesp
         }
     }
     (images.into_iter().map(|((namespace, _), image)| (namespace, image)).collect(), contents)
+}
+
+/// Returns the name of an image on which two of the three places agree that have it: key, record and links.
+fn agreed(salvaged: &Salvaged, namespace: &Namespace, key: &str, record: &ImageName) -> Option<ImageName> {
+    if key == record.as_str() {
+        return Some(record.clone());
+    }
+    let linked = |name: &str| {
+        let node = format!("{namespace}\0image/{name}");
+        salvaged.links.iter().any(|(key, _)| *key == node)
+    };
+    [key, record.as_str()].into_iter().find(|name| linked(name))?.parse().ok()
 }
 
 /// Returns the indexes and manifests that no other document refers to.
