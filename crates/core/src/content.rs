@@ -183,6 +183,10 @@ pub trait Writer: Send + Sync {
     ///
     /// # Errors
     /// `OutOfRange` when there are fewer.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has happened, will happen before anybody else gets the ingest, or has not;
+    /// [`Writer::status`] tells.
     async fn truncate(&mut self, size: u64) -> Result<()>;
 
     /// Verifies digest and size and turns the ingest into a blob, durably.

@@ -98,12 +98,13 @@ impl Builder {
     async fn assemble(&self) -> Result<Engine> {
         let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
         let mut engine = Parts::open(lock, windlass_store::Options { sharing: self.sharing }).await?.host();
-        engine.schedule = self.policy.map(|policy| Arc::new(engine.store.collect_by(policy)));
         if let Some(name) = &self.default_snapshotter {
             engine.default_snapshotter.clone_from(name);
         }
         recover::interrupted_pulls(&engine).await?;
         recover::expired_leases(&engine).await?;
+        // Only now: what is recovered has not expired under its hands.
+        engine.schedule = self.policy.map(|policy| Arc::new(engine.store.collect_by(policy)));
         Ok(engine)
     }
 }

@@ -60,21 +60,27 @@ async fn remove_unfinished(services: &Services, lease: &Lease) -> Result<()> {
         let ResourceKind::Snapshot(snapshotter) = &resource.kind else { continue };
         let Some(snapshotter) = services.snapshotters.get(snapshotter) else { continue };
         let key: Key = resource.id.parse()?;
-        if is_active(&**snapshotter, &key).await?
-            && let Err(error) = snapshotter.remove(&key).await
-        {
-            tracing::warn!(%error, %key, "an unfinished snapshot of an interrupted pull was not removed");
-            continue;
+        match state(&**snapshotter, &key).await? {
+            Some(State::Active) => match snapshotter.remove(&key).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, %key, "an unfinished snapshot of an interrupted pull was not removed");
+                    continue;
+                }
+            },
+            // Layers that were unpacked are what the next pull goes on with.
+            Some(_) => continue,
+            None => {}
         }
         services.leases.delete_resource(&lease.id, &resource).await?;
     }
     Ok(())
 }
 
-async fn is_active(snapshotter: &dyn Snapshotter, key: &Key) -> Result<bool> {
+async fn state(snapshotter: &dyn Snapshotter, key: &Key) -> Result<Option<State>> {
     match snapshotter.stat(key).await {
-        Ok(info) => Ok(info.state == State::Active),
-        Err(error) if error.is(Kind::NotFound) => Ok(false),
+        Ok(info) => Ok(Some(info.state)),
+        Err(error) if error.is(Kind::NotFound) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -199,3 +199,21 @@ fn a_database_that_cannot_commit_says_so_and_works_again_when_there_is_room() {
     create(1000).ok();
     dist.ok(&format!("pull {reference}"));
 }
+
+/// Where blocks are smaller than pages, an allocation can stop in the middle of one.
+#[test]
+fn a_database_that_finds_room_for_a_part_of_its_growth_opens_again() {
+    let small = Small::new(64 * MIB, "-b 1024");
+    let dist = &small.dist;
+    dist.ok("images ls");
+    small.fill(700 << 10);
+    let labels: Vec<String> = (0..8).map(|number| format!("filler-{number}={}", "x".repeat(3500))).collect();
+    let labels = labels.join(" ");
+    let create = |number: u32| dist.run(&format!("--progress json leases create --id lease-{number} {labels}"));
+    let failed = (0..400).map(|number| (number, create(number))).find(|(_, run)| run.code != Some(0));
+    let (created, run) = failed.expect("the database grows");
+    assert_full(run, &["metadata database"]);
+    small.make_room();
+    assert_eq!(dist.json("leases ls").as_array().unwrap().len(), usize::try_from(created).unwrap());
+    create(1000).ok();
+}

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use tempfile::TempDir;
 use windlass::core::progress::{State, Tracker};
 use windlass::core::snapshot::Key;
-use windlass::core::{Host, Kind, Labels, Namespace, Platform, Reference, Services, lease};
+use windlass::core::{Host, Kind, Labels, Namespace, Platform, Reference, Services, lease, snapshot};
 use windlass::transfer::{self, Pull, Pulled, rootfs};
 use windlass::{Engine, LockWait, NATIVE, OVERLAYFS, mount};
 use windlass_testkit::image::{Bundle, Image, Layer};
@@ -168,4 +168,28 @@ async fn what_expired_while_nobody_had_the_root_is_gone_when_it_is_opened() {
     std::thread::sleep(std::time::Duration::from_millis(5));
     let engine = Engine::builder(&path).lock_wait(LockWait::Forever).open().await.unwrap();
     assert_eq!(services(&engine, "default").await.leases.list(&[]).await.unwrap(), [kept]);
+}
+
+#[tokio::test]
+async fn layers_that_a_dead_pull_unpacked_are_kept_and_half_made_ones_are_not() {
+    let root = TempDir::new().unwrap();
+    let path = root.path().join("root");
+    let engine = Engine::open(&path).await.unwrap();
+    let labels = Labels::new().with(transfer::pull::LEASE_LABEL, REFERENCE);
+    let options = lease::Options { labels, ..lease::Options::default() };
+    let lease = services(&engine, "default").await.leases.create(options).await.unwrap();
+    let scope = windlass::core::Scope { lease: Some(lease.id), ..windlass::core::Scope::default() };
+    let pulling = engine.services(&scope).await.unwrap();
+    let snapshotter = &pulling.snapshotters[NATIVE];
+    let key = |text: &str| text.parse::<Key>().unwrap();
+    snapshotter.prepare(&key("one"), None, Labels::new()).await.unwrap();
+    snapshotter.commit(&"layer".parse().unwrap(), &key("one"), snapshot::Commit::default()).await.unwrap();
+    snapshotter.prepare(&key("two"), Some(&"layer".parse().unwrap()), Labels::new()).await.unwrap();
+    drop((engine, pulling));
+
+    let engine = Engine::builder(&path).lock_wait(LockWait::Forever).open().await.unwrap();
+    engine.collect().await.unwrap();
+    let snapshotter = services(&engine, "default").await.snapshotters[NATIVE].clone();
+    snapshotter.stat(&key("layer")).await.unwrap();
+    assert!(snapshotter.stat(&key("two")).await.unwrap_err().is(Kind::NotFound));
 }

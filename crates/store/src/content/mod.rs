@@ -24,7 +24,7 @@ use windlass_core::Result;
 use crate::disk::Disk;
 
 pub(crate) use blobs::Blobs;
-pub(crate) use ingests::{Ingests, look as look_at_ingest};
+pub(crate) use ingests::{Found as FoundIngest, Ingests, look as look_at_ingest};
 pub(crate) use records::{recorded_anywhere, remove_bytes};
 pub(crate) use view::Content;
 

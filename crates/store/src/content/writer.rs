@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
-use windlass_core::content::{Commit, Expected, Info, IngestRef, Status, Writer};
+use windlass_core::content::{ABANDONED_AFTER, Commit, Expected, Info, IngestRef, Status, Writer};
 use windlass_core::{Digest, Error, Result, ResultExt};
 
 use super::ingests::{Opened, Start};
@@ -70,8 +70,8 @@ impl IngestWriter {
         if result.is_err() {
             // What was accepted behind the failure cannot be written any more.
             self.buffer.clear();
-            self.set_offset(start.offset());
         }
+        self.set_offset(start.offset() + self.buffer.len() as u64);
         self.spare = buffer;
         self.stage = Stage::Here(start);
         result
@@ -80,20 +80,27 @@ impl IngestWriter {
     /// Hands the buffer over to be hashed and written, once the one before is done.
     async fn hand_over(&mut self) -> Result<()> {
         self.settle().await?;
-        if let Stage::Here(start) = std::mem::replace(&mut self.stage, Stage::Gone) {
-            let mut buffer = std::mem::replace(&mut self.buffer, std::mem::take(&mut self.spare));
-            self.stage = Stage::Working(tokio::task::spawn_blocking(move || {
-                let (start, result) = match start.sink() {
-                    Ok(mut sink) => {
-                        let result = sink.append(&buffer);
-                        (Start::Sink(sink), result)
-                    }
-                    Err((start, error)) => (start, Err(error)),
-                };
-                buffer.clear();
-                (start, buffer, result)
-            }));
-        }
+        self.begin(|_| Ok(()))
+    }
+
+    /// Begins to append the buffer and to do something afterwards. It goes on when the writer is dropped, and the ref is
+    /// locked until it is over; nothing is under way when this is called.
+    fn begin(&mut self, afterwards: impl FnOnce(&mut Sink) -> Result<()> + Send + 'static) -> Result<()> {
+        let Stage::Here(start) = std::mem::replace(&mut self.stage, Stage::Gone) else {
+            return Err(lost(&self.ingest));
+        };
+        let mut buffer = std::mem::replace(&mut self.buffer, std::mem::take(&mut self.spare));
+        self.stage = Stage::Working(tokio::task::spawn_blocking(move || {
+            let (start, result) = match start.sink() {
+                Ok(mut sink) => {
+                    let result = sink.append(&buffer).and_then(|()| afterwards(&mut sink));
+                    (Start::Sink(sink), result)
+                }
+                Err((start, error)) => (start, Err(error)),
+            };
+            buffer.clear();
+            (start, buffer, result)
+        }));
         Ok(())
     }
 
@@ -155,19 +162,12 @@ impl Writer for IngestWriter {
         if size == self.status.offset {
             return Ok(());
         }
-        let start = self.take_start().await?;
-        let buffer = std::mem::take(&mut self.buffer);
-        let (start, result) = blocking(move || match start.sink() {
-            Ok(mut sink) => {
-                let result = sink.append(&buffer).and_then(|()| sink.truncate(size));
-                Ok((Start::Sink(sink), result))
-            }
-            Err((start, error)) => Ok((start, Err(error))),
-        })
-        .await?;
-        self.set_offset(start.offset());
-        self.stage = Stage::Here(start);
-        result.context(|| format!("truncate ingest {}", self.ingest))
+        let truncated = async {
+            self.settle().await?;
+            self.begin(move |sink| sink.truncate(size))?;
+            self.settle().await
+        };
+        truncated.await.context(|| format!("truncate ingest {}", self.ingest))
     }
 
     async fn commit(mut self: Box<Self>, commit: Commit) -> Result<Info> {
@@ -193,6 +193,10 @@ impl Drop for IngestWriter {
     /// Keeps what was accepted and saves the hash, then unlocks the ref.
     fn drop(&mut self) {
         let Some(held) = self.held.take() else { return };
+        // What is left here ages from now on.
+        if let Some(end) = SystemTime::now().checked_add(ABANDONED_AFTER) {
+            self.content.shared.db.activity().ends(end);
+        }
         let buffer = std::mem::take(&mut self.buffer);
         let content = self.content.clone();
         match std::mem::replace(&mut self.stage, Stage::Gone) {
@@ -297,7 +301,18 @@ impl Finish {
             self.discard(ready, held).await?;
             return Err(self.content.already_exists(&digest));
         }
-        let info = self.place(ready.file(), digest, size).await?;
+        let info = match self.place(ready.file(), digest, size).await {
+            Ok(info) => info,
+            Err(error) => {
+                if let Ready::Small(file) = ready {
+                    // If it is still there, it is nobody's.
+                    let (disk, _) = self.content.shared.ingests.small(&held);
+                    let removed = blocking(move || disk.remove_file(&file)).await;
+                    tracing::debug!(?removed, "a small blob did not come to its place");
+                }
+                return Err(error);
+            }
+        };
         self.faults("commit: recorded").await;
         match ready {
             Ready::Ingest(_) => self.discard(ready, held).await?,

@@ -83,10 +83,15 @@ impl OpenFile for File {
     fn set_len(&self, length: u64) -> io::Result<()> {
         let before = self.metadata()?.len();
         if length > before {
-            // A file that has its blocks can be written to when the disk is full: removing something is a write, too.
-            match rustix::fs::fallocate(self, FallocateFlags::empty(), before, length - before) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {}
-                allocated => allocated?,
+            // A file that has its blocks can be written to when the disk is full: removing something is a write, too. The
+            // length is not touched by that: an allocation that stops halfway would leave one that nobody asked for.
+            match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, before, length - before) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {}
+                Err(error) => {
+                    // Gives back what there was before it stopped; the first error is the one to tell.
+                    let _ = Self::set_len(self, before);
+                    return Err(error.into());
+                }
             }
         }
         Self::set_len(self, length)

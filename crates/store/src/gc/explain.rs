@@ -9,13 +9,13 @@ use serde::Serialize;
 use windlass_core::gc::Node;
 use windlass_core::{Digest, Error, Kind, Namespace, Result, ResultExt, snapshot, timestamp};
 
-use super::graph::Marked;
+use super::graph::{Id, Marked};
 use super::scan::{Reason, Root, Seen};
 use super::{INGEST_AGE, sweep};
 use crate::blocking::blocking;
 use crate::content::recorded_anywhere;
-use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LEASES, LINKS, SNAPSHOTS};
-use crate::db::{self, Key, View, text_of};
+use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LEASES, LINKS, RESOURCES, SNAPSHOTS};
+use crate::db::{self, Key, LinksText, View, text_of};
 use crate::snapshots::inner_names;
 use crate::store::Shared;
 
@@ -210,22 +210,36 @@ pub(crate) async fn why(shared: &Arc<Shared>, namespace: &Namespace, node: &Node
         let id = seen.ids.of(namespace.as_str(), &text_of(&node));
         let roots: Vec<_> = seen.roots.iter().map(|root| (root.id, root.depth)).collect();
         let Some((place, path)) = seen.graph.path(&roots, id) else { return Ok(None) };
-        let mut names = HashMap::from([(id, node)]);
-        let prefix = Key::prefix([namespace.as_str()]);
-        LINKS.visit(&view, &prefix, None, usize::MAX, |key, _| {
-            let id = seen.ids.of_key(key);
-            if path.contains(&id)
-                && let Some(node) = key.strip_prefix(&prefix).and_then(db::node)
-            {
-                names.insert(id, node);
-            }
-            Ok(())
-        })?;
-        let path = path.iter().filter_map(|id| names.get(id).cloned()).collect();
+        let names = names(&view, &seen, &namespace, &path)?;
+        let named = path.iter().map(|id| names.get(id).cloned()).collect::<Option<Vec<_>>>();
+        let path = named.ok_or_else(|| Error::internal("an object on the way lost its name"))?;
         let reason = seen.roots.get(place).map(|root| reason(&seen, root)).transpose()?;
         Ok(reason.map(|reason| Pin { reason, path }))
     });
     found.await.context(|| attempt)
+}
+
+/// Returns the nodes with these ids: whatever is on a path has links, is named by links, or is held by a lease.
+fn names(view: &impl View, seen: &Seen, namespace: &Namespace, path: &[Id]) -> Result<HashMap<Id, Node>> {
+    let mut names = HashMap::new();
+    let prefix = Key::prefix([namespace.as_str()]);
+    let mut note = |text: &str| {
+        let id = seen.ids.of(namespace.as_str(), text);
+        if path.contains(&id) {
+            names.extend(db::node(text).map(|node| (id, node)));
+        }
+    };
+    LINKS.visit(view, &prefix, None, usize::MAX, |key, value| {
+        let links: LinksText<'_> = db::decode(value)?;
+        let texts = links.parent.iter().chain(&links.to).chain(&links.from);
+        key.strip_prefix(&prefix).into_iter().chain(texts.map(|text| &*text.0)).for_each(&mut note);
+        Ok(())
+    })?;
+    RESOURCES.visit(view, &prefix, None, usize::MAX, |key, _| {
+        key.strip_prefix(&prefix).and_then(|held| held.split_once('\0')).into_iter().for_each(|(_, node)| note(node));
+        Ok(())
+    })?;
+    Ok(names)
 }
 
 fn reason(seen: &Seen, root: &Root) -> Result<PinReason> {

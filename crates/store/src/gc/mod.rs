@@ -142,7 +142,7 @@ pub(crate) async fn after(shared: &Arc<Shared>, deletion: Deletion) -> Result<()
 async fn run(shared: &Arc<Shared>, count: &mut Count) -> Result<Collected> {
     let now = SystemTime::now();
     let began = std::time::Instant::now();
-    let _watch = shared.db.activity().watch();
+    let watch = shared.db.activity().watch();
     // Whatever was queued before the watch began is in the commit that is read below.
     shared.db.write(|_| Ok(())).await?;
     let commit = shared.db.snapshot()?;
@@ -156,7 +156,10 @@ async fn run(shared: &Arc<Shared>, count: &mut Count) -> Result<Collected> {
     let marking = began.elapsed();
     shared.faults.reach("collect: marked").await;
     let removed = remove::run(shared, commit, &marks, now).await?;
+    // From here on the marks are of no use, and nobody has to note anything for them.
+    drop(watch);
     count.mutations += removed.transactions;
+    count.deletions += removed.leases;
     shared.faults.reach("collect: records removed").await;
     let mut collected = Collected {
         leases: removed.leases,
@@ -173,7 +176,7 @@ async fn run(shared: &Arc<Shared>, count: &mut Count) -> Result<Collected> {
     shared.faults.reach("collect: blobs removed").await;
     sweep::snapshots(shared, &mut collected, &mut failures).await;
     shared.faults.reach("collect: snapshots removed").await;
-    sweep::ingests(shared, &marks, now - INGEST_AGE, &mut collected, &mut failures).await;
+    sweep::ingests(shared, now - INGEST_AGE, &mut collected, &mut failures).await;
     failures.into_result()?;
     Ok(collected)
 }

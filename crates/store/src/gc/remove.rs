@@ -30,7 +30,9 @@ pub(super) struct Removed {
     pub(super) leases: u64,
     pub(super) images: u64,
     pub(super) contents: u64,
-    /// How many transactions it took, and how long others may have waited: for all of them, and for the slowest.
+    /// Those and all others.
+    pub(super) records: u64,
+    /// How many transactions removed something, and how long others may have waited: for all of them, and for the slowest.
     pub(super) transactions: u64,
     pub(super) pause: Duration,
     pub(super) longest_pause: Duration,
@@ -213,7 +215,8 @@ async fn remove_all(
         removed.leases += outcome.leases;
         removed.images += outcome.images;
         removed.contents += outcome.contents;
-        removed.transactions += 1;
+        removed.records += outcome.records;
+        removed.transactions += u64::from(outcome.records > 0);
         removed.pause += pause;
         removed.longest_pause = removed.longest_pause.max(pause);
         next = done;
@@ -235,6 +238,7 @@ fn remove(
             if LEASES.get(tx, key)?.is_some_and(|lease| lease.expires_at.is_some_and(|end| end <= now)) {
                 remove_lease(tx, key)?;
                 removed.leases += 1;
+                removed.records += 1;
             }
             return Ok(());
         }
@@ -244,6 +248,7 @@ fn remove(
     if marks.has(namespace, text) {
         return Ok(());
     }
+    removed.records += 1;
     match db::node(text) {
         Some(Node::Content(digest)) => {
             LINKS.remove(tx, key)?;

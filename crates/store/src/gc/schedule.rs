@@ -75,8 +75,9 @@ impl Schedule {
 async fn run(shared: Weak<Shared>, activity: Arc<Activity>, mut plan: Plan) {
     loop {
         let now = Instant::now();
-        plan.saw(now, activity.count(), activity.take_ends().map(|end| on_clock(now, end)));
-        let sleep = plan.next().map_or(MAX_SLEEP, |next| next.saturating_duration_since(now).min(MAX_SLEEP));
+        plan.saw(now, activity.count(), activity.take_ends());
+        let next = plan.next(now, SystemTime::now());
+        let sleep = next.map_or(MAX_SLEEP, |next| next.saturating_duration_since(now).min(MAX_SLEEP));
         if !sleep.is_zero() {
             tokio::select! {
                 () = tokio::time::sleep(sleep) => {}
@@ -85,24 +86,16 @@ async fn run(shared: Weak<Shared>, activity: Arc<Activity>, mut plan: Plan) {
             continue;
         }
         let Some(shared) = shared.upgrade() else { return };
-        let collected = collect(&shared).await;
-        let ends = match collected {
+        let ends = match collect(&shared).await {
             Ok(collected) => collected.next_expiry,
-            // Noted in the log object by object; the next cause tries again.
+            // Noted in the log object by object. What expires is not known then; it is tried again soon.
             Err(error) => {
                 tracing::warn!(%error, "a collection in the background did not get everything");
-                None
+                plan.retry(SystemTime::now())
             }
         };
-        let past = shared.collections.past().await;
-        let now = Instant::now();
-        plan.collected(now, past, ends.map(|end| on_clock(now, end)));
+        plan.collected(Instant::now(), shared.collections.past().await, ends);
     }
-}
-
-/// Returns when a time of the system's clock comes.
-fn on_clock(now: Instant, at: SystemTime) -> Instant {
-    now + at.duration_since(SystemTime::now()).unwrap_or_default().min(MAX_SLEEP)
 }
 
 /// What is known, and what follows from it: no clock and no store.
@@ -111,8 +104,8 @@ struct Plan {
     policy: Policy,
     /// When to collect because of changes.
     next: Option<Instant>,
-    /// When something expires.
-    expires: Option<Instant>,
+    /// When something expires, by the system's clock, which may be set meanwhile.
+    expires: Option<SystemTime>,
     /// Not before then, for the sake of those who wait.
     not_before: Option<Instant>,
     /// How much had happened when the last collection began.
@@ -126,14 +119,15 @@ impl Plan {
         Self { policy, next, expires: None, not_before: None, seen: Count::default() }
     }
 
-    /// Returns when to collect.
-    fn next(&self) -> Option<Instant> {
-        let expires = self.expires.map(|expires| self.not_before.map_or(expires, |earliest| expires.max(earliest)));
+    /// Returns when to collect, if it is `now` when the system's clock says `clock`.
+    fn next(&self, now: Instant, clock: SystemTime) -> Option<Instant> {
+        let expires = self.expires.and_then(|end| now.checked_add(end.duration_since(clock).unwrap_or_default()));
+        let expires = expires.map(|expires| self.not_before.map_or(expires, |earliest| expires.max(earliest)));
         [self.next, expires].into_iter().flatten().min()
     }
 
     /// Takes note of what has happened by now, and of the earliest end of something new.
-    fn saw(&mut self, now: Instant, count: Count, ends: Option<Instant>) {
+    fn saw(&mut self, now: Instant, count: Count, ends: Option<SystemTime>) {
         self.expires = [self.expires, ends].into_iter().flatten().min();
         let Policy { deletion_threshold, mutation_threshold, schedule_delay, .. } = self.policy;
         let deletions = count.deletions.saturating_sub(self.seen.deletions);
@@ -150,8 +144,13 @@ impl Plan {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
+    /// Returns when to try again after a collection that failed: when something is known to expire, or after a while.
+    fn retry(&self, clock: SystemTime) -> Option<SystemTime> {
+        self.expires.filter(|end| *end > clock).or_else(|| clock.checked_add(MAX_SLEEP))
+    }
+
     /// Takes note of a collection that is over.
-    fn collected(&mut self, now: Instant, past: Past, ends: Option<Instant>) {
+    fn collected(&mut self, now: Instant, past: Past, ends: Option<SystemTime>) {
         let interval = if self.policy.pause_threshold > 0.0 {
             let pause = (past.pauses / past.runs.max(1)).max(LEAST_PAUSE);
             pause.div_f64(self.policy.pause_threshold).saturating_sub(pause)
@@ -171,6 +170,11 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// When it is `now`, the system's clock begins.
+    fn next(plan: &Plan, now: Instant) -> Option<Instant> {
+        plan.next(now, SystemTime::UNIX_EPOCH)
+    }
+
     fn count(mutations: u64, deletions: u64) -> Count {
         Count { mutations, deletions }
     }
@@ -186,38 +190,38 @@ mod tests {
     #[test]
     fn the_first_collection_comes_after_the_startup_delay_or_with_a_cause() {
         let now = Instant::now();
-        assert_eq!(Plan::new(Policy::default(), now).next(), Some(now + 100 * MS));
+        assert_eq!(next(&Plan::new(Policy::default(), now), now), Some(now + 100 * MS));
         let mut idle = Plan::new(Policy { startup_delay: Duration::ZERO, ..Policy::default() }, now);
-        assert_eq!(idle.next(), None);
+        assert_eq!(next(&idle, now), None);
         idle.saw(now, count(1, 1), None);
-        assert_eq!(idle.next(), Some(now));
+        assert_eq!(next(&idle, now), Some(now));
     }
 
     #[test]
     fn others_wait_for_a_fiftieth_of_the_time_at_most() {
         let (mut plan, now) = after_one(Policy::default(), 20 * MS);
-        assert_eq!(plan.next(), None, "nothing has happened since");
+        assert_eq!(next(&plan, now), None, "nothing has happened since");
         plan.saw(now, count(11, 3), None);
-        assert_eq!(plan.next(), Some(now + 980 * MS), "20 ms of a second");
+        assert_eq!(next(&plan, now), Some(now + 980 * MS), "20 ms of a second");
         let (mut quick, now) = after_one(Policy::default(), Duration::ZERO);
         quick.saw(now, count(11, 3), None);
-        assert_eq!(quick.next(), Some(now + 245 * MS), "as if it had been 5 ms");
+        assert_eq!(next(&quick, now), Some(now + 245 * MS), "as if it had been 5 ms");
         let (mut off, now) = after_one(Policy { pause_threshold: 0.0, ..Policy::default() }, 20 * MS);
         off.saw(now, count(11, 3), None);
-        assert_eq!(off.next(), Some(now + FIRST_INTERVAL));
+        assert_eq!(next(&off, now), Some(now + FIRST_INTERVAL));
     }
 
     #[test]
     fn enough_changes_or_one_deletion_are_a_cause() {
         let (mut plan, now) = after_one(Policy::default(), 5 * MS);
         plan.saw(now, count(109, 2), None);
-        assert_eq!(plan.next(), None, "99 changes");
+        assert_eq!(next(&plan, now), None, "99 changes");
         plan.saw(now, count(110, 2), None);
-        assert!(plan.next().is_some(), "100 changes");
+        assert!(next(&plan, now).is_some(), "100 changes");
         let policy = Policy { mutation_threshold: 0, ..Policy::default() };
         let (mut never, now) = after_one(policy, 5 * MS);
         never.saw(now, count(100_000, 2), None);
-        assert_eq!(never.next(), None);
+        assert_eq!(next(&never, now), None);
     }
 
     #[test]
@@ -225,19 +229,31 @@ mod tests {
         let policy = Policy { deletion_threshold: 5, schedule_delay: 3 * MS, ..Policy::default() };
         let (mut plan, now) = after_one(policy, 100 * MS);
         plan.saw(now, count(12, 4), None);
-        assert_eq!(plan.next(), Some(now + 4900 * MS));
+        assert_eq!(next(&plan, now), Some(now + 4900 * MS));
         plan.saw(now, count(15, 7), None);
-        assert_eq!(plan.next(), Some(now + 3 * MS));
+        assert_eq!(next(&plan, now), Some(now + 3 * MS));
     }
 
     #[test]
     fn what_expires_is_a_cause_when_its_time_has_come() {
         let (mut plan, now) = after_one(Policy::default(), 5 * MS);
-        let (late, early) = (now + Duration::from_hours(1), now + Duration::from_mins(1));
-        plan.saw(now, count(10, 2), Some(late));
-        plan.saw(now, count(10, 2), Some(early));
-        assert_eq!(plan.next(), Some(early));
-        plan.saw(now, count(10, 2), Some(now));
-        assert_eq!(plan.next(), Some(now + 245 * MS), "not at once after another one");
+        let clock = SystemTime::UNIX_EPOCH;
+        let (hour, minute) = (Duration::from_hours(1), Duration::from_mins(1));
+        plan.saw(now, count(10, 2), Some(clock + hour));
+        assert_eq!(next(&plan, now), Some(now + hour), "and not before, however long that is");
+        plan.saw(now, count(10, 2), Some(clock + minute));
+        assert_eq!(next(&plan, now), Some(now + minute));
+        assert_eq!(plan.next(now, clock + minute / 2), Some(now + minute / 2), "the clock was set");
+        plan.saw(now, count(10, 2), Some(clock));
+        assert_eq!(next(&plan, now), Some(now + 245 * MS), "not at once after another one");
+    }
+
+    #[test]
+    fn a_collection_that_failed_forgets_no_clock() {
+        let (mut plan, now) = after_one(Policy::default(), 5 * MS);
+        let clock = SystemTime::UNIX_EPOCH;
+        plan.saw(now, count(10, 2), Some(clock + Duration::from_hours(1)));
+        assert_eq!(plan.retry(clock), Some(clock + Duration::from_hours(1)));
+        assert_eq!(plan.retry(clock + Duration::from_hours(2)), Some(clock + Duration::from_hours(2) + MAX_SLEEP));
     }
 }

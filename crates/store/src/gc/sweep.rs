@@ -10,12 +10,11 @@ use windlass_core::snapshot::{Info, Key, Snapshotter};
 use windlass_core::{Digest, Kind, Result, ResultExt};
 
 use super::graph::{BySelf, Id, Ids};
-use super::remove::Marks;
 use super::{Collected, Failures, INGEST_AGE};
 use crate::blocking::blocking;
-use crate::content::recorded_anywhere;
-use crate::db::schema::CONTENTS;
-use crate::db::text_of;
+use crate::content::{FoundIngest, recorded_anywhere};
+use crate::db::schema::{CONTENTS, LEASES, RESOURCES};
+use crate::db::{self, View, text_of};
 use crate::snapshots::inner_names;
 use crate::store::Shared;
 
@@ -126,16 +125,14 @@ fn children_first(there: &[Info], garbage: &HashSet<Key>) -> Vec<Key> {
 /// Removes the ingests that no lease holds and that nobody touched since `older_than`.
 pub(super) async fn ingests(
     shared: &Arc<Shared>,
-    marks: &Marks,
     older_than: SystemTime,
     collected: &mut Collected,
     failures: &mut Failures,
 ) {
     for found in failures.settle(shared.ingests.all().await).unwrap_or_default() {
-        let held = found.owner.as_ref().is_some_and(|(namespace, status)| {
-            marks.has(namespace.as_str(), &text_of(&Node::Ingest(status.ingest.to_string())))
-        });
-        if held {
+        // The leases as they are now: what ended was removed, and what came since the mark counts.
+        let held = shared.db.read(|view| is_held(view, &found));
+        if failures.settle(held) != Some(false) {
             continue;
         }
         if found.touched_at >= older_than {
@@ -148,6 +145,18 @@ pub(super) async fn ingests(
             collected.ingests.add(found.bytes);
         }
     }
+}
+
+/// Tells whether a lease holds an ingest.
+pub(super) fn is_held(view: &impl View, found: &FoundIngest) -> Result<bool> {
+    let Some((namespace, status)) = &found.owner else { return Ok(false) };
+    let node = text_of(&Node::Ingest(status.ingest.to_string()));
+    for lease in LEASES.keys(view, &db::Key::prefix([namespace.as_str()]), None, usize::MAX)? {
+        if RESOURCES.contains(view, &db::Key::of([&lease, &node]))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

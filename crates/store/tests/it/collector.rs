@@ -208,7 +208,10 @@ async fn why_something_stays_is_a_path_from_a_root() {
     assert_eq!(why(&stray).await, None);
     assert_eq!(why(&rooted).await.unwrap(), (PinReason::RootLabel, vec![node(&rooted)]));
     assert!(matches!(why(&until).await.unwrap().0, PinReason::Until(_)));
-    assert_eq!(why(&held).await.unwrap(), (PinReason::Lease(leased.lease.unwrap()), vec![node(&held)]));
+    let lease = PinReason::Lease(leased.lease.unwrap());
+    assert_eq!(why(&held).await.unwrap(), (lease.clone(), vec![node(&held)]));
+    let tied = bring(&*content, b"tied", refers(gc::BREF_CONTENT, &held)).await;
+    assert_eq!(why(&tied).await.unwrap(), (lease, vec![node(&held), node(&tied)]));
     let absent = Node::Content(windlass_core::Digest::sha256(b"absent"));
     assert_eq!(store.why(&scope.namespace, &absent).await.unwrap_err().kind(), Kind::NotFound);
 }

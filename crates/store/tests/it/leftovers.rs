@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use windlass_core::content::{Commit, Expected, IngestRef};
+use windlass_core::content::{Commit, Expected, IngestRef, ProviderExt as _};
 use windlass_core::{Descriptor, Kind, Labels, content};
 use windlass_store::{LockWait, RootLock};
 
@@ -224,4 +224,26 @@ async fn committed_blobs_are_read_only() {
     let descriptor = bring(&*store.content(&scope("default")), b"x", Labels::new()).await;
     let mode = std::fs::metadata(blob_path(root.path(), &descriptor)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o444);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncation_that_nobody_waits_for_is_over_before_the_next_writer_begins() {
+    for round in 0..20 {
+        let root = tempfile::tempdir().unwrap();
+        let store = open(root.path()).await;
+        let content = store.content(&scope("default"));
+        let bytes = Bytes::from(vec![round; 3 << 20]);
+        let descriptor = Descriptor::of("application/octet-stream", &bytes);
+        let key = "k".parse().unwrap();
+        let mut writer = content.writer(&key, Expected::from(&descriptor)).await.unwrap();
+        writer.write(bytes.slice(..2 << 20)).await.unwrap();
+        let mut truncation = Box::pin(async move { writer.truncate(0).await });
+        let _ = futures::poll!(&mut truncation);
+        drop(truncation);
+        let mut writer = content.writer(&key, Expected::from(&descriptor)).await.unwrap();
+        let offset = usize::try_from(writer.status().await.unwrap().offset).unwrap();
+        writer.write(bytes.slice(offset..)).await.unwrap();
+        writer.commit(Commit::default()).await.unwrap();
+        assert_eq!(content.read_all(&descriptor, 4 << 20).await.unwrap(), bytes, "round {round}");
+    }
 }
