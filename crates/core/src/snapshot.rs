@@ -193,7 +193,7 @@ pub trait Snapshotter: Send + Sync {
     /// Returns the record of a snapshot.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `DataLoss` when its files are found to be gone.
     async fn stat(&self, key: &Key) -> Result<Info>;
 
     /// Changes the labels: all with an empty mask, otherwise `labels` or `labels.<key>` as named.

@@ -130,7 +130,12 @@ impl<L: Layout> Snapshotter for Snapshots<L> {
 
     async fn stat(&self, key: &Key) -> Result<Info> {
         let key = key.clone();
-        self.run(move |inner| Ok(inner.records.get(&key)?.info)).await
+        self.run(move |inner| {
+            let record = inner.records.get(&key)?;
+            inner.existing(record.id, &record.info)?;
+            Ok(record.info)
+        })
+        .await
     }
 
     async fn update(&self, info: &Info, mask: &FieldMask) -> Result<Info> {
@@ -288,7 +293,7 @@ impl<L: Layout> Inner<L> {
             info.key,
             tree.display()
         ))
-        .hint("remove the snapshot and those on it, then unpack the image again"))
+        .hint("`dist fsck --repair` unpacks a layer again; what was written to an active snapshot is lost"))
     }
 }
 

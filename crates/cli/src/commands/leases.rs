@@ -210,7 +210,9 @@ fn expires(text: &str) -> Result<Expires> {
     if text == "never" {
         return Ok(Expires::Never);
     }
-    humantime::parse_duration(text).map(Expires::After).map_err(|error| {
+    // As ctr has it: a lease of no time at all would be of no use.
+    let expires = |time: Duration| if time.is_zero() { Expires::Never } else { Expires::After(time) };
+    humantime::parse_duration(text).map(expires).map_err(|error| {
         Error::invalid_argument(format!("{text:?} is not a duration: {error}"))
             .hint("a duration looks like 90m or 24h; a lease that never ends by itself has `--expires never`")
     })

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use windlass::{Engine, Pin, PinReason};
+use windlass_core::digest::Algorithm;
 use windlass_core::gc::Node;
 use windlass_core::{Digest, Error, Host, Kind, Result, Services, snapshot};
 
@@ -40,9 +41,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let explained = explain(&engine, &services, &args.object).await?;
     if explained.is_empty() {
         let problem = format!("{} is no blob, snapshot, image or ingest of namespace {namespace}", args.object);
-        return Err(Error::not_found(problem)
-            .hint("`dist content ls`, `snapshots ls` and `images ls` list them")
-            .into());
+        return Err(Error::not_found(problem).hint(hint(&args.object)).into());
     }
     if context.output().is_json() {
         return context.output().record(&explained, |_| String::new());
@@ -51,6 +50,16 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         line(&tell(explained))?;
     }
     Ok(())
+}
+
+/// Says how to find what was meant.
+fn hint(object: &str) -> String {
+    match object.split_once(':') {
+        Some((algorithm, _)) if algorithm.parse::<Algorithm>().is_ok() => format!(
+            "`dist content ls -q digest~={object}` and `dist snapshots ls -q name~={object}` list those that contain this"
+        ),
+        _ => "`dist content ls`, `snapshots ls` and `images ls` list them".to_owned(),
+    }
 }
 
 async fn explain(engine: &Engine, services: &Services, object: &str) -> Result<Vec<Explained>> {

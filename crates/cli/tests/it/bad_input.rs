@@ -254,3 +254,31 @@ fn a_blob_that_changed_on_the_disk_is_blamed_on_the_disk() {
     let sound = others.lines().find(|other| *other != digest).unwrap();
     dist.ok(&format!("content get {sound}"));
 }
+
+#[test]
+fn what_a_root_has_lost_is_said_and_not_taken_for_garbage() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    dist.ok(&format!("pull {reference}"));
+    let kept = files_below(&dist.root().join("content/blobs"));
+    std::fs::rename(dist.root().join("meta.redb"), dist.path("meta.redb")).unwrap();
+    for line in ["images ls", "gc", &format!("pull {reference}")] {
+        let said = dist.run(line).failed();
+        assert!(said.contains("meta.redb is gone") && said.contains("hint: `dist fsck --repair`"), "{line}: {said}");
+    }
+    assert_eq!(files_below(&dist.root().join("content/blobs")), kept);
+    std::fs::rename(dist.path("meta.redb"), dist.root().join("meta.redb")).unwrap();
+
+    std::fs::rename(dist.root().join("snapshots/overlayfs/snapshots"), dist.path("lost")).unwrap();
+    let said = dist.run(&format!("--progress none pull {reference}")).failed();
+    assert!(said.contains("has lost its directory") && said.contains("hint: `dist fsck --repair`"), "{said}");
+    std::fs::remove_file(dist.root().join("snapshots/overlayfs/records.redb")).unwrap();
+    let said = dist.run(&format!("--progress none pull {reference}")).failed();
+    assert!(said.contains("snapshotter overlayfs has lost it"), "{said}");
+    dist.ok("fsck --repair");
+    dist.ok(&format!("pull {reference}"));
+    let directory = dist.path("mounted");
+    dist.ok(&format!("images mount {reference} {}", directory.display()));
+    assert_eq!(std::fs::read_to_string(directory.join("etc/greeting")).unwrap(), "hello from above\n");
+    dist.ok(&format!("images unmount {}", directory.display()));
+}

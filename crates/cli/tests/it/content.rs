@@ -6,6 +6,7 @@ use serde_json::json;
 use windlass_core::Digest;
 
 use crate::dist::{Dist, Run, files_below};
+use crate::fixture;
 
 fn digest(bytes: &[u8]) -> String {
     Digest::sha256(bytes).to_string()
@@ -323,4 +324,25 @@ fn the_root_is_free_while_somebody_edits() {
     let list = format!("{} --root {} content ls -q >", env!("CARGO_BIN_EXE_dist"), dist.root().display());
     let new = dist.run_with(["content", "edit", "--editor", &list, &old]).ok();
     assert_eq!(dist.ok(&format!("content get {}", new.trim())).trim(), old);
+}
+
+#[test]
+fn bytes_that_are_here_are_kept_by_another_ingest_of_them() {
+    let dist = Dist::new();
+    dist.ok(&format!("pull {}", fixture::layout(&dist)));
+    let digest = dist.ok("content ls -q").lines().next().unwrap().to_owned();
+    let bytes = dist.run(&format!("content get {digest}")).stdout;
+    let file = dist.path("input");
+    std::fs::write(&file, &bytes).unwrap();
+    let from_file = || {
+        let input = std::fs::File::open(&file).unwrap();
+        Run::of(dist.command(["content", "ingest", "again"]).stdin(input).output().unwrap())
+    };
+    assert_eq!(from_file().ok().trim(), digest);
+    assert_eq!(from_file().ok().trim(), digest);
+    let labels = &dist.json(&format!("content info {digest}"))["labels"];
+    assert!(labels["containerd.io/gc.root"].is_string(), "{labels}");
+    let said = dist.feed("content ingest again", &bytes).failed();
+    assert!(said.contains("already") && said.contains("--expected-digest"), "{said}");
+    assert_eq!(dist.feed(&format!("content ingest again --expected-digest {digest}"), &bytes).ok().trim(), digest);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use windlass_core::error::IoResultExt;
-use windlass_core::{Kind, Result};
+use windlass_core::{Error, Kind, Result};
 
 use super::file::DatabaseFile;
 use super::schema::{FORMAT, META, TABLES};
@@ -27,6 +27,29 @@ pub(super) fn create(disk: &Disk, root: &Path, path: &Path) -> Result<()> {
     file.sync_all()?;
     sync_above(disk, root)?;
     disk.rename(&new, path)
+}
+
+/// Refuses to make a database where there are blobs: one was there, and to whoever begins with an empty one everything is
+/// garbage.
+///
+/// # Errors
+/// `DataLoss`.
+pub(super) fn refuse_after_a_loss(disk: &Disk, root: &Path) -> Result<()> {
+    let blobs = root.join("content/blobs");
+    let mut algorithms = Vec::new();
+    match disk.list(&blobs, |algorithm| algorithms.push(blobs.join(algorithm))) {
+        Err(error) if error.is(Kind::NotFound) => return Ok(()),
+        listed => listed?,
+    }
+    for directory in algorithms {
+        let mut found = false;
+        disk.list(&directory, |_| found = true)?;
+        if found {
+            let gone = format!("the metadata database {} is gone, and there are blobs", root.join(FILE).display());
+            return Err(Error::data_loss(gone).hint("`dist fsck --repair` makes a new one of what is on the disk"));
+        }
+    }
+    Ok(())
 }
 
 /// Makes durable that the root is where it is, as far up as directories may have been made for it.

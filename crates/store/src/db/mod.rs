@@ -63,6 +63,7 @@ impl Database {
     pub(crate) fn open(disk: &Disk, root: &Path) -> Result<Self> {
         let path = root.join(FILE);
         if disk.look(&path)?.is_none() {
+            create::refuse_after_a_loss(disk, root)?;
             create::create(disk, root, &path)?;
         }
         let failure = Failure::default();

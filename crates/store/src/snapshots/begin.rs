@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use windlass_core::snapshot::{Info, Key, Mount, Name, State, TARGET_LABEL};
-use windlass_core::{Error, Labels, Result};
+use windlass_core::{Error, Kind, Labels, Result};
 
 use super::Snapshots;
 use super::records::Place;
@@ -30,6 +30,7 @@ impl Begin {
             // Whoever commits the target right now is waited for.
             let _turn = snapshots.turn(&target).await;
             if snapshots.has_or_adopts(target.clone()).await? {
+                snapshots.require_whole(&target).await?;
                 return Err(Error::already_exists(format!("snapshot {target}, the target, is here already")));
             }
         }
@@ -107,6 +108,22 @@ impl Begin {
 }
 
 impl Snapshots {
+    /// Sees to it that a committed snapshot is not only recorded: whoever is told that it is here does not make it again.
+    ///
+    /// # Errors
+    /// `DataLoss`.
+    async fn require_whole(&self, name: &Name) -> Result<()> {
+        let record = self.record(name.as_key())?;
+        match self.inner.stat(&record.inner).await {
+            Err(error) if error.is(Kind::NotFound) => Err(Error::data_loss(format!(
+                "snapshot {name} is recorded, and snapshotter {} has lost it",
+                self.place.snapshotter
+            ))
+            .hint("`dist fsck --repair` unpacks it again")),
+            found => found.map(drop),
+        }
+    }
+
     /// Waits for a committed snapshot's name: who has the turn is alone in making it appear.
     pub(super) async fn turn(&self, name: &Name) -> crate::turns::Turn {
         self.shared.turns.take(format!("snapshot {}", self.place.key(name.as_key()).replace('\0', " "))).await

@@ -1,7 +1,7 @@
 //! `dist content edit`: a blob is changed in an editor, and what comes out is another blob.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -53,6 +53,11 @@ enum Validate {
 
 /// Edits.
 pub(super) async fn run(context: &Context, args: Args) -> Outcome {
+    let editor = editor(args.editor.as_deref());
+    if editor == DEFAULT_EDITOR && !std::io::stdin().is_terminal() {
+        let error = Error::failed_precondition(format!("{editor} needs a terminal, and standard input is none"));
+        return Err(error.hint("name another editor with --editor").into());
+    }
     // The root is given up while somebody thinks.
     let content = context.services().await?.content;
     let labels = content.info(&args.digest).await?.labels;
@@ -60,7 +65,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     draft.fill(&*content, &args.digest).await?;
     drop(content);
 
-    draft.edit(&editor(args.editor.as_deref())).await?;
+    draft.edit(&editor).await?;
     let edited = draft.digest(&args)?;
     if edited == args.digest {
         return context.output().record(&draft.ingested(edited)?, |ingested| ingested.digest.to_string());

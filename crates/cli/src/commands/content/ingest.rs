@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
-use windlass_core::content::{Commit, Expected, IngestRef, Store, copy};
+use futures::StreamExt;
+use windlass_core::content::{Commit, Expected, IngestRef, Source, Store, copy};
+use windlass_core::digest::Algorithm;
 use windlass_core::field::FieldMask;
-use windlass_core::{Digest, Error, Kind, Labels, Result, ResultExt, gc};
+use windlass_core::{Digest, Error, Kind, Labels, Result, gc};
 
 use super::Ingested;
 use crate::context::Context;
@@ -15,7 +17,7 @@ use crate::interrupt::interruptible;
 /// Make a blob of standard input, and print its digest.
 ///
 /// With --expected-digest an ingest that was interrupted is continued: give the same input again, and what is here
-/// already is skipped. The blob stays until `dist content rm` deletes it.
+/// already is skipped; when the whole blob is here, nothing is read. The blob stays until `dist content rm` deletes it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,14 +48,18 @@ async fn ingest(content: &dyn Store, args: &Args) -> Result<Ingested> {
     let expected = Expected { digest: args.expected_digest.clone(), size: args.expected_size };
     let root = root();
     let mut writer = match content.writer(&args.ingest, expected.clone()).await {
-        Err(error) if error.is(Kind::AlreadyExists) => return keep(content, args, root).await,
+        Err(error) if error.is(Kind::AlreadyExists) => {
+            let here = args.expected_digest.as_ref();
+            return keep(content, here.ok_or_else(|| lost(&args.ingest))?, root).await;
+        }
         opened => opened?,
     };
     if args.expected_digest.is_none() {
         // Nothing would tell whether what was left belongs to this input.
         writer.truncate(0).await?;
     }
-    let copied = copy(&mut *writer, &mut *input::standard()?, None).await;
+    let mut input = input::standard()?;
+    let copied = copy(&mut *writer, &mut *input, None).await;
     if let Err(error) = copied {
         drop(writer);
         if args.expected_digest.is_none() {
@@ -62,9 +68,39 @@ async fn ingest(content: &dyn Store, args: &Args) -> Result<Ingested> {
         }
         return Err(error.hint("give the same input as before").context(format!("ingest {}", args.ingest)));
     }
-    let info = writer.commit(Commit { expected, labels: root }).await;
-    let info = info.context(|| format!("commit ingest {}", args.ingest))?;
-    Ok(Ingested { digest: info.digest, size: info.size })
+    match writer.commit(Commit { expected, labels: root.clone() }).await {
+        Ok(info) => Ok(Ingested { digest: info.digest, size: info.size }),
+        // The same bytes came another way: an image's, or those of an earlier ingest.
+        Err(error) if error.is(Kind::AlreadyExists) => {
+            let digest = match &args.expected_digest {
+                Some(digest) => digest.clone(),
+                None => digest_of(&mut *input).await.map_err(|_| {
+                    error.hint(
+                        "give the input as a file, or its digest with --expected-digest, and what is here is kept",
+                    )
+                })?,
+            };
+            keep(content, &digest, root).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn lost(ingest: &IngestRef) -> Error {
+    Error::internal(format!("ingest {ingest} is said to be here, and nobody asked for a digest"))
+}
+
+/// Reads input again that was read to its end, and returns its digest.
+///
+/// # Errors
+/// `FailedPrecondition` when it cannot be read again.
+async fn digest_of(input: &mut dyn Source) -> Result<Digest> {
+    let mut stream = input.open(0).await?.stream;
+    let mut hasher = Algorithm::Sha256.hasher();
+    while let Some(part) = stream.next().await {
+        hasher.update(&part?);
+    }
+    Ok(hasher.finish())
 }
 
 /// Returns the label of what stays until it is deleted.
@@ -73,10 +109,7 @@ pub(super) fn root() -> Labels {
 }
 
 /// Keeps a blob that is here already.
-async fn keep(content: &dyn Store, args: &Args, root: Labels) -> Result<Ingested> {
-    let Some(digest) = &args.expected_digest else {
-        return Err(Error::already_exists(format!("the content of ingest {} is here already", args.ingest)));
-    };
+async fn keep(content: &dyn Store, digest: &Digest, root: Labels) -> Result<Ingested> {
     let mut info = content.info(digest).await?;
     if info.labels.get(gc::ROOT).is_none() {
         info.labels.extend(&root);
