@@ -69,13 +69,10 @@ impl Fetch {
     async fn document<T>(&self, descriptor: &Descriptor, parse: impl Fn(&[u8]) -> Result<(T, Labels)>) -> Result<T> {
         let task = self.progress.task(descriptor.ingest_ref().as_str());
         let brought = async {
-            let stored = match self.stored(descriptor).await? {
-                Some(bytes) => Some(bytes),
-                None => match self.open(descriptor, &task).await? {
-                    Some(writer) => return self.new_document(descriptor, &task, writer, &parse).await,
-                    // It was brought, or taken over from another namespace, a moment ago.
-                    None => self.stored(descriptor).await?,
-                },
+            // Opening answers whether it is here, and from then on the lease holds it.
+            let stored = match self.open(descriptor, &task).await? {
+                Some(writer) => return self.new_document(descriptor, &task, writer, &parse).await,
+                None => self.stored(descriptor).await?,
             };
             let bytes = stored.ok_or_else(|| Error::aborted("it was deleted while it was being read"))?;
             let (parsed, labels) = parse(&bytes)?;

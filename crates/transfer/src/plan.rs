@@ -2,13 +2,14 @@
 //!
 //! Making one reads small blobs only (index, manifests, configs) and decides nothing that depends on the large ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use windlass_core::document::{ImageConfig, Manifest, Root};
+use windlass_core::lease::{Resource, ResourceKind};
 use windlass_core::media_type::Role;
 use windlass_core::platform::Selection;
-use windlass_core::{ChainId, Descriptor, DiffId, Error, Kind, MediaType, Platform, Result, image};
+use windlass_core::{ChainId, Descriptor, DiffId, Digest, Error, Kind, MediaType, Platform, Result, image, snapshot};
 
 use crate::fetch::Fetch;
 use crate::room::Room;
@@ -101,6 +102,28 @@ impl Plan {
             ))
             .hint("`dist fetch` keeps the image's content without unpacking it")),
         }
+    }
+
+    /// Tells whether a blob is a config that was read to make the plan: it has been counted, and is held.
+    pub(crate) fn has_read(&self, digest: &Digest) -> bool {
+        // Who has layers has a config that lists them; an artifact and an attestation have neither.
+        self.images.iter().any(|image| image.config.digest == *digest && !image.layers.is_empty())
+    }
+
+    /// Returns everything that the lease of a pull comes to hold beside documents: blobs, the ingests that bring them, and
+    /// snapshots of the snapshotter that unpacks.
+    pub(crate) fn resources(&self, snapshotter: Option<&str>) -> BTreeSet<Resource> {
+        let resource = |kind: ResourceKind, id: String| Resource { kind, id };
+        let blobs = self.blobs.iter().map(|blob| &blob.descriptor).flat_map(|blob| {
+            let ingest = resource(ResourceKind::Ingest, blob.ingest_ref().to_string());
+            [resource(ResourceKind::Content, blob.digest.to_string()), ingest]
+        });
+        let snapshots = snapshotter.into_iter().flat_map(|snapshotter| {
+            let kind = ResourceKind::Snapshot(snapshotter.to_owned());
+            let name = |layer: &LayerPlan| snapshot::Name::from(&layer.chain_id).to_string();
+            self.layers().into_iter().map(move |layer| resource(kind.clone(), name(layer)))
+        });
+        blobs.chain(snapshots).collect()
     }
 
     /// Fetches the small blobs of an image and decides what a pull of the selected platforms has to do.

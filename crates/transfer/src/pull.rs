@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Everything between resolving and recording is held by a lease, and recording is the one step that makes a pull
-//! visible. A pull that fails for a reason that may pass keeps its lease, so that running it again continues; one that
-//! cannot succeed gives it up, and what it brought is collected.
+//! visible. A pull that fails for a reason that may pass keeps what it brought, so that running it again continues; one
+//! that cannot succeed gives that up, and it is collected. What earlier ones left goes only with damaged data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,8 +37,11 @@ use crate::{interrupted, missing};
 pub const LEASE_LABEL: &str = "windlass.dev/pull";
 
 /// The label of the lease that keeps what an interrupted pull brought: the reference that was pulled. The next pull of it
-/// takes it over.
+/// goes on with it.
 pub const INTERRUPTED_LABEL: &str = "windlass.dev/interrupted-pull";
+
+/// The label that tells which pull's lease that one is filled from: as long as it exists, the filling goes on.
+pub const INTERRUPTED_FROM_LABEL: &str = "windlass.dev/interrupted-pull.from";
 
 /// The prefix of the label that tells where a blob came from: the host follows, the repository is the value.
 pub(crate) const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
@@ -182,11 +185,14 @@ async fn run(
     progress: &Tracker,
 ) -> Result<Pulled> {
     let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, progress).await?;
-    let result = match interrupted::take_over(&leased, reference).await {
-        Ok(()) => execute(&leased, &fetch, &resolved, options).await,
-        Err(error) => Err(error),
+    let ready = match prepare(&leased, &fetch, &resolved, options).await {
+        Ok(ready) => ready,
+        // Documents are all that it brought.
+        Err(error) => return Err(release(leased, error).await),
     };
-    settle(leased, reference, result).await
+    let mut earlier = Vec::new();
+    let executed = execute(&leased, &fetch, reference, &ready, options, &mut earlier).await;
+    settle(leased, reference, &earlier, executed).await
 }
 
 /// What every workflow begins with.
@@ -238,53 +244,95 @@ async fn resolve(resolver: &dyn Resolver, reference: &Reference, progress: &Trac
 }
 
 /// Gives the lease up; when running the pull again could use what it holds, another one keeps that.
-async fn settle(leased: Leased, reference: &Reference, result: Result<Pulled>) -> Result<Pulled> {
-    match result {
+async fn settle(
+    leased: Leased,
+    reference: &Reference,
+    earlier: &[lease::Id],
+    executed: Result<Pulled>,
+) -> Result<Pulled> {
+    match executed {
         Ok(pulled) => {
-            interrupted::give_up(&leased, reference).await?;
+            interrupted::give_up_fulfilled(&leased, reference).await?;
             leased.release(Deletion::Background).await?;
             Ok(pulled)
         }
-        Err(error) => {
-            let settled = if is_resumable(&error) {
-                interrupted::set_aside(leased, reference).await
-            } else {
-                leased.release(Deletion::Synchronous).await
-            };
-            if let Err(unsettled) = settled {
-                tracing::warn!(
-                    error = %unsettled,
-                    "the lease of a failed pull stays until the root is opened again, or expires by itself"
-                );
-            }
+        Err(error) if is_kept(&error, earlier) => {
+            tell(interrupted::set_aside(leased, reference, earlier).await);
             Err(error)
+        }
+        Err(error) => {
+            tell(interrupted::give_up(&*leased.leases, earlier).await);
+            Err(release(leased, error).await)
         }
     }
 }
 
-async fn execute(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Pulled> {
-    let Resolved { name, descriptor: target } = resolved;
+/// Gives up all that a failed pull brought, and returns why it failed.
+async fn release(leased: Leased, error: Error) -> Error {
+    tell(leased.release(Deletion::Synchronous).await);
+    error
+}
+
+/// Nothing comes of it but a lease that lasts longer.
+fn tell(settled: Result<()>) {
+    if let Err(unsettled) = settled {
+        tracing::warn!(
+            error = %unsettled,
+            "the lease of a failed pull stays until the root is opened again, or expires by itself"
+        );
+    }
+}
+
+/// A pull that can succeed, as far as that can be known.
+struct Ready {
+    plan: Plan,
+    unpacker: Option<Unpacker>,
+}
+
+/// Does everything that comes before large blobs move.
+async fn prepare(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Ready> {
     let unpacker = unpacker(leased, options)?;
     if let Some(unpacker) = &unpacker {
         unpacker.snapshotter.ready().await.context(|| format!("use snapshotter {}", unpacker.name))?;
     }
-    let plan = Plan::make(fetch, name, target, &options.platforms).await?;
+    let plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms).await?;
     if unpacker.is_some() {
         plan.check_unpackable()?;
     }
+    if !options.metadata_only {
+        missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?.check()?;
+    }
+    Ok(Ready { plan, unpacker })
+}
+
+/// Brings what is missing and records the name; `earlier` become the leases of the interrupted pulls that it goes on with.
+async fn execute(
+    leased: &Leased,
+    fetch: &Fetch,
+    reference: &Reference,
+    ready: &Ready,
+    options: &Pull,
+    earlier: &mut Vec<lease::Id>,
+) -> Result<Pulled> {
+    let Ready { plan, unpacker } = ready;
     let snapshots = if options.metadata_only {
         Vec::new()
     } else {
-        let room = missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?;
-        room.check()?;
-        transfer(fetch, &plan, unpacker.as_ref(), options).await?;
-        match &unpacker {
-            Some(unpacker) => keep_snapshots(&*leased.content, &plan, &unpacker.name).await?,
+        let unpacker = unpacker.as_ref();
+        let wanted = plan.resources(unpacker.map(|unpacker| unpacker.name.as_str()));
+        *earlier = interrupted::borrow(leased, reference, &wanted).await?;
+        if let Err(error) = transfer(fetch, plan, unpacker, options).await {
+            clean_up(fetch, plan, unpacker, is_kept(&error, earlier)).await;
+            return Err(error);
+        }
+        match unpacker {
+            Some(unpacker) => keep_snapshots(&*leased.content, plan, &unpacker.name).await?,
             None => Vec::new(),
         }
     };
-    leased.images.put(&Image::new(name.clone(), target.clone())).await?;
-    Ok(Pulled { name: name.clone(), target: target.clone(), snapshots, totals: fetch.progress.totals() })
+    leased.images.put(&Image::new(plan.name.clone(), plan.target.clone())).await?;
+    let totals = fetch.progress.totals();
+    Ok(Pulled { name: plan.name.clone(), target: plan.target.clone(), snapshots, totals })
 }
 
 /// Returns what unpacks; none when nothing is to be unpacked.
@@ -325,24 +373,27 @@ async fn transfer(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, optio
             work.abort_all();
         }
     }
-    if let Err(error) = &result {
-        clean_up(fetch, plan, unpacker, error).await;
-    }
     result
 }
 
-/// Removes what a failed pull leaves half-made: snapshots always, ingests when running the pull again cannot succeed.
-async fn clean_up(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, error: &Error) {
+/// Removes what a failed pull leaves half-made: snapshots always, ingests unless they are kept for the next one.
+async fn clean_up(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, ingests_are_kept: bool) {
     if let Some(unpacker) = unpacker {
         for layer in plan.layers() {
             unpacker.forget(layer).await;
         }
     }
-    if !is_resumable(error) {
+    if !ingests_are_kept {
         for blob in plan.blobs.iter().filter(|blob| !blob.present) {
             fetch.discard(&blob.descriptor).await;
         }
     }
+}
+
+/// Tells whether what a failed pull holds is kept. Where earlier pulls had part in it, only damaged data is a reason not
+/// to: they may have been another's, and what is wrong may be put right.
+fn is_kept(error: &Error, earlier: &[lease::Id]) -> bool {
+    is_resumable(error) || (!earlier.is_empty() && !matches!(error.kind(), Kind::DataLoss | Kind::OutOfRange))
 }
 
 /// Tells whether running a pull again could use what it brought so far.
@@ -375,8 +426,7 @@ fn spawn_fetches(
         let unpacks = unpacker.is_some() && matches!(blob.descriptor.media_type.role(), Role::Layer(_));
         let task = fetch.progress.task(blob.descriptor.ingest_ref().as_str());
         let (fetch, descriptor, places) = (fetch.clone(), blob.descriptor.clone(), places.clone());
-        // An image's config was read to make the plan, and has been counted.
-        if descriptor.media_type.role() == Role::Config && blob.present {
+        if plan.has_read(&descriptor.digest) && blob.present {
             gate.open();
             continue;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
-use windlass::transfer::pull::{INTERRUPTED_LABEL, LEASE_LABEL};
+use windlass::transfer::pull::{INTERRUPTED_FROM_LABEL, INTERRUPTED_LABEL, LEASE_LABEL};
 use windlass_core::filter::Filter;
 use windlass_core::gc::{self, Deletion};
 use windlass_core::lease::{DEFAULT_EXPIRY, Id, Lease, Manager, Options, Resource};
@@ -187,6 +187,7 @@ async fn list(leases: &dyn Manager, output: Output, quiet: bool, filters: &[Filt
 /// Says what a lease is for, and returns the labels that do not say that.
 fn purpose(labels: &Labels) -> (String, Labels) {
     let mut others = labels.clone();
+    others.remove(INTERRUPTED_FROM_LABEL);
     let pull = others.remove(LEASE_LABEL).map(|reference| format!("pull of {reference}"));
     let interrupted = others.remove(INTERRUPTED_LABEL).map(|reference| format!("interrupted pull of {reference}"));
     (interrupted.or(pull).unwrap_or_else(|| "-".to_owned()), others)

@@ -227,7 +227,7 @@ async fn however_often_a_pull_fails_one_lease_keeps_what_all_of_them_brought() {
     // A plan looks, and leaves what is there to the next pull.
     site.plan(&Pull::default()).await.unwrap();
     assert_eq!((site.holds().await.ingests, site.holds().await.leases), (1, 1));
-    site.remote.script(&large.digest, [Fault::Fail(Kind::NotFound)]);
+    site.remote.script(&large.digest, [Fault::Append(1), Fault::Append(1)]);
     site.fail().await;
-    assert_eq!(site.holds().await, Held::default(), "what cannot succeed leaves nothing, of earlier tries neither");
+    assert_eq!(site.holds().await, Held::default(), "damaged data leaves nothing, of earlier tries neither");
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod failures;
+mod interrupted;
 mod plans;
 mod pulls;
 mod site;
