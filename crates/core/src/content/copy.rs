@@ -31,8 +31,8 @@ pub trait Source: Send {
 ///
 /// # Errors
 /// Those of source and writer, with what was written before kept. `DataLoss` when the source has another size than was
-/// declared, or begins after where the writer stands; `OutOfRange` when it ends before that; `Unavailable` when it ends
-/// before what was declared.
+/// declared, or begins after where the writer stands; `Unavailable` when it ends before what was declared; `OutOfRange`
+/// when nothing was, and it ends before where the writer stands.
 ///
 /// # Cancel safety
 /// A copy that is dropped has written a part of it; the next one continues.
@@ -61,11 +61,13 @@ pub async fn copy(writer: &mut dyn Writer, source: &mut dyn Source, task: Option
         at = after;
         report(task, at, status.total);
     }
+    let end = at - skip;
     match status.total {
+        // It was cut off, wherever that was.
+        Some(total) if end < total => Err(Error::unavailable(format!("the source ended after {end} of {total} bytes"))),
         _ if skip > 0 => Err(Error::out_of_range(format!(
             "the source ended {skip} bytes before byte {at}, which it is to be continued at"
         ))),
-        Some(total) if at < total => Err(Error::unavailable(format!("the source ended after {at} of {total} bytes"))),
         _ => Ok(at),
     }
 }

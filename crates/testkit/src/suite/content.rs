@@ -94,6 +94,7 @@ macro_rules! content_suite {
             a_copy_asks_only_for_what_is_missing
             a_copy_without_a_declared_size_ends_where_the_source_does
             a_copy_whose_source_ends_early_can_be_continued
+            a_copy_whose_source_is_shorter_than_what_is_here_is_refused_where_no_size_is_declared
             a_copy_of_another_size_than_was_declared_is_refused
             a_copy_from_a_source_that_begins_too_late_is_refused
         ]);

@@ -118,10 +118,23 @@ pub async fn a_copy_whose_source_ends_early_can_be_continued(store: &dyn Store) 
     }
     let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
     let mut shorter = OneWay::new(pieces(&bytes.slice(..1_000)));
-    assert_kind(copy(&mut *writer, &mut shorter, None).await, Kind::OutOfRange, "a source shorter than the ingest");
+    assert_kind(
+        copy(&mut *writer, &mut shorter, None).await,
+        Kind::Unavailable,
+        "a source cut off before the ingest's end",
+    );
     assert_kind(copy(&mut *writer, &mut bytes.slice(..1_000), None).await, Kind::OutOfRange, "one that says so");
     copy(&mut *writer, &mut bytes.clone(), None).await.unwrap();
     assert_eq!(writer.commit(Commit::default()).await.unwrap().digest, Digest::sha256(&bytes));
+}
+
+pub async fn a_copy_whose_source_is_shorter_than_what_is_here_is_refused_where_no_size_is_declared(store: &dyn Store) {
+    let bytes = sample(56, 200_000);
+    leave(store, "copied", &bytes, Expected::default()).await;
+    let mut writer = store.writer(&parse("copied"), Expected::default()).await.unwrap();
+    let mut shorter = OneWay::new(pieces(&bytes.slice(..1_000)));
+    assert_kind(copy(&mut *writer, &mut shorter, None).await, Kind::OutOfRange, "another source");
+    assert_eq!(writer.status().await.unwrap().offset, LEFT as u64, "what was here stays");
 }
 
 pub async fn a_copy_of_another_size_than_was_declared_is_refused(store: &dyn Store) {
