@@ -278,6 +278,10 @@ pub trait ProviderExt: Provider {
     }
 }
 
+/// What to do about a stored blob that is damaged. Deleting it and pulling again is not that: where another namespace has
+/// it too, the same bytes are taken over.
+pub const FETCH_AGAIN: &str = "`dist fsck --repair` fetches it again from where it came";
+
 /// Compares the digest that stored bytes have with the one that they were stored under.
 ///
 /// # Errors
@@ -287,7 +291,7 @@ pub fn changed_at_rest(stored: &Digest, found: &Digest) -> Result<()> {
         return Ok(());
     }
     Err(Error::data_loss(format!("blob {stored} has changed since it was stored: its bytes have the digest {found}"))
-        .hint("`dist fsck --repair` fetches it again from where it came"))
+        .hint(FETCH_AGAIN))
 }
 
 impl<P: Provider + ?Sized> ProviderExt for P {}

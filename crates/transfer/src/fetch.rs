@@ -88,9 +88,8 @@ impl Fetch {
     async fn stored(&self, descriptor: &Descriptor) -> Result<Option<Bytes>> {
         match self.content.read_all(descriptor, documents::limit(descriptor)).await {
             Ok(bytes) => {
-                let mend =
-                    format!("the stored blob is damaged: `dist content rm {}`, then pull again", descriptor.digest);
-                verify(descriptor, &bytes).map_err(|error| error.hint(mend))?;
+                content::changed_at_rest(&descriptor.digest, &descriptor.digest.algorithm().digest(&bytes))?;
+                has_its_size(descriptor, &bytes)?;
                 Ok(Some(bytes))
             }
             Err(error) if error.is(Kind::NotFound) => Ok(None),
@@ -310,16 +309,21 @@ impl Source for Download<'_> {
     }
 }
 
-fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
-    if bytes.len() as u64 != descriptor.size {
-        return Err(Error::data_loss(format!(
-            "{} {} has {} bytes, its descriptor says {}",
-            descriptor.media_type,
-            descriptor.digest,
-            bytes.len(),
-            descriptor.size
-        )));
+fn has_its_size(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
+    if bytes.len() as u64 == descriptor.size {
+        return Ok(());
     }
+    Err(Error::data_loss(format!(
+        "{} {} has {} bytes, its descriptor says {}",
+        descriptor.media_type,
+        descriptor.digest,
+        bytes.len(),
+        descriptor.size
+    )))
+}
+
+fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
+    has_its_size(descriptor, bytes)?;
     let found = descriptor.digest.algorithm().digest(bytes);
     if found != descriptor.digest {
         return Err(Error::data_loss(format!(

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use futures::TryStreamExt;
 use tempfile::TempDir;
+use windlass::core::content::FETCH_AGAIN;
 use windlass::core::progress::{State, Tracker};
 use windlass::core::snapshot::Key;
-use windlass::core::{Host, Kind, Labels, Namespace, Platform, Reference, Services, lease, snapshot};
+use windlass::core::{Digest, Host, Kind, Labels, Namespace, Platform, Reference, Services, lease, snapshot};
 use windlass::transfer::{self, Pull, Pulled, rootfs};
 use windlass::{Engine, LockWait, NATIVE, OVERLAYFS, mount};
 use windlass_testkit::image::{Bundle, Image, Layer};
@@ -192,4 +193,41 @@ async fn layers_that_a_dead_pull_unpacked_are_kept_and_half_made_ones_are_not() 
     let snapshotter = services(&engine, "default").await.snapshotters[NATIVE].clone();
     snapshotter.stat(&key("layer")).await.unwrap();
     assert!(snapshotter.stat(&key("two")).await.unwrap_err().is(Kind::NotFound));
+}
+
+#[tokio::test]
+async fn a_stored_blob_that_is_damaged_is_reported_with_what_mends_it_in_every_namespace() {
+    let root = TempDir::new().unwrap();
+    let path = root.path().join("root");
+    let engine = Engine::open(&path).await.unwrap();
+    let bundle = bundle();
+    let remote = remote(&bundle);
+    let content = Pull { unpack: transfer::Unpack::No, ..Pull::default() };
+    for namespace in ["default", "other"] {
+        pull(&engine, &remote, namespace, &content).await;
+    }
+    let file = |digest: &Digest| path.join("content/blobs/sha256").join(digest.hex());
+    let damage = |digest: &Digest, damage: fn(&mut Vec<u8>)| {
+        let mut bytes = std::fs::read(file(digest)).unwrap();
+        damage(&mut bytes);
+        std::fs::write(file(digest), bytes).unwrap();
+    };
+    let services = services(&engine, "default").await;
+
+    let layer = &bundle.image().layers[0];
+    damage(&layer.digest, |bytes| bytes.truncate(10));
+    let error = services.content.reader(layer).await.err().unwrap();
+    assert_eq!((error.kind(), error.hint_text()), (Kind::DataLoss, Some(FETCH_AGAIN)), "{error}");
+
+    let manifest = &bundle.root.digest;
+    damage(manifest, |bytes| bytes[0] ^= 1);
+    let (namespace, reference, progress) = (Namespace::default(), REFERENCE.parse().unwrap(), Tracker::new());
+    let failing = transfer::pull(&engine, &namespace, &remote, &reference, &content, &progress);
+    let error = failing.await.unwrap_err();
+    assert_eq!((error.kind(), error.hint_text()), (Kind::DataLoss, Some(FETCH_AGAIN)), "{error}");
+
+    // What has lost bytes is seen at once, and brought again.
+    damage(manifest, |bytes| bytes.truncate(10));
+    pull(&engine, &remote, "default", &content).await;
+    assert_eq!(std::fs::read(file(manifest)).unwrap(), bundle.blobs[manifest]);
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use windlass_core::content::{Expected, Info, IngestRef, Ingester, Provider, ReaderAt, Status, Store, Writer};
+use windlass_core::content::{
+    Expected, FETCH_AGAIN, Info, IngestRef, Ingester, Provider, ReaderAt, Status, Store, Writer,
+};
 use windlass_core::field::FieldMask;
 use windlass_core::filter::{Filter, any_matches};
 use windlass_core::gc::Node;
@@ -135,9 +137,7 @@ impl Provider for Content {
     async fn reader(&self, descriptor: &Descriptor) -> Result<Box<dyn ReaderAt>> {
         let info = self.info(&descriptor.digest).await?;
         let (blobs, digest) = (self.shared.blobs.clone(), info.digest);
-        let damaged = |what: String| {
-            Error::data_loss(what).hint(format!("`dist content rm {}`, then pull again", descriptor.digest))
-        };
+        let damaged = |what: String| Error::data_loss(what).hint(FETCH_AGAIN);
         let opened = blocking(move || {
             let file = blobs.file(&digest)?;
             let size = blobs.size(&digest)?.unwrap_or_default();
