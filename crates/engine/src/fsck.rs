@@ -69,7 +69,7 @@ impl Fsck {
     /// Dropping the call stops the repair between two steps; running it again continues.
     pub async fn repair(&self, resolver: &dyn Resolver, progress: &Tracker) -> Result<Vec<Finding>> {
         let lock = self.lock(self.lock_wait).await?;
-        repair::everything(lock, self.closely(), resolver, progress).await
+        repair::everything(lock, self.lock_wait, self.closely(), resolver, progress).await
     }
 
     fn closely(&self) -> look::Closely {

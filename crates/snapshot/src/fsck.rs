@@ -18,7 +18,7 @@ use crate::directories;
 use crate::tree;
 
 use compare::Tables;
-pub use mend::{rebuild, reindex};
+pub use mend::{rebuild, reindex, set_aside};
 pub use mounts::{Shown, shown};
 
 /// What the records file is called.

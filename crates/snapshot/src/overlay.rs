@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! snapshots/<id>/fs     the layer's own entries, whiteouts among them
-//! snapshots/<id>/work   overlayfs' scratch space; active snapshots only
+//! snapshots/<id>/work   overlayfs' scratch space; of active snapshots, and of committed ones what is left
 //! ```
 //!
 //! The mounts are of containerd's shapes, so that its clients and runtimes can carry them out. Ids are short numbers, so

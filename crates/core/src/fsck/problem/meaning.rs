@@ -68,6 +68,8 @@ impl Problem {
             | Self::ParentMissing { .. }
             | Self::IndexWrong { .. } => Remedy::Rewrite,
             Self::ForeignFile { .. } => Remedy::SetAside,
+            // A whole one; others were never finished, or are half deleted.
+            Self::DirectoryUnrecorded { directory, .. } if directory.parse::<u64>().is_ok() => Remedy::SetAside,
             Self::MountStale { .. } => Remedy::Unmount,
             Self::BlobUnrecorded { .. }
             | Self::TemporaryFile { .. }
@@ -106,7 +108,8 @@ impl Problem {
     pub(in crate::fsck) fn consequence(&self) -> String {
         let text = match self {
             Self::DatabaseDamaged { .. } => "the root cannot be opened, or what is read from it may be wrong",
-            Self::DatabaseMissing { .. } => "none of its snapshots can be mounted",
+            Self::DatabaseMissing { file } if file.starts_with("snapshots/") => "none of its snapshots can be mounted",
+            Self::DatabaseMissing { .. } => "nothing that is here can be used",
             Self::RecordDamaged { .. } => "whatever lists or reads the record fails",
             Self::BlobMissing { .. } | Self::BlobSize { .. } => "whatever reads the blob fails",
             Self::BlobDigest { .. } => "whoever reads the blob gets wrong bytes",
