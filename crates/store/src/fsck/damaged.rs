@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use futures::TryStreamExt;
 use windlass_core::content::Info;
-use windlass_core::gc::{Node, snapshot_label};
+use windlass_core::gc::{Node, REF_SNAPSHOT, snapshot_label};
 use windlass_core::image::Image;
 use windlass_core::snapshot::{self, Key as SnapshotKey, Name, State};
 use windlass_core::{Digest, Error, Labels, Namespace, Result};
@@ -18,6 +18,9 @@ use crate::db::{Key, Transaction, node};
 use crate::leases::remove_lease;
 use crate::snapshots::{Place, forget};
 use crate::store::Store;
+
+/// What the labels begin with that say where a blob came from: containerd's.
+const SOURCE: &str = "containerd.io/distribution.source.";
 
 /// Deals with the damaged record of a table; the parts of its key are joined by `/`.
 pub(super) async fn mend(store: &Store, table: &str, key: &str) -> Result<()> {
@@ -50,17 +53,16 @@ pub(super) async fn mend(store: &Store, table: &str, key: &str) -> Result<()> {
 fn content(tx: &Transaction, root: &Path, namespace: &Namespace, digest: &Digest) -> Result<()> {
     let key = Key::of([namespace.as_str(), &digest.to_string()]);
     let path = root.join("content/blobs").join(digest.algorithm().as_str()).join(digest.hex());
-    let Ok(metadata) = std::fs::metadata(&path) else {
-        CONTENTS.remove(tx, &key)?;
-        return derived::relink(tx, namespace, &format!("content/{digest}"));
-    };
-    let (size, now) = (metadata.len(), SystemTime::now());
+    // Bytes that are gone are still wanted: whoever brings them again says how many there are.
+    let mut size = std::fs::metadata(&path).ok().map(|metadata| metadata.len());
     let mut labels = Document::find_out(root, digest).map_or_else(Labels::new, |(_, found)| found.labels());
     for other in NAMESPACES.keys(tx, "", None, usize::MAX)? {
         if let Ok(Some(info)) = CONTENTS.get(tx, &Key::of([&other, &digest.to_string()])) {
-            labels.extend(&info.labels);
+            labels.extend(&shared(&info.labels));
+            size = size.or(Some(info.size));
         }
     }
+    let (size, now) = (size.unwrap_or_default(), SystemTime::now());
     // The snapshot that a config stands for is known from its links.
     let node = format!("content/{digest}");
     if let Ok(Some(links)) = LINKS.get(tx, &Key::of([namespace.as_str(), &node])) {
@@ -75,6 +77,14 @@ fn content(tx: &Transaction, root: &Path, namespace: &Namespace, digest: &Digest
     derived::relink(tx, namespace, &node)
 }
 
+/// Returns what another namespace's labels say of the bytes: where they came from, and which snapshot they became. How long
+/// that namespace keeps them, and what else it says, is its own business.
+fn shared(labels: &Labels) -> Labels {
+    let of_bytes = |key: &str| key.starts_with(SOURCE) || key.starts_with(REF_SNAPSHOT);
+    let shared = labels.iter().filter(|(key, _)| of_bytes(key));
+    shared.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
 /// What an image points at is known from its links.
 fn image(tx: &Transaction, root: &Path, namespace: &Namespace, name: &str) -> Result<()> {
     let key = Key::of([namespace.as_str(), name]);
@@ -83,8 +93,12 @@ fn image(tx: &Transaction, root: &Path, namespace: &Namespace, name: &str) -> Re
         Some(Node::Content(digest)) => Some(digest),
         _ => None,
     });
-    match target.and_then(|target| Document::find_out(root, &target)) {
-        Some((descriptor, _)) => {
+    match target {
+        Some(target) => {
+            let (descriptor, _) = Document::find_out(root, &target).ok_or_else(|| {
+                Error::data_loss(format!("image {name} pointed at {target}, which cannot be read either"))
+                    .hint("repair that first, or remove the image")
+            })?;
             IMAGES.put(tx, &key, &Image::new(name.parse()?, descriptor))?;
         }
         None => drop(IMAGES.remove(tx, &key)?),
@@ -100,22 +114,43 @@ async fn snapshot(store: &Store, key: &str) -> Result<()> {
     };
     let place = Place { namespace: namespace.parse()?, snapshotter: snapshotter.to_owned() };
     let key: SnapshotKey = key.parse()?;
-    let used = store.placed(snapshotter)?;
-    let behind = store.shared().behind(snapshotter)?;
-    let there: Vec<snapshot::Info> = behind.walk(&[]).try_collect().await?;
-    let candidates = there.iter().filter(|info| InnerName::of(&info.key).is_some_and(|inner| inner.key == key));
-    // Last wins: first any, then one of this namespace, then one that others refer to.
-    let best = candidates.max_by_key(|info| {
-        let ours = InnerName::of(&info.key).is_some_and(|inner| inner.namespace == place.namespace);
-        let shared = used.iter().any(|placed| placed.inner == info.key && placed.key == key);
-        (info.state == State::Committed, shared, ours, info.created_at)
-    });
-    let record = best.map(|info| recovered(info, &key));
+    let record = best(store, &place, &key).await?.map(|info| recovered(&info, &key));
     let write = move |tx: &Transaction| match &record {
         Some(record) => place.put(tx, record),
         None => forget(tx, &place, &key, None),
     };
     store.shared().db.write(write).await
+}
+
+/// Records a committed snapshot that the namespace made and has no record of, if the snapshotter has it.
+pub(super) async fn found_again(store: &Store, place: Place, key: &SnapshotKey) -> Result<bool> {
+    let best = best(store, &place, key).await?;
+    let Some(info) = best.filter(|info| info.state == State::Committed && is_ours(info, &place)) else {
+        return Ok(false);
+    };
+    let record = recovered(&info, key);
+    store.shared().db.write(move |tx| place.put(tx, &record)).await?;
+    Ok(true)
+}
+
+/// Returns which of the snapshotter's snapshots is that of a name in a namespace: one that the namespace made; otherwise a
+/// layer that another one made, best one that others refer to. What another namespace writes into is nobody else's.
+async fn best(store: &Store, place: &Place, key: &SnapshotKey) -> Result<Option<snapshot::Info>> {
+    let used = store.placed(&place.snapshotter)?;
+    let behind = store.shared().behind(&place.snapshotter)?;
+    let there: Vec<snapshot::Info> = behind.walk(&[]).try_collect().await?;
+    let candidates = there.into_iter().filter(|info| {
+        InnerName::of(&info.key).is_some_and(|inner| inner.key == *key)
+            && (info.state == State::Committed || is_ours(info, place))
+    });
+    Ok(candidates.max_by_key(|info| {
+        let shared = used.iter().any(|placed| placed.inner == info.key && placed.key == *key);
+        (is_ours(info, place), info.state == State::Committed, shared, info.created_at)
+    }))
+}
+
+fn is_ours(info: &snapshot::Info, place: &Place) -> bool {
+    InnerName::of(&info.key).is_some_and(|inner| inner.namespace == place.namespace)
 }
 
 /// Returns the record of a snapshot as the snapshotter knows it.

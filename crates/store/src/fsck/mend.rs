@@ -89,6 +89,11 @@ impl Store {
             Problem::RecordDamaged { file, table, key, .. } if file == FILE => {
                 damaged::mend(self, &table, &key).await?;
             }
+            // What the snapshotter still has is not unpacked again.
+            Problem::SnapshotMissing { namespace, snapshotter, key } => {
+                let place = Place { namespace, snapshotter };
+                return damaged::found_again(self, place, &key.parse()?).await;
+            }
             Problem::ParentMissing { namespace, snapshotter, key, parent } => {
                 let place = Place { namespace, snapshotter };
                 damaged::parent(self, place, &key.parse()?, &parent.parse()?).await?;
