@@ -188,6 +188,52 @@ pub(crate) const CASES: &[Case] = &[
     litter("a file among snapshots", &["foreign-file"], |scene| {
         fs::write(scene.path("snapshots/overlayfs/snapshots/notes.txt"), "mine").unwrap();
     }),
+    // Two kinds at once: the repair of one neither forgets the other nor takes from it what it needs.
+    harm(
+        "a bit of a layer's blob is flipped, and a directory is not listed",
+        &["blob-digest", "index-wrong"],
+        |scene| {
+            flip(&scene.blob(&scene.layers[2]), |length| length / 2);
+            let behind = scene.behind();
+            let (id, _) = behind.find(&scene.chain[1]);
+            behind.forget_id(id);
+        },
+    ),
+    harm("an image's target has no record anywhere", &["blob-unrecorded", "target-missing"], |scene| {
+        for namespace in ["default", "other"] {
+            scene.records().remove("contents", &format!("{namespace} {}", scene.index));
+            scene.records().remove("links", &format!("{namespace} content/{}", scene.index));
+        }
+    }),
+    harm("an image's snapshot has no record anywhere", &["snapshot-missing", "snapshot-unrecorded"], |scene| {
+        let [.., below, top] = scene.chain.as_slice() else { panic!("too few layers") };
+        for namespace in ["default", "other"] {
+            scene.records().remove("snapshots", &format!("{namespace} overlayfs {top}"));
+            scene.records().remove("children", &format!("{namespace} overlayfs {below} {top}"));
+            scene.records().remove("links", &format!("{namespace} snapshot/overlayfs/{top}"));
+        }
+    }),
+    harm("a snapshot's parent has no record anywhere", &["parent-missing", "snapshot-unrecorded"], |scene| {
+        for namespace in ["default", "other"] {
+            scene.records().remove("snapshots", &format!("{namespace} overlayfs {}", scene.chain[0]));
+        }
+    }),
+    harm("an image's record is damaged, and so is its target", &["blob-digest", "record-damaged"], |scene| {
+        scene.records().put("images", &format!("default {}", scene.image), b"\x01nonsense");
+        flip(&scene.blob(&scene.index), |length| length / 2);
+    }),
+    harm("a blob's records are damaged, and it is cut off", &["blob-digest", "record-damaged"], |scene| {
+        for namespace in ["default", "other"] {
+            scene.records().put("contents", &format!("{namespace} {}", scene.layers[0]), b"\x01{\"digest\":");
+        }
+        truncate(&scene.blob(&scene.layers[0]), 10);
+    }),
+    harm("a blob's records are damaged, and it is gone", &["blob-missing", "record-damaged"], |scene| {
+        for namespace in ["default", "other"] {
+            scene.records().put("contents", &format!("{namespace} {}", scene.layers[0]), b"\x01{\"digest\":");
+        }
+        fs::remove_file(scene.blob(&scene.layers[0])).unwrap();
+    }),
     // Mounts.
     litter("a mount that no snapshot keeps", &["mount-stale"], |scene| {
         let target = scene.dist.path("mounted");

@@ -106,7 +106,7 @@ fn blob(dist: &Dist, digest: &str) -> PathBuf {
 pub(crate) struct Records(redb::Database);
 
 impl Records {
-    fn of(root: &Path) -> Self {
+    pub(crate) fn of(root: &Path) -> Self {
         Self(redb::Database::open(root.join("meta.redb")).unwrap())
     }
 

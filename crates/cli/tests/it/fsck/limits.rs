@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::damage::{flip, truncate};
+use super::damage::{Records, flip, truncate};
 use super::{check, kinds, read};
 use crate::dist::Dist;
 use crate::fixture;
@@ -132,4 +132,53 @@ fn a_damaged_database_is_kept_beside_the_new_one() {
     assert_eq!(read(&dist, image, "etc/greeting"), "hello from above\n");
     dist.ok(&format!("images rm {image}"));
     dist.assert_empty();
+}
+
+#[test]
+fn a_flipped_bit_beside_a_lost_database_is_not_forgotten() {
+    let dist = Dist::new();
+    dist.ok(&format!("pull {}", fixture::layout(&dist)));
+    flip(&largest_blob(&dist), |length| length / 2);
+    fs::remove_file(dist.root().join("meta.redb")).unwrap();
+    for _ in 0..2 {
+        let found = check(&dist, " --repair");
+        // Nothing says any more where it came from.
+        let blob = found.iter().find(|finding| finding["problem"] == "blob-digest").unwrap();
+        assert_eq!(blob["outcome"]["state"], "remains", "{found:?}");
+    }
+    assert_eq!(kinds(&check(&dist, "")), ["blob-digest"]);
+}
+
+#[test]
+fn bytes_that_may_be_needed_are_kept_when_the_repair_that_needs_them_fails() {
+    let dist = Dist::new();
+    dist.ok(&format!("pull {}", fixture::layout(&dist)));
+    let records = Records::of(&dist.root());
+    let (_, image) = records.read("images").pop().unwrap();
+    let index = image["target"]["digest"].as_str().unwrap().to_owned();
+    records.remove("contents", &format!("default {index}"));
+    records.remove("links", &format!("default content/{index}"));
+    drop(records);
+    let blob = dist.root().join("content/blobs").join(index.replace(':', "/"));
+    fs::rename(dist.path("layout"), dist.path("away")).unwrap();
+    let found = check(&dist, " --repair");
+    assert_eq!(kinds(&found), ["blob-unrecorded", "target-missing"]);
+    assert!(blob.exists(), "{found:#?}");
+    fs::rename(dist.path("away"), dist.path("layout")).unwrap();
+    let found = check(&dist, " --repair");
+    assert!(found.iter().all(|finding| finding["outcome"]["state"] == "repaired"), "{found:#?}");
+}
+
+#[test]
+fn a_directory_of_no_snapshot_goes_to_lost_and_found() {
+    let dist = Dist::new();
+    dist.ok(&format!("pull {}", fixture::layout(&dist)));
+    let snapshots = dist.root().join("snapshots/overlayfs/snapshots");
+    for number in 1..3 {
+        fs::create_dir_all(snapshots.join("900/fs")).unwrap();
+        fs::write(snapshots.join("900/fs/mine"), "written").unwrap();
+        assert_eq!(kinds(&check(&dist, " --repair")), ["directory-unrecorded"]);
+        let kept = dist.root().join(format!("lost+found/overlayfs/900.{number}/fs/mine"));
+        assert_eq!(fs::read_to_string(kept).unwrap(), "written");
+    }
 }

@@ -36,6 +36,10 @@ pub(super) async fn fetch(
     for (finding, digest, size) in wanted {
         let is_document = rank(&inventories, &digest) == 0;
         let fetched = one(host, &inventories, finding, &digest, size, resolver, progress).await;
+        let fetched = match fetched {
+            Ok(()) => resize(parts, host, &inventories, &digest).await,
+            failed => failed,
+        };
         note_failure(failed, finding, fetched);
         if is_document {
             inventories = self::inventories(host).await?;
@@ -61,7 +65,15 @@ pub(super) async fn inventories(host: &Engine) -> Result<Inventories> {
     let mut inventories = Inventories::new();
     for namespace in host.store.namespaces().list().await? {
         let services = host.services(&namespace.clone().into()).await?;
-        inventories.insert(namespace, Inventory::of(&services).await?);
+        let inventory = match Inventory::of(&services).await {
+            // A record that cannot be read is repaired by itself; there is no telling what its image leads to.
+            Err(error) if error.is(Kind::DataLoss) => {
+                tracing::warn!(%namespace, %error, "what the images of the namespace are made of is not known");
+                Inventory::default()
+            }
+            inventory => inventory?,
+        };
+        inventories.insert(namespace, inventory);
     }
     Ok(inventories)
 }
@@ -86,8 +98,8 @@ async fn one(
     resolver: &dyn Resolver,
     progress: &Tracker,
 ) -> Result<()> {
+    // What was recorded of a damaged blob may be the size of its damaged file.
     let descriptor = descriptor(inventories, digest).cloned().unwrap_or_else(|| opaque(digest, size));
-    let descriptor = Descriptor { size, ..descriptor };
     let (records, labels) = records(host, inventories, digest).await?;
     let images: Vec<_> = inventories.values().filter_map(|inventory| inventory.images.get(digest)).flatten().collect();
     let sources = sources(digest, &labels, images);
@@ -100,6 +112,17 @@ async fn one(
     let fetched = fetch_again(&leased, resolver, &descriptor, &sources, progress).await;
     leased.release(windlass_core::gc::Deletion::Background).await?;
     fetched
+}
+
+/// Writes the size that a blob has into the records that have another one.
+async fn resize(parts: &Parts, host: &Engine, inventories: &Inventories, digest: &Digest) -> Result<()> {
+    let Some(Descriptor { size: found, .. }) = descriptor(inventories, digest) else { return Ok(()) };
+    let (records, _) = records(host, inventories, digest).await?;
+    for (namespace, info) in records.into_iter().filter(|(_, info)| info.size != *found) {
+        let (digest, recorded, found) = (digest.clone(), info.size, *found);
+        parts.store.mend(&Finding::new(Problem::RecordSize { namespace, digest, recorded, found })).await?;
+    }
+    Ok(())
 }
 
 /// Returns the records of a blob, and the labels that may say where it came from: its own, and those of what is in the same
