@@ -183,7 +183,7 @@ pub enum Problem {
         /// The child.
         key: String,
     },
-    /// A lease that is not here is said to hold something, or one that is here holds what is not.
+    /// A lease that is not here is said to hold something.
     ResourceDangling {
         /// The namespace.
         namespace: Namespace,

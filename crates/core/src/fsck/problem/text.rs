@@ -42,7 +42,7 @@ impl fmt::Display for Problem {
                 write!(f, "references are written down of {node}, which is not in namespace {namespace}")
             }
             Self::ResourceDangling { namespace, lease, node } => {
-                write!(f, "lease {lease} of namespace {namespace} and {node}: one of both is not here")
+                write!(f, "{node} is said to be held by lease {lease}, which is not in namespace {namespace}")
             }
             _ => self.fmt_of_snapshots(f),
         }
