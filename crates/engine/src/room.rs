@@ -50,11 +50,20 @@ fn free(root: &Path, directory: &Path) -> Result<Free> {
     })
 }
 
-/// Returns what a filesystem is called: its source, or its number where it is not mounted in sight.
 fn name(device: u64) -> String {
     let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    source_of(&table, &number).unwrap_or_else(|| format!("the filesystem {number}"))
+    name_in(&table, &number)
+}
+
+/// Returns what a filesystem is called: its device; where it has none, its source and number, because every tmpfs has the
+/// same source; where it is not mounted in sight, its number.
+fn name_in(table: &str, number: &str) -> String {
+    match source_of(table, number) {
+        Some(device) if device.starts_with('/') => device,
+        Some(source) => format!("{source} ({number})"),
+        None => format!("the filesystem {number}"),
+    }
 }
 
 /// Finds the source of the filesystem with that number. proc(5), `/proc/pid/mountinfo`: the third field is the number,
@@ -70,11 +79,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filesystem_is_called_by_its_source() {
+    fn a_filesystem_is_called_by_its_device_or_by_its_source_and_number() {
         let table = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n23 22 0:21 / /proc rw - proc proc rw\n";
-        assert_eq!(source_of(table, "254:0").as_deref(), Some("/dev/vda"));
-        assert_eq!(source_of(table, "0:21").as_deref(), Some("proc"));
-        assert_eq!(source_of(table, "1:1"), None);
+        assert_eq!(name_in(table, "254:0"), "/dev/vda");
+        assert_eq!(name_in(table, "0:21"), "proc (0:21)");
+        assert_eq!(name_in(table, "1:1"), "the filesystem 1:1");
+    }
+
+    #[test]
+    fn two_filesystems_in_memory_do_not_share_what_is_free() {
+        let table = "30 1 0:45 / /a rw - tmpfs tmpfs rw\n31 1 0:46 / /b rw - tmpfs tmpfs rw\n";
+        assert_ne!(name_in(table, "0:45"), name_in(table, "0:46"));
     }
 
     #[test]

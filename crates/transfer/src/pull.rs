@@ -57,6 +57,8 @@ pub struct Pull {
     pub snapshotter: Option<String>,
     /// Whether the large blobs are fetched.
     pub metadata_only: bool,
+    /// Whether it is tried although too little space is free, by what can be known.
+    pub ignore_space: bool,
     /// How many blobs are fetched at once.
     pub concurrent_downloads: usize,
     /// How many layers are unpacked at once.
@@ -81,6 +83,7 @@ impl Default for Pull {
             unpack: Unpack::default(),
             snapshotter: None,
             metadata_only: false,
+            ignore_space: false,
             concurrent_downloads: 6,
             concurrent_unpacks: cores.max(2),
         }
@@ -145,7 +148,8 @@ pub async fn fetch(
     fetched.await.context(|| format!("fetch {reference}"))
 }
 
-/// Says what a pull would do; fetches the small blobs for that and records nothing.
+/// Says what a pull would do; fetches the small blobs for that and records no image. Where there is too little room for
+/// all, what other namespaces have is taken over to find out what is missing. Nothing of it is kept.
 ///
 /// # Errors
 /// As [`fn@pull`].
@@ -300,7 +304,11 @@ async fn prepare(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &
         plan.check_unpackable()?;
     }
     if !options.metadata_only {
-        missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?.check()?;
+        let room = missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?;
+        match room.check() {
+            Err(error) if options.ignore_space => tracing::warn!("{error}; the disk may become full"),
+            checked => checked?,
+        }
     }
     Ok(Ready { plan, unpacker })
 }

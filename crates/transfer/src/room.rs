@@ -5,12 +5,13 @@
 //!
 //! | | at least | probably |
 //! |---|---|---|
-//! | bytes of a layer | its blob: plain, it is the tar; compressed, it does not get smaller | 1, 2.7 (gzip) or 3.1 (zstd) times its blob |
+//! | bytes of a layer | its blob, if compressed; nothing if plain: a tar may be headers alone | 1, 2.7 (gzip) or 3.1 (zstd) times its blob |
 //! | bytes below a snapshotter that copies | the same | for each layer, its own and those of all below it |
 //! | files | one a blob, two a layer | one more for each 16 KiB of layers, mke2fs' own guess |
 //!
 //! The factors are those of Debian-based images of Docker's library. What is needed at least and is not free refuses the
-//! pull; what is needed probably and is not free is a warning.
+//! pull; what is needed probably and is not free is a warning. A filesystem that compresses, or a layer of names alone, may
+//! need less than a compressed layer has: [`Pull::ignore_space`](crate::Pull::ignore_space) is for those who know.
 
 use serde::Serialize;
 use windlass_core::media_type::{Compression, Role};
@@ -138,7 +139,7 @@ impl Room {
             Verdict::TooLittle => Err(Error::resource_exhausted(self.lack(place, "at least", |need| need.at_least))
                 .hint(
                     "`dist images rm` makes room, `dist gc --plan` says what could go; or choose a root on another \
-                     filesystem with --root",
+                     filesystem with --root; --ignore-space tries all the same",
                 )),
             Verdict::Tight => {
                 tracing::warn!("{}; the disk may become full", self.lack(place, "probably", |need| need.probably));
@@ -196,12 +197,12 @@ impl Amount {
     /// Reckons how large a layer becomes.
     pub(crate) fn unpacked(layer: &Descriptor) -> Self {
         let size = layer.size;
-        let probably = match layer.media_type.role() {
-            Role::Layer(Compression::None) => size,
-            Role::Layer(Compression::Zstd) => size.saturating_mul(31) / 10,
-            _ => size.saturating_mul(27) / 10,
+        let (at_least, probably) = match layer.media_type.role() {
+            Role::Layer(Compression::None) => (0, size),
+            Role::Layer(Compression::Zstd) => (size, size.saturating_mul(31) / 10),
+            _ => (size, size.saturating_mul(27) / 10),
         };
-        Self { at_least: size, probably }
+        Self { at_least, probably }
     }
 }
 
@@ -285,14 +286,14 @@ mod tests {
 
     #[test]
     fn layers_grow_by_their_compression() {
-        for (media_type, probably) in [
-            (MediaType::OCI_LAYER, 1000),
-            (MediaType::OCI_LAYER_GZIP, 2700),
-            (MediaType::OCI_LAYER_ZSTD, 3100),
-            (MediaType::DOCKER_LAYER_GZIP, 2700),
+        for (media_type, at_least, probably) in [
+            (MediaType::OCI_LAYER, 0, 1000),
+            (MediaType::OCI_LAYER_GZIP, 1000, 2700),
+            (MediaType::OCI_LAYER_ZSTD, 1000, 3100),
+            (MediaType::DOCKER_LAYER_GZIP, 1000, 2700),
         ] {
             let layer = Descriptor::of(media_type, &[0; 1000]);
-            assert_eq!(Amount::unpacked(&layer), Amount { at_least: 1000, probably }, "{media_type}");
+            assert_eq!(Amount::unpacked(&layer), Amount { at_least, probably }, "{media_type}");
         }
     }
 
@@ -307,7 +308,7 @@ mod tests {
         );
         let hint = error.hint_text().unwrap();
         assert!(
-            hint.contains("dist images rm") && hint.contains("dist gc --plan") && hint.contains("--root"),
+            ["dist images rm", "dist gc --plan", "--root", "--ignore-space"].iter().all(|it| hint.contains(it)),
             "{hint}"
         );
         let place = || Some(free("/dev/vda", 1000 * MIB, Some(3)));

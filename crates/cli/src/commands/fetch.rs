@@ -29,7 +29,8 @@ pub(crate) struct Args {
 /// Fetches.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let Args { source, metadata_only } = args;
-    let options = Pull { platforms: source.selection(), metadata_only, ..Pull::default() };
+    let (platforms, ignore_space) = (source.selection(), source.ignore_space);
+    let options = Pull { platforms, metadata_only, ignore_space, ..Pull::default() };
     let tracker = Tracker::new();
     let work = Box::pin(async {
         let resolver = remote::resolver(source.plain_http)?;

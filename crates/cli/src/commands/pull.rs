@@ -57,6 +57,9 @@ pub(crate) struct Source {
     /// Talk HTTP without TLS to any host, not only to loopback ones.
     #[arg(long)]
     pub(crate) plain_http: bool,
+    /// Try although too little space seems to be free.
+    #[arg(long)]
+    pub(crate) ignore_space: bool,
 }
 
 impl Source {
@@ -80,7 +83,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
             .hint("run it as root, or keep the content only: `dist pull --no-unpack` or `dist fetch`")
             .into());
     }
-    let options = Pull { platforms: args.source.selection(), unpack, snapshotter: args.snapshotter, ..Pull::default() };
+    let options = Pull {
+        platforms: args.source.selection(),
+        unpack,
+        snapshotter: args.snapshotter,
+        ignore_space: args.source.ignore_space,
+        ..Pull::default()
+    };
     if args.plan { plan(context, &args.source, &options).await } else { pull(context, &args.source, &options).await }
 }
 

@@ -192,6 +192,7 @@ fn a_disk_that_is_too_small_is_refused_with_numbers_and_a_larger_one_is_not() {
     Image::new("linux/amd64").layer(layer).build().write_layout(&dist.path("layout"), "1").unwrap();
     let pull = format!("--progress none pull --platform linux/amd64 oci:{}:1", dist.path("layout").display());
     let said = dist.run(&pull);
+    let tried = dist.run(&format!("{pull} --ignore-space"));
     mount("remount,size=80m");
     let again = dist.run(&pull);
     let unmounted = std::process::Command::new("umount").arg(&root).status().unwrap();
@@ -199,6 +200,8 @@ fn a_disk_that_is_too_small_is_refused_with_numbers_and_a_larger_one_is_not() {
     let said = said.failed();
     assert!(said.contains("needs at least 24.0 MiB") && said.contains("are free on tmpfs"), "{said}");
     assert!(said.contains("\nhint: "), "{said}");
+    let tried = tried.failed();
+    assert!(tried.contains("more are needed") && tried.contains("are free on tmpfs ("), "{tried}");
     again.ok();
 }
 

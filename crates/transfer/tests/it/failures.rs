@@ -186,6 +186,11 @@ async fn a_pull_that_cannot_fit_is_refused_before_anything_large_moves() {
     let room = site.plan(&Pull::default()).await.unwrap().room.unwrap();
     assert_eq!((room.verdict, room.unpacked.at_least), (Verdict::TooLittle, needed / 2));
 
+    // Whoever knows better may try.
+    let tried = Site::serving(&bundle);
+    tried.host.room().limit(Some(free("/dev/a", 0, None)), Some(free("/dev/a", 0, None)));
+    tried.pull_with(&Pull { ignore_space: true, ..Pull::default() }).await.unwrap();
+
     // Blobs alone fit, and so does everything when there is a byte more, although it may become full.
     site.pull_with(&Pull { unpack: Unpack::No, ..Pull::default() }).await.unwrap();
     site.host.room().limit(None, Some(free("/dev/a", needed / 2, None)));
