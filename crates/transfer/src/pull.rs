@@ -222,10 +222,7 @@ async fn begin(
         labels: Labels::new().with(LEASE_LABEL, reference.to_string()),
     };
     let leased = Leased::acquire(host, namespace, options).await?;
-    let labels = match (reference.host(), reference.repository()) {
-        (Some(host), Some(repository)) => Labels::new().with(format!("{SOURCE_LABEL}{host}"), repository),
-        _ => Labels::new(),
-    };
+    let labels = source_labels(reference);
     let fetch = Fetch {
         content: leased.content.clone(),
         fetcher,
@@ -234,6 +231,14 @@ async fn begin(
         labels,
     };
     Ok(Begun { resolved, leased, fetch })
+}
+
+/// Returns the labels that tell where a blob came from; none of what no registry has.
+pub(crate) fn source_labels(reference: &Reference) -> Labels {
+    match (reference.host(), reference.repository()) {
+        (Some(host), Some(repository)) => Labels::new().with(format!("{SOURCE_LABEL}{host}"), repository),
+        _ => Labels::new(),
+    }
 }
 
 async fn resolve(resolver: &dyn Resolver, reference: &Reference, progress: &Tracker) -> Result<Resolved> {

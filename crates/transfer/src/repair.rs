@@ -21,7 +21,7 @@ use windlass_core::{
 use crate::documents;
 use crate::fetch::Fetch;
 use crate::plan::{LayerPlan, layers};
-use crate::pull::SOURCE_LABEL;
+use crate::pull::{SOURCE_LABEL, source_labels};
 use crate::unpack::{Gate, Unpacker};
 
 /// What the images of a namespace are made of, as far as their documents are here and right.
@@ -178,7 +178,7 @@ async fn fetch_from(
         fetcher,
         progress: progress.clone(),
         room: leased.room.clone(),
-        labels: Labels::new(),
+        labels: new_labels(leased, descriptor, source).await,
     };
     let task = progress.task(descriptor.ingest_ref().as_str());
     fetch.blob(descriptor, &task).await?;
@@ -187,6 +187,17 @@ async fn fetch_from(
     }
     task.finish_unless_exists();
     Ok(())
+}
+
+/// Returns the labels that say where a blob came from, unless its record does: that one may know more.
+async fn new_labels(leased: &Leased, descriptor: &Descriptor, source: &image::Name) -> Labels {
+    // A name that is no reference names no registry.
+    let Ok(reference) = source.as_str().parse() else { return Labels::new() };
+    let labels = source_labels(&reference);
+    match leased.content.info(&descriptor.digest).await {
+        Ok(info) if labels.iter().all(|(key, _)| info.labels.get(key).is_some()) => Labels::new(),
+        _ => labels,
+    }
 }
 
 /// Describes a blob of which nothing is known but its digest and size.

@@ -6,4 +6,5 @@ mod failures;
 mod interrupted;
 mod plans;
 mod pulls;
+mod repair;
 mod site;
