@@ -16,7 +16,8 @@ use windlass_core::{Kind, Labels, Leased, Reference, Result};
 use crate::pull::{INTERRUPTED_FROM_LABEL, INTERRUPTED_LABEL, LEASE_LABEL};
 use crate::unpack::KEY_PREFIX;
 
-/// Has a pull's lease hold what it wants of what interrupted pulls of the reference kept, and returns their leases.
+/// Has a pull's lease hold what it wants of what interrupted pulls of the reference kept, and returns the leases that had
+/// something of it: those of other platforms are none of its business.
 pub(crate) async fn borrow(
     leased: &Leased,
     reference: &Reference,
@@ -24,12 +25,14 @@ pub(crate) async fn borrow(
 ) -> Result<Vec<lease::Id>> {
     let mut earlier = Vec::new();
     for interrupted in complete(&*leased.leases, reference).await? {
-        for resource in held(&*leased.leases, &interrupted).await? {
-            if wanted.contains(&resource) {
-                leased.leases.add_resource(leased.lease(), &resource).await?;
-            }
+        let mut resources = held(&*leased.leases, &interrupted).await?;
+        resources.retain(|resource| wanted.contains(resource));
+        for resource in &resources {
+            leased.leases.add_resource(leased.lease(), resource).await?;
         }
-        earlier.push(interrupted);
+        if !resources.is_empty() {
+            earlier.push(interrupted);
+        }
     }
     Ok(earlier)
 }

@@ -18,11 +18,15 @@ const HERE: u64 = 100_000;
 /// An index of two platforms, and a site where the pull of the first of them was interrupted in its large layer.
 async fn interrupted() -> (Site, Descriptor) {
     let amd = three_layers().build();
-    let arm = Image::new("linux/arm64").layer(Layer::new().file("arm", "arm")).build();
+    let arm = arm();
     let [_, large, _] = amd.image().layers.as_slice() else { panic!("three layers") };
     let site = Site::serving(&Index::new().bundle(&amd).bundle(&arm).build());
     stop(&site, large).await;
     (site, large.clone())
+}
+
+fn arm() -> Bundle {
+    Image::new("linux/arm64").layer(Layer::new().file("arm", "arm")).build()
 }
 
 async fn stop(site: &Site, large: &Descriptor) {
@@ -66,6 +70,16 @@ async fn a_pull_of_less_or_of_another_platform_takes_nothing_away() {
         site.pull_with(&options).await.unwrap();
         assert_eq!(site.holds().await.leases, 1);
     }
+    goes_on(&site, &large).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_data_of_another_platform_take_nothing_away() {
+    let (site, large) = interrupted().await;
+    let arm = arm();
+    site.remote.script(&arm.image().layers.first().unwrap().digest, [Fault::Corrupt(1)]);
+    let error = site.pull_with(&platform("linux/arm64")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::DataLoss, "{error}");
     goes_on(&site, &large).await;
 }
 
