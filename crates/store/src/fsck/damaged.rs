@@ -20,7 +20,7 @@ use crate::snapshots::{Place, forget};
 use crate::store::Store;
 
 /// What the labels begin with that say where a blob came from: containerd's.
-const SOURCE: &str = "containerd.io/distribution.source.";
+pub(super) const SOURCE: &str = "containerd.io/distribution.source.";
 
 /// Deals with the damaged record of a table; the parts of its key are joined by `/`.
 pub(super) async fn mend(store: &Store, table: &str, key: &str) -> Result<()> {

@@ -1,5 +1,9 @@
 //! The decision what a new database says. Pure.
 
+mod said;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
@@ -7,10 +11,10 @@ use serde_json::{Value, value};
 use windlass_core::container::Container;
 use windlass_core::content::Info;
 use windlass_core::document::Root;
-use windlass_core::gc::{EXPIRE, snapshot_label};
-use windlass_core::image::{Image, Name as ImageName};
+use windlass_core::gc::{EXPIRE, REF_SNAPSHOT, snapshot_label};
+use windlass_core::image::Image;
 use windlass_core::lease::Lease;
-use windlass_core::snapshot::{self, Name, State};
+use windlass_core::snapshot::{self, State};
 use windlass_core::{ChainId, Descriptor, Digest, Labels, Namespace, timestamp};
 
 use crate::db::Present;
@@ -21,6 +25,7 @@ use crate::fsck::inner::InnerName;
 use crate::fsck::nodes::split;
 use crate::fsck::salvage::Salvaged;
 use crate::snapshots::Place;
+use said::Said;
 
 /// The annotations that name an image, the best first: containerd's, and OCI image-spec, `annotations.md`.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
@@ -42,6 +47,21 @@ pub(super) struct Found {
     pub(super) salvaged: Salvaged,
 }
 
+impl Found {
+    /// Returns the sizes of blobs as whoever refers to them says, or else as the old records do.
+    fn described(&self) -> BTreeMap<Digest, u64> {
+        let records = self.salvaged.contents.iter().map(|(_, info)| (info.digest.clone(), info.size));
+        let images = self.salvaged.images.iter().map(|(_, image)| (image.target.digest.clone(), image.target.size));
+        let mut sizes: BTreeMap<Digest, u64> = records.chain(images).collect();
+        for (_, document) in self.documents.values() {
+            if let Document::Root(root) = document {
+                sizes.extend(root.children().into_iter().map(|child| (child.digest, child.size)));
+            }
+        }
+        sizes
+    }
+}
+
 /// What is to be recorded.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -56,8 +76,9 @@ pub(super) struct Plan {
 
 /// Decides.
 pub(super) fn plan(found: Found, now: SystemTime) -> Plan {
-    let snapshots = snapshots(&found);
-    let (images, mut contents) = images(&found, &snapshots, now);
+    let described = found.described();
+    let mut snapshots = snapshots(&found);
+    let (images, mut contents) = images(&found, &tops(&snapshots), now);
     for (record, info) in &found.salvaged.contents {
         let Some((namespace, named)) = split(record) else { continue };
         if named != info.digest.to_string() {
@@ -70,11 +91,17 @@ pub(super) fn plan(found: Found, now: SystemTime) -> Plan {
             labels.extend(&known.labels);
             *known = Info { labels, created_at: info.created_at, ..known.clone() };
         } else if found.stored.contains_key(&info.digest) {
-            let size = found.good.get(&info.digest).copied().unwrap_or(info.size);
-            contents.insert(key, Info { size, ..info.clone() });
+            contents.insert(key, info.clone());
         }
     }
+    keep_missing(&found, &images, &mut contents);
     keep_unclaimed(&found, &mut contents, now);
+    for info in contents.values_mut() {
+        // The file of a damaged blob may have any size.
+        let size = found.good.get(&info.digest).or(described.get(&info.digest));
+        info.size = size.copied().unwrap_or(info.size);
+    }
+    keep_written(&mut snapshots, &contents, now);
     let namespaces = namespaces(&found, &images, &contents, &snapshots, now);
     let containers = found.salvaged.containers.iter().filter_map(|(key, container)| {
         let (namespace, _) = split(key)?;
@@ -147,29 +174,51 @@ fn add_chain(
 
 type Contents = BTreeMap<(Namespace, Digest), Info>;
 
+/// The snapshots of each name: where they are, and whether they are layers.
+type Tops<'a> = BTreeMap<&'a str, Vec<(&'a Namespace, &'a str, bool)>>;
+
+fn tops(snapshots: &Snapshots) -> Tops<'_> {
+    let mut tops = Tops::new();
+    for ((namespace, snapshotter, key), (_, record)) in snapshots {
+        let is_layer = record.info.state == State::Committed;
+        tops.entry(key.as_str()).or_default().push((namespace, snapshotter, is_layer));
+    }
+    tops
+}
+
 /// Names what nothing refers to, in the namespaces that have its snapshots, and records what is below.
-fn images(found: &Found, snapshots: &Snapshots, now: SystemTime) -> (Vec<(Namespace, Image)>, Contents) {
+fn images(found: &Found, tops: &Tops<'_>, now: SystemTime) -> (Vec<(Namespace, Image)>, Contents) {
     let mut contents = Contents::new();
     let mut images: BTreeMap<(Namespace, String), Image> = BTreeMap::new();
-    let mut named: BTreeSet<(Namespace, Digest)> = BTreeSet::new();
+    let mut named: BTreeMap<Digest, BTreeSet<Namespace>> = BTreeMap::new();
+    let said = Said::of(&found.salvaged);
     for (key, image) in &found.salvaged.images {
         let Some((namespace, key_name)) = split(key) else { continue };
-        let Some(name) = agreed(&found.salvaged, &namespace, key_name, &image.name) else { continue };
-        if found.documents.contains_key(&image.target.digest) {
-            named.insert((namespace.clone(), image.target.digest.clone()));
-            record_tree(found, snapshots, &namespace, &image.target.digest, &mut contents, now);
+        let Some(name) = said.name(&namespace, key_name, &image.name) else { continue };
+        let target = &image.target.digest;
+        // What is damaged or gone is fetched again, when it is known to be what the image pointed at.
+        if found.stored.contains_key(target) || said.is_target(&namespace, &name, target) {
+            named.entry(target.clone()).or_default().insert(namespace.clone());
+            record_tree(found, tops, &namespace, target, &mut contents, now);
             images.insert((namespace, name.to_string()), Image { name, ..image.clone() });
         }
     }
     for digest in roots(&found.documents) {
         let Some((descriptor, document)) = found.documents.get(&digest) else { continue };
-        for namespace in homes(found, snapshots, &digest) {
-            record_tree(found, snapshots, &namespace, &digest, &mut contents, now);
-            if named.iter().any(|(at, target)| *at == namespace && *target == digest) {
+        let named = named.get(&digest);
+        let mut homes = homes(found, tops, &digest);
+        if homes.is_empty() && named.is_none() {
+            homes.insert(usual(found, tops));
+        }
+        for namespace in homes {
+            record_tree(found, tops, &namespace, &digest, &mut contents, now);
+            if named.is_some_and(|named| named.contains(&namespace)) {
                 continue;
             }
             let fallback = format!("recovered/{digest}");
-            let name = name_of(document).filter(|name| !images.contains_key(&(namespace.clone(), name.clone())));
+            let name = name_of(document)
+                .filter(|name| said.came_from(&digest, name))
+                .filter(|name| !images.contains_key(&(namespace.clone(), name.clone())));
             let name = name.unwrap_or(fallback);
             let Ok(parsed) = name.parse() else { continue };
             let image = Image { created_at: now, updated_at: now, ..Image::new(parsed, descriptor.clone()) };
@@ -177,18 +226,6 @@ fn images(found: &Found, snapshots: &Snapshots, now: SystemTime) -> (Vec<(Namesp
         }
     }
     (images.into_iter().map(|((namespace, _), image)| (namespace, image)).collect(), contents)
-}
-
-/// Returns the name of an image on which two of the three places agree that have it: key, record and links.
-fn agreed(salvaged: &Salvaged, namespace: &Namespace, key: &str, record: &ImageName) -> Option<ImageName> {
-    if key == record.as_str() {
-        return Some(record.clone());
-    }
-    let linked = |name: &str| {
-        let node = format!("{namespace}\0image/{name}");
-        salvaged.links.iter().any(|(key, _)| *key == node)
-    };
-    [key, record.as_str()].into_iter().find(|name| linked(name))?.parse().ok()
 }
 
 /// Returns the indexes and manifests that no other document refers to.
@@ -222,28 +259,21 @@ fn name_of(document: &Document) -> Option<String> {
         .cloned()
 }
 
-/// Returns the namespaces that a document belongs to: those that have snapshots of its layers; otherwise the only one that
-/// is known, or the default one.
-fn homes(found: &Found, snapshots: &Snapshots, digest: &Digest) -> BTreeSet<Namespace> {
-    let tops: BTreeSet<String> = below(found, digest)
-        .iter()
-        .filter_map(|digest| match &found.documents.get(digest)?.1 {
-            Document::Config(top) => top.as_ref().map(ToString::to_string),
-            Document::Root(_) => None,
-        })
-        .collect();
-    let has = |key: &snapshot::Key| tops.contains(key.as_str());
-    let homes: BTreeSet<Namespace> =
-        snapshots.keys().filter(|(_, _, key)| has(key)).map(|(namespace, ..)| namespace.clone()).collect();
-    if !homes.is_empty() {
-        return homes;
-    }
-    BTreeSet::from([usual(found, snapshots)])
+/// Returns the namespaces that have snapshots of a document's layers.
+fn homes(found: &Found, tops: &Tops<'_>, digest: &Digest) -> BTreeSet<Namespace> {
+    let top = |digest: &Digest| match &found.documents.get(digest)?.1 {
+        Document::Config(top) => top.as_ref().map(ToString::to_string),
+        Document::Root(_) => None,
+    };
+    let all = below(found, digest);
+    let places = all.iter().filter_map(top).filter_map(|top| tops.get(top.as_str())).flatten();
+    places.map(|(namespace, ..)| (*namespace).clone()).collect()
 }
 
 /// Returns the only namespace that is known, or the default one.
-fn usual(found: &Found, snapshots: &Snapshots) -> Namespace {
-    let mut known: BTreeSet<Namespace> = snapshots.keys().map(|(namespace, ..)| namespace.clone()).collect();
+fn usual(found: &Found, tops: &Tops<'_>) -> Namespace {
+    let of_snapshots = tops.values().flatten().map(|(namespace, ..)| (*namespace).clone());
+    let mut known: BTreeSet<Namespace> = of_snapshots.collect();
     known.extend(found.ingests.iter().cloned());
     known.extend(found.salvaged.namespaces.iter().filter_map(|(name, _)| name.parse().ok()));
     match known.len() {
@@ -268,17 +298,17 @@ fn below(found: &Found, digest: &Digest) -> BTreeSet<Digest> {
 
 fn record_tree(
     found: &Found,
-    snapshots: &Snapshots,
+    tops: &Tops<'_>,
     namespace: &Namespace,
     digest: &Digest,
     contents: &mut Contents,
     now: SystemTime,
 ) {
     for digest in below(found, digest) {
-        let size = found.good.get(&digest).or(found.stored.get(&digest)).copied().unwrap_or_default();
+        let size = found.stored.get(&digest).copied().unwrap_or_default();
         let mut labels = Labels::new();
         match found.documents.get(&digest) {
-            Some((_, Document::Config(Some(top)))) => labels = unpacked(snapshots, namespace, top),
+            Some((_, Document::Config(Some(top)))) => labels = unpacked(tops, namespace, top),
             Some((_, document)) => labels = document.labels(),
             None => {}
         }
@@ -288,11 +318,70 @@ fn record_tree(
 }
 
 /// Returns the labels of a config whose layers are unpacked.
-fn unpacked(snapshots: &Snapshots, namespace: &Namespace, top: &ChainId) -> Labels {
-    let name = Name::from(top);
-    let of = |(at, _, key): &(Namespace, String, snapshot::Key)| at == namespace && key == name.as_key();
-    let committed = snapshots.iter().filter(|(at, (_, record))| of(at) && record.info.state == State::Committed);
-    committed.map(|((_, snapshotter, _), _)| (snapshot_label(snapshotter), top.to_string())).collect()
+fn unpacked(tops: &Tops<'_>, namespace: &Namespace, top: &ChainId) -> Labels {
+    let top = top.to_string();
+    let committed =
+        tops.get(top.as_str()).into_iter().flatten().filter(|(at, _, is_layer)| *at == namespace && *is_layer);
+    committed.map(|(_, snapshotter, _)| (snapshot_label(snapshotter), top.clone())).collect()
+}
+
+/// Keeps the old records of blobs that are gone and wanted: by an image, or by what is recorded.
+fn keep_missing(found: &Found, images: &[(Namespace, Image)], contents: &mut Contents) {
+    let old: BTreeMap<(Namespace, String), &Info> = found
+        .salvaged
+        .contents
+        .iter()
+        .filter(|(_, info)| !found.stored.contains_key(&info.digest))
+        .filter_map(|(key, info)| Some((split(key)?, info)))
+        .filter(|((_, named), info)| *named == info.digest.to_string())
+        .map(|((namespace, named), info)| ((namespace, named.to_owned()), info))
+        .collect();
+    let refers = |info: &Info| -> Vec<String> { info.labels.iter().map(|(_, value)| value.to_owned()).collect() };
+    let of_contents = contents
+        .iter()
+        .flat_map(|((namespace, _), info)| refers(info).into_iter().map(|digest| (namespace.clone(), digest)));
+    let of_images = images.iter().map(|(namespace, image)| (namespace.clone(), image.target.digest.to_string()));
+    let mut open: Vec<(Namespace, String)> = of_images.chain(of_contents).collect();
+    while let Some(key) = open.pop() {
+        let Some(info) = old.get(&key) else { continue };
+        let namespace = key.0;
+        if contents.insert((namespace.clone(), info.digest.clone()), (*info).clone()).is_none() {
+            open.extend(refers(info).into_iter().map(|digest| (namespace.clone(), digest)));
+        }
+    }
+}
+
+/// Keeps the snapshots for a while that nothing refers to any more: what was written into them, or committed, is nowhere
+/// else. Views show what others have.
+fn keep_written(snapshots: &mut Snapshots, contents: &Contents, now: SystemTime) {
+    let Some(end) = end(now) else { return };
+    let mut kept: BTreeSet<(Namespace, String, String)> = BTreeSet::new();
+    for ((namespace, _), info) in contents {
+        for (label, key) in info.labels.iter() {
+            if let Some(snapshotter) = label.strip_prefix(REF_SNAPSHOT) {
+                kept.insert((namespace.clone(), snapshotter.to_owned(), key.to_owned()));
+            }
+        }
+    }
+    for ((namespace, snapshotter, _), (_, record)) in &*snapshots {
+        if let Some(parent) = &record.info.parent {
+            kept.insert((namespace.clone(), snapshotter.clone(), parent.to_string()));
+        }
+    }
+    for ((namespace, snapshotter, key), (_, record)) in snapshots {
+        let of = (namespace.clone(), snapshotter.clone(), key.to_string());
+        if record.info.state != State::View && !kept.contains(&of) && record.info.labels.get(EXPIRE).is_none() {
+            record.info.labels.set(EXPIRE, end.clone());
+        }
+    }
+}
+
+/// Returns until when something is kept that nothing refers to.
+fn end(now: SystemTime) -> Option<String> {
+    match timestamp::serialize(&(now + KEPT), value::Serializer) {
+        Ok(Value::String(end)) => Some(end),
+        _ => None,
+    }
 }
 
 /// Records what no document refers to, damaged or not, and keeps it for a while: nothing that may be wanted is lost with the
@@ -301,7 +390,7 @@ fn keep_unclaimed(found: &Found, contents: &mut Contents, now: SystemTime) {
     let claimed: BTreeSet<Digest> = contents.keys().map(|(_, digest)| digest.clone()).collect();
     for (digest, size) in found.stored.iter().filter(|(digest, _)| !claimed.contains(digest)) {
         let mut labels = found.documents.get(digest).map_or_else(Labels::new, |(_, document)| document.labels());
-        if let Ok(Value::String(end)) = timestamp::serialize(&(now + KEPT), value::Serializer) {
+        if let Some(end) = end(now) {
             labels.set(EXPIRE, end);
         }
         let info = Info { digest: digest.clone(), size: *size, created_at: now, updated_at: now, labels };
@@ -329,134 +418,4 @@ fn namespaces(
         all.entry(name).or_insert_with(|| NamespaceRecord { labels: Labels::new(), created_at: now });
     }
     all.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use windlass_core::MediaType;
-    use windlass_core::document::Manifest;
-
-    use super::*;
-
-    fn digest(text: &str) -> Digest {
-        Digest::sha256(text.as_bytes())
-    }
-
-    fn chain(text: &str) -> ChainId {
-        ChainId(digest(text))
-    }
-
-    /// An image of one layer: a manifest, a config whose layers are called `top`, and the layer.
-    fn found(annotation: Option<&str>) -> Found {
-        let (config, layer) = (digest("config"), digest("layer"));
-        let describe = |media_type: &str, digest: &Digest| Descriptor::new(media_type, digest.clone(), 6);
-        let manifest = Manifest {
-            media_type: None,
-            artifact_type: None,
-            config: describe(MediaType::OCI_CONFIG, &config),
-            layers: vec![describe(MediaType::OCI_LAYER, &layer)],
-            subject: None,
-            annotations: annotation.map(|name| (NAMES[1].to_owned(), name.to_owned())).into_iter().collect(),
-        };
-        let root = (
-            describe(MediaType::OCI_MANIFEST, &digest("manifest")),
-            Document::Root(Box::new(Root::Manifest(manifest))),
-        );
-        let sizes: BTreeMap<Digest, u64> =
-            ["manifest", "config", "layer"].iter().map(|text| (digest(text), 6)).collect();
-        Found {
-            stored: sizes.clone(),
-            good: sizes,
-            documents: BTreeMap::from([
-                (digest("manifest"), root),
-                (config.clone(), (describe(MediaType::OCI_CONFIG, &config), Document::Config(Some(chain("top"))))),
-            ]),
-            snapshots: BTreeMap::new(),
-            ingests: BTreeSet::new(),
-            salvaged: Salvaged::default(),
-        }
-    }
-
-    fn committed(inner: &str, parent: Option<&str>) -> snapshot::Info {
-        snapshot::Info {
-            state: State::Committed,
-            key: inner.parse().unwrap(),
-            parent: parent.map(|parent| parent.parse().unwrap()),
-            labels: Labels::new(),
-            created_at: SystemTime::UNIX_EPOCH,
-            updated_at: SystemTime::UNIX_EPOCH,
-        }
-    }
-
-    fn images(plan: &Plan) -> Vec<String> {
-        plan.images.iter().map(|(namespace, image)| format!("{namespace} {}", image.name)).collect()
-    }
-
-    #[test]
-    fn what_nothing_refers_to_is_named_by_its_annotation_or_its_digest() {
-        let now = SystemTime::now();
-        assert_eq!(images(&plan(found(Some("redis:7")), now)), ["default redis:7"]);
-        assert_eq!(images(&plan(found(None), now)), [format!("default recovered/{}", digest("manifest"))]);
-        let plan = plan(found(None), now);
-        assert_eq!(plan.contents.len(), 3);
-        assert_eq!(plan.namespaces.len(), 1);
-        let (_, manifest) = plan.contents.iter().find(|(_, info)| info.digest == digest("manifest")).unwrap();
-        let layer = digest("layer").to_string();
-        assert_eq!(manifest.labels.get("containerd.io/gc.ref.content.l.0"), Some(layer.as_str()));
-    }
-
-    #[test]
-    fn an_image_belongs_where_its_snapshots_are_and_its_config_keeps_them() {
-        let (top, base) = (chain("top"), chain("base"));
-        let mut found = found(None);
-        let below = format!("other/1/{base}");
-        let infos = vec![committed(&below, None), committed(&format!("team/2/{top}"), Some(&below))];
-        found.snapshots = BTreeMap::from([("overlayfs".to_owned(), infos)]);
-        let plan = plan(found, SystemTime::now());
-        assert_eq!(images(&plan), [format!("team recovered/{}", digest("manifest"))]);
-        let (_, config) = plan.contents.iter().find(|(_, info)| info.digest == digest("config")).unwrap();
-        let label = snapshot_label("overlayfs");
-        assert_eq!(config.labels.get(&label), Some(top.to_string().as_str()));
-        // The namespace has what its snapshot stands on, whoever made that.
-        let team = plan.snapshots.iter().filter(|(place, _)| place.namespace.as_str() == "team");
-        let recorded: Vec<(String, String)> =
-            team.map(|(_, record)| (record.info.key.to_string(), record.inner.to_string())).collect();
-        assert_eq!(recorded.len(), 2);
-        assert!(recorded.contains(&(base.to_string(), below)));
-        let names: Vec<&str> = plan.namespaces.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["other", "team"]);
-    }
-
-    #[test]
-    fn what_nothing_refers_to_is_kept_for_a_week_damaged_or_not() {
-        let mut found = found(None);
-        found.stored.insert(digest("stray"), 5);
-        let now = SystemTime::UNIX_EPOCH;
-        let plan = plan(found, now);
-        let (_, stray) = plan.contents.iter().find(|(_, info)| info.digest == digest("stray")).unwrap();
-        assert_eq!(stray.labels.get(EXPIRE), Some("1970-01-08T00:00:00Z"));
-    }
-
-    #[test]
-    fn what_the_old_database_still_says_is_kept_when_it_is_true() {
-        let mut found = found(None);
-        let image = |name: &str, target: &str| {
-            let target = Descriptor::new(MediaType::OCI_MANIFEST, digest(target), 6);
-            Image::new(name.parse().unwrap(), target)
-        };
-        found.salvaged.images = vec![
-            ("team\0redis:7".into(), image("redis:7", "manifest")),
-            ("team\0gone".into(), image("gone", "something else")),
-            ("team\0garbled".into(), image("other name", "manifest")),
-        ];
-        let now = SystemTime::now();
-        let labels = Labels::new().with("source", "there");
-        let info = Info { digest: digest("layer"), size: 99, created_at: now, updated_at: now, labels };
-        found.salvaged.contents = vec![(format!("team\0{}", digest("layer")), info)];
-        found.salvaged.namespaces = vec![("team".into(), NamespaceRecord { labels: Labels::new(), created_at: now })];
-        let plan = plan(found, now);
-        assert_eq!(images(&plan), ["team redis:7"]);
-        let (namespace, layer) = plan.contents.iter().find(|(_, info)| info.digest == digest("layer")).unwrap();
-        assert_eq!((namespace.as_str(), layer.size, layer.labels.get("source")), ("team", 6, Some("there")));
-    }
 }
