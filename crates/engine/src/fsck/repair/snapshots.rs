@@ -49,11 +49,18 @@ pub(super) async fn unpack(
         }
         // From the bottom up: a layer is put onto its parent.
         jobs.sort_by_key(|(depth, _)| *depth);
+        let mut bad: BTreeSet<ChainId> = BTreeSet::new();
         for (_, job) in jobs {
             let restorer = parts.restorer(snapshotter, names(&placed, &job.namespace)?)?;
-            let done = one(host, &job.namespace, snapshotter, restorer, &job.layer, progress).await;
+            // Without a way to be put onto its parent afterwards, a layer begins as a copy of it, with its damage.
+            let below = job.layer.parent.as_ref().filter(|parent| bad.contains(parent));
+            let done = match below.filter(|_| !restorer.capabilities().rebase) {
+                Some(parent) => Err(Error::failed_precondition(format!("{parent}, below it, could not be repaired"))),
+                None => one(host, &job.namespace, snapshotter, restorer, &job.layer, progress).await,
+            };
             if let Err(error) = done {
                 refuse(failed, job.findings, &error);
+                bad.insert(job.layer.chain_id);
             }
         }
     }
