@@ -4,7 +4,7 @@
 //! lock ─► look at each snapshotter ─► look at the store ─► findings ─► repair ─► look again
 //! ```
 //!
-//! A check changes nothing on the disk but the description of the owner in `lock`: no store is opened, and no pull that was
+//! A check changes nothing on the disk but the description of the owner in `lock`, and not that where it cannot write: no store is opened, and no pull that was
 //! interrupted is settled. Not here: the single comparisons, which are the store's and the snapshotters' own.
 
 mod look;
@@ -54,7 +54,8 @@ impl Fsck {
     /// `NotFound` without the root; `Unavailable` when another process has it; `FailedPrecondition` for a root of a newer
     /// format; those of the filesystem. What is damaged is a finding.
     pub async fn check(&self, progress: &Tracker) -> Result<Vec<Finding>> {
-        let lock = self.lock(self.lock_wait).await?;
+        self.is_here()?;
+        let lock = RootLock::acquire_to_look(&self.root, self.lock_wait).await?;
         look::everything(lock.root(), self.closely(), progress).await
     }
 
@@ -68,7 +69,8 @@ impl Fsck {
     /// # Cancel safety
     /// Dropping the call stops the repair between two steps; running it again continues.
     pub async fn repair(&self, resolver: &dyn Resolver, progress: &Tracker) -> Result<Vec<Finding>> {
-        let lock = self.lock(self.lock_wait).await?;
+        self.is_here()?;
+        let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
         repair::everything(lock, self.lock_wait, self.closely(), resolver, progress).await
     }
 
@@ -76,14 +78,12 @@ impl Fsck {
         look::Closely { blobs: self.depth, snapshots: self.depth }
     }
 
-    async fn lock(&self, wait: LockWait) -> Result<RootLock> {
-        // A check does not make a root.
-        if !self.root.try_exists().attempt(|| format!("look for {}", self.root.display()))? {
-            return Err(
-                Error::not_found(format!("root {} is not here", self.root.display())).hint("name the root with --root")
-            );
+    /// A check does not make a root.
+    fn is_here(&self) -> Result<()> {
+        if self.root.try_exists().attempt(|| format!("look for {}", self.root.display()))? {
+            return Ok(());
         }
-        RootLock::acquire(&self.root, wait).await
+        Err(Error::not_found(format!("root {} is not here", self.root.display())).hint("name the root with --root"))
     }
 }
 

@@ -58,10 +58,26 @@ impl RootLock {
     /// # Cancel safety
     /// A call that is dropped has no effect.
     pub async fn acquire(root: &Path, wait: LockWait) -> Result<Self> {
+        Self::acquire_by(Self::attempt, root, wait).await
+    }
+
+    /// Takes the lock of a root directory for somebody who only looks: it may be on a filesystem that cannot be written to,
+    /// where the owner is not written down. The directory must be there.
+    ///
+    /// # Errors
+    /// As [`RootLock::acquire`].
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has no effect.
+    pub async fn acquire_to_look(root: &Path, wait: LockWait) -> Result<Self> {
+        Self::acquire_by(Self::attempt_to_look, root, wait).await
+    }
+
+    async fn acquire_by(attempt: fn(PathBuf) -> Result<Attempt>, root: &Path, wait: LockWait) -> Result<Self> {
         let started = Instant::now();
         loop {
             let path = root.to_owned();
-            let by = match blocking(move || Self::attempt(path)).await? {
+            let by = match blocking(move || attempt(path)).await? {
                 Attempt::Taken(lock) => return Ok(lock),
                 Attempt::Owned { by } => by,
             };
@@ -90,18 +106,9 @@ impl RootLock {
             .create(&root)
             .attempt(|| format!("create root {}", root.display()))?;
         let path = root.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&path)
-            .attempt(|| format!("open {}", path.display()))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Attempt::Owned { by: describe(&mut file) }),
-            Err(error) => return Err(Error::io(format!("lock {}", path.display()), error.into())),
+        let mut file = open(&path).attempt(|| format!("open {}", path.display()))?;
+        if let Some(by) = owned(&mut file, &path)? {
+            return Ok(Attempt::Owned { by });
         }
         match write_owner(&mut file) {
             // Whoever is refused does not learn by whom; but on a full disk images have to be removable.
@@ -111,6 +118,37 @@ impl RootLock {
             written => written.attempt(|| format!("write {}", path.display()))?,
         }
         Ok(Attempt::Taken(Self { root, _file: file }))
+    }
+
+    fn attempt_to_look(root: PathBuf) -> Result<Attempt> {
+        let path = root.join("lock");
+        let opened = match open(&path) {
+            // Where there is no file to lock nobody can have made one.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => File::open(&root),
+                opened => opened,
+            },
+            Ok(_) => return Self::attempt(root),
+            failed => failed,
+        };
+        let mut file = opened.attempt(|| format!("open {}", path.display()))?;
+        Ok(match owned(&mut file, &path)? {
+            Some(by) => Attempt::Owned { by },
+            None => Attempt::Taken(Self { root, _file: file }),
+        })
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)
+}
+
+/// Locks the file, or says who has done so.
+fn owned(file: &mut File, path: &Path) -> Result<Option<String>> {
+    match rustix::fs::flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(describe(file))),
+        Err(error) => Err(Error::io(format!("lock {}", path.display()), error.into())),
     }
 }
 

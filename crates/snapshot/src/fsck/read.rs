@@ -1,6 +1,7 @@
 //! Reading the records of a snapshotter that may be damaged, from a copy in memory.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use redb::backends::InMemoryBackend;
@@ -12,6 +13,9 @@ use super::compare::Tables;
 use crate::records::damage::guarded;
 use crate::records::schema::{CHILDREN, FORMAT, IDS, META, Record, SNAPSHOTS};
 use crate::records::{CURRENT_FORMAT, Failure};
+
+/// How much is given up of what cannot be read.
+const PIECE: usize = 4096;
 
 /// What came of reading.
 pub(super) enum Read {
@@ -34,6 +38,11 @@ pub(super) fn tables(path: &Path) -> Result<Read> {
         Ok(bytes) if bytes.is_empty() => return Ok(Read::Absent),
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Read::Absent),
+        Err(error) if is_unreadable(&error) => {
+            let bytes = readable(path).map_err(|error| Error::io(format!("read {}", path.display()), error))?;
+            let rest = guarded(|| salvage(&open(&bytes)?)).unwrap_or_default();
+            return Ok(Read::Damaged { detail: error.to_string(), rest });
+        }
         Err(error) => return Err(Error::io(format!("read {}", path.display()), error)),
     };
     // What a reader without the repair sees comes first: the repair may go back to an older commit.
@@ -44,6 +53,29 @@ pub(super) fn tables(path: &Path) -> Result<Read> {
         Err(error) if error.is(windlass_core::Kind::FailedPrecondition) => Err(error),
         Err(error) => Ok(Read::Damaged { detail: error.to_string(), rest }),
     }
+}
+
+/// Tells whether the disk does not give back what was written.
+fn is_unreadable(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+fn readable(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or_default()];
+    pieces(&mut bytes, |piece, offset| file.read_exact_at(piece, offset))?;
+    Ok(bytes)
+}
+
+/// Reads piece by piece; those that the disk does not give back are zero.
+fn pieces(bytes: &mut [u8], read: impl Fn(&mut [u8], u64) -> std::io::Result<()>) -> std::io::Result<()> {
+    for (number, piece) in bytes.chunks_mut(PIECE).enumerate() {
+        match read(piece, (number * PIECE) as u64) {
+            Err(error) if is_unreadable(&error) => piece.fill(0),
+            read => read?,
+        }
+    }
+    Ok(())
 }
 
 /// Checks every page of the file; says what is wrong.
@@ -114,4 +146,25 @@ fn ids(read: &ReadTransaction, tables: &mut Tables) -> Result<(), Failure> {
         tables.ids.insert(id.value(), key.value().to_owned());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_does_not_give_back_is_zero_and_the_rest_is_read() {
+        let read = |piece: &mut [u8], offset: u64| {
+            piece.fill(7);
+            match offset {
+                4096 => Err(rustix::io::Errno::IO.into()),
+                _ => Ok(()),
+            }
+        };
+        let mut bytes = vec![1; 3 * PIECE];
+        pieces(&mut bytes, read).unwrap();
+        assert_eq!((bytes[PIECE - 1], bytes[PIECE], bytes[2 * PIECE - 1], bytes[2 * PIECE]), (7, 0, 0, 7));
+        let denied = |_: &mut [u8], _| Err(ErrorKind::PermissionDenied.into());
+        assert!(pieces(&mut bytes, denied).is_err());
+    }
 }

@@ -27,7 +27,7 @@ use std::path::Path;
 use windlass_core::fsck::{Finding, Problem};
 use windlass_core::progress::Tracker;
 use windlass_core::snapshot::{Info, Key};
-use windlass_core::{Kind, Result, ResultExt};
+use windlass_core::{Error, Kind, Result, ResultExt};
 
 use crate::db;
 
@@ -130,8 +130,14 @@ fn open(root: &Path) -> Result<Opened> {
         Err(error) if matches!(error.kind(), Kind::DataLoss | Kind::Internal) => {
             Ok(Opened::Damaged(error.message().to_owned()))
         }
+        // The disk does not give it back.
+        Err(error) if is_unreadable(&error) => Ok(Opened::Damaged(error.to_string())),
         Err(error) => Err(error),
     }
+}
+
+fn is_unreadable(error: &Error) -> bool {
+    error.os_cause().and_then(std::io::Error::raw_os_error) == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 fn sound(
@@ -157,4 +163,16 @@ fn sound(
     documents::compare(root, view, findings)?;
     ingests::compare(root, view, findings)?;
     affected::add(view, findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_the_disk_does_not_give_back_is_damaged() {
+        let io = |number: rustix::io::Errno| Error::io("read", number.into()).context("use the database");
+        assert!(is_unreadable(&io(rustix::io::Errno::IO)));
+        assert!(!is_unreadable(&io(rustix::io::Errno::ACCESS)));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -181,4 +182,43 @@ fn a_directory_of_no_snapshot_goes_to_lost_and_found() {
         let kept = dist.root().join(format!("lost+found/overlayfs/900.{number}/fs/mine"));
         assert_eq!(fs::read_to_string(kept).unwrap(), "written");
     }
+}
+
+#[test]
+fn a_copy_of_what_could_not_be_repaired_is_not_taken_for_good() {
+    let dist = Dist::new();
+    dist.ok(&format!("pull --snapshotter native {}", fixture::layout(&dist)));
+    let bundle = fixture::bundle();
+    let manifest: Value = serde_json::from_slice(&bundle.blobs[&bundle.images[0].manifest.digest]).unwrap();
+    let base = manifest["layers"][0]["digest"].as_str().unwrap().replace(':', "/");
+    // Every layer has a copy of the file of the first one, which cannot be had again.
+    for entry in fs::read_dir(dist.root().join("snapshots/native/snapshots")).unwrap() {
+        fs::remove_file(entry.unwrap().path().join("fs/bin/greet")).unwrap();
+    }
+    fs::remove_file(dist.root().join("content/blobs").join(base)).unwrap();
+    fs::rename(dist.path("layout"), dist.path("away")).unwrap();
+    let found = check(&dist, " --repair");
+    assert_eq!(kinds(&found), ["blob-missing", "tree-changed"]);
+    assert!(found.iter().all(|finding| finding["outcome"]["state"] == "remains"), "{found:#?}");
+    assert_eq!(found.len(), 4);
+    fs::rename(dist.path("away"), dist.path("layout")).unwrap();
+    check(&dist, " --repair");
+    assert_eq!(check(&dist, ""), [] as [Value; 0]);
+}
+
+#[test]
+fn a_root_that_cannot_be_written_to_is_checked() {
+    let dist = Dist::new();
+    dist.ok(&format!("pull {}", fixture::layout(&dist)));
+    truncate(&largest_blob(&dist), 7);
+    let mount = |arguments: &[&str]| {
+        let status = Command::new("mount").args(arguments).arg(dist.root()).status().unwrap();
+        assert!(status.success(), "{arguments:?}");
+    };
+    mount(&["--bind", dist.root().to_str().unwrap()]);
+    mount(&["-o", "remount,bind,ro"]);
+    let run = dist.run("--progress none --format json fsck");
+    assert!(Command::new("umount").arg(dist.root()).status().unwrap().success());
+    let found: Vec<Value> = serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", run.stderr));
+    assert_eq!(kinds(&found), ["blob-size"]);
 }
