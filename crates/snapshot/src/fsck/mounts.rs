@@ -31,11 +31,22 @@ pub fn shown(directory: &Path, snapshots: &[Snapshot]) -> Result<Vec<Shown>> {
     let root = std::fs::canonicalize(&root).attempt(|| format!("find {}", root.display()))?;
     let (table, mount_id) = (mounts()?, crate::in_use::mount_id(&root)?);
     let within = home(&table, &root, mount_id);
-    let shown = table.iter().filter_map(|mount| {
-        let top = top(mount, &root, within.as_ref())?;
-        Some(Shown { target: mount.target.clone(), kept: kept(top, snapshots) })
-    });
-    Ok(shown.collect())
+    Ok(table.iter().filter_map(|mount| look(mount, &root, within.as_ref(), snapshots)).collect())
+}
+
+/// Tells whether a mount shows layers of `root`. Layers that were given relative to a working directory, as many are on
+/// kernels before 6.7, may be those of another root: they are ours only when a snapshot keeps them.
+fn look(
+    mount: &MountedAt,
+    root: &Path,
+    within: Option<&((u32, u32), PathBuf)>,
+    snapshots: &[Snapshot],
+) -> Option<Shown> {
+    let kept = kept(top(mount, root, within)?, snapshots);
+    let layers = mount.layers();
+    let relative =
+        layers.is_some_and(|layers| layers.upper.is_none() && layers.lowers.iter().any(|of| of.is_relative()));
+    (kept || !relative).then(|| Shown { target: mount.target.clone(), kept })
 }
 
 /// Returns the number of the topmost directory that a mount shows, if it is one of `root`.
@@ -44,7 +55,7 @@ fn top(mount: &MountedAt, root: &Path, within: Option<&((u32, u32), PathBuf)>) -
         path.strip_prefix(root).ok()?.components().next()?.as_os_str().to_str()?.parse().ok()
     };
     match (mount.layers(), within) {
-        (Some(layers), _) => number(layers.upper.as_ref().or(layers.lowers.first())?, root),
+        (Some(layers), _) => number(&root.join(layers.upper.as_ref().or(layers.lowers.first())?), root),
         (None, Some((device, path))) if mount.device == *device => number(&mount.root, path),
         _ => None,
     }
@@ -97,16 +108,17 @@ mod tests {
 43 27 254:0 /r/1/fs /layer ro - ext4 /dev/vda rw
 44 27 0:52 / /gone ro - overlay overlay ro,lowerdir=/r/9/fs:/r/1/fs
 45 27 0:53 / /other ro - overlay overlay ro,lowerdir=/x/9/fs:/x/1/fs
+46 27 0:54 / /relative ro - overlay overlay ro,lowerdir=2/fs:1/fs
+47 27 0:55 / /another/root ro - overlay overlay ro,lowerdir=9/fs:1/fs
 ";
         let table = parse(table.as_bytes()).unwrap();
         let within = ((254, 0), PathBuf::from("/r"));
-        let found: Vec<(&str, bool)> = table
-            .iter()
-            .filter_map(|mount| {
-                let top = top(mount, Path::new("/r"), Some(&within))?;
-                Some((mount.target.to_str().unwrap(), kept(top, &snapshots)))
-            })
-            .collect();
-        assert_eq!(found, [("/view", true), ("/active", true), ("/layer", false), ("/gone", false)]);
+        let shown: Vec<Shown> =
+            table.iter().filter_map(|mount| look(mount, Path::new("/r"), Some(&within), &snapshots)).collect();
+        let found: Vec<(&str, bool)> = shown.iter().map(|shown| (shown.target.to_str().unwrap(), shown.kept)).collect();
+        assert_eq!(
+            found,
+            [("/view", true), ("/active", true), ("/layer", false), ("/gone", false), ("/relative", true)]
+        );
     }
 }
