@@ -13,6 +13,7 @@ use windlass_core::{Digest, Error, Labels, Namespace, Result};
 use super::derived;
 use super::documents::Document;
 use super::inner::InnerName;
+use super::mend::Placed;
 use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LINKS, NAMESPACES, SnapshotRecord};
 use crate::db::{Key, Transaction, node};
 use crate::leases::remove_lease;
@@ -139,14 +140,18 @@ async fn best(store: &Store, place: &Place, key: &SnapshotKey) -> Result<Option<
     let used = store.placed(&place.snapshotter)?;
     let behind = store.shared().behind(&place.snapshotter)?;
     let there: Vec<snapshot::Info> = behind.walk(&[]).try_collect().await?;
+    Ok(choose(there, &used, place, key))
+}
+
+fn choose(there: Vec<snapshot::Info>, used: &[Placed], place: &Place, key: &SnapshotKey) -> Option<snapshot::Info> {
     let candidates = there.into_iter().filter(|info| {
         InnerName::of(&info.key).is_some_and(|inner| inner.key == *key)
             && (info.state == State::Committed || is_ours(info, place))
     });
-    Ok(candidates.max_by_key(|info| {
+    candidates.max_by_key(|info| {
         let shared = used.iter().any(|placed| placed.inner == info.key && placed.key == *key);
         (is_ours(info, place), info.state == State::Committed, shared, info.created_at)
-    }))
+    })
 }
 
 fn is_ours(info: &snapshot::Info, place: &Place) -> bool {
@@ -181,4 +186,48 @@ pub(super) async fn parent(store: &Store, place: Place, child: &SnapshotKey, par
         store.shared().db.write(move |tx| place.put(tx, &record)).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there(inner: &str, state: State) -> snapshot::Info {
+        let (key, at) = (inner.parse().unwrap(), SystemTime::UNIX_EPOCH);
+        snapshot::Info { state, key, parent: None, labels: Labels::new(), created_at: at, updated_at: at }
+    }
+
+    #[test]
+    fn a_record_points_at_what_its_namespace_made_and_never_at_what_another_one_writes_into() {
+        let place = Place { namespace: "team".parse().unwrap(), snapshotter: "overlayfs".to_owned() };
+        let chosen = |there: &[snapshot::Info]| {
+            let used: Vec<Placed> = there
+                .iter()
+                .filter(|info| !is_ours(info, &place))
+                .map(|info| Placed {
+                    namespace: Namespace::default(),
+                    key: "x".parse().unwrap(),
+                    inner: info.key.clone(),
+                    parent: None,
+                })
+                .collect();
+            let best = choose(there.to_vec(), &used, &place, &"x".parse().unwrap());
+            best.map(|info| info.key.to_string())
+        };
+        let (ours, theirs) = (there("team/1/x", State::Active), there("default/2/x", State::Committed));
+        assert_eq!(chosen(&[ours, theirs.clone()]).as_deref(), Some("team/1/x"));
+        assert_eq!(chosen(&[theirs, there("team/3/y", State::Committed)]).as_deref(), Some("default/2/x"));
+        assert_eq!(chosen(&[there("default/2/x", State::Active)]), None);
+    }
+
+    #[test]
+    fn of_another_namespace_s_labels_only_those_are_taken_that_say_something_of_the_bytes() {
+        let source = format!("{SOURCE}docker.io");
+        let labels = Labels::new()
+            .with("containerd.io/gc.root", "1")
+            .with("containerd.io/gc.expire", "2030-01-01T00:00:00Z")
+            .with("mine", "yes")
+            .with(source.clone(), "library/redis");
+        assert_eq!(shared(&labels), Labels::new().with(source, "library/redis"));
+    }
 }
