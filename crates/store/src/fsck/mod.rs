@@ -1,7 +1,7 @@
 //! The check of a root: whether bytes, records and what is derived from them belong together. Reads, and changes nothing.
 //!
-//! The database is read from a copy ([`copy`]), because opening one writes to it. Each part compares one thing and returns
-//! findings; [`affected`] then adds the images that they affect. Not here: what only the snapshotters know, which is
+//! The database is read from a copy (`copy`), because opening one writes to it. Each part compares one thing and returns
+//! findings; `affected` then adds the images that they affect. Not here: what only the snapshotters know, which is
 //! handed in, and the repair.
 
 mod affected;
