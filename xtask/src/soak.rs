@@ -81,7 +81,7 @@ impl Course {
 
     fn command(&self, seed: u64) -> Command {
         let mut command = process::cargo();
-        command.args(["test", "--locked", "--package", self.package, "--lib", "--bins", "--tests", "--", self.tests]);
+        command.args(["test", "--locked", "--package", self.package, "--tests", "--", self.tests]);
         command.env("WINDLASS_SEED", seed.to_string()).env("WINDLASS_SOAK", "1");
         command
     }
