@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use windlass_core::error::{Error, IoResultExt as _, Result, ResultExt as _};
 use windlass_core::snapshot::Mount;
 
@@ -36,6 +36,23 @@ pub const MAX_LAYERS: usize = 500;
 /// that the kernel refuses, in its words.
 pub fn mount_all(mounts: &[Mount], target: &Path) -> Result<()> {
     mount_all_with(Calls::Modern, mounts, target)
+}
+
+/// Does something in a thread whose mounts nobody else sees. What it mounts is gone with the thread, however that ends, the
+/// death of the process included.
+///
+/// # Errors
+/// Those of the work; `PermissionDenied` without the rights to mount.
+pub(crate) fn out_of_sight<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let alone = || {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        sys::own_mounts()
+            .and_then(|()| rustix::mount::mount_change("/", private))
+            .map_err(|errno| Error::io("make a mount namespace", errno.into()))?;
+        work()
+    };
+    let done = std::thread::scope(|scope| scope.spawn(alone).join());
+    done.unwrap_or_else(|_| Err(Error::internal("a thread with its own mounts panicked")))
 }
 
 /// Unmounts what was mounted last on a directory.

@@ -65,9 +65,8 @@ impl Layout for Layers {
         }
     }
 
-    fn probe(&self, root: &Path) -> Result<()> {
-        // Beside the snapshots: their directory has only what is numbered.
-        probe::probe(root.parent().unwrap_or(root))
+    fn probe(&self, directory: &Path) -> Result<()> {
+        probe::probe(directory)
     }
 
     fn create(&self, directory: &Path, state: State, parent: Option<&Path>) -> Result<()> {

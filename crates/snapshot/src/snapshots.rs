@@ -34,8 +34,8 @@ pub trait Layout: Send + Sync + 'static {
     /// Checks that the directory of all snapshots, an absolute path, can be spoken of in mounts.
     fn check(&self, root: &Path) -> Result<()>;
 
-    /// Checks that the snapshots below that directory can be mounted.
-    fn probe(&self, _root: &Path) -> Result<()> {
+    /// Checks that snapshots can be mounted, in a directory beside theirs that is empty and goes afterwards.
+    fn probe(&self, _directory: &Path) -> Result<()> {
         Ok(())
     }
 
@@ -186,7 +186,9 @@ impl<L: Layout> Snapshotter for Snapshots<L> {
 impl<L: Layout> Inner<L> {
     fn ready(&self) -> Result<()> {
         if self.probed.get().is_none() {
-            self.layout.probe(self.directories.root())?;
+            // In the directory of a snapshot that never will be: what a crash leaves of it a cleanup deletes.
+            let draft = self.directories.draft(&self.steps)?;
+            self.layout.probe(draft.path())?;
             self.probed.get_or_init(|| ());
         }
         Ok(())

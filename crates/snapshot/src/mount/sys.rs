@@ -43,3 +43,10 @@ pub(super) fn own_working_directory() -> Result<(), Errno> {
     // which would make descriptors mean different things in different threads.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
 }
+
+/// Gives the calling thread mounts of its own, as they are now.
+pub(super) fn own_mounts() -> Result<(), Errno> {
+    // SAFETY: only CLONE_NEWNS, and with it CLONE_FS, is unshared: mounts, working directory, root and umask. What is unsafe
+    // in unshare is CLONE_FILES, as above.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+}

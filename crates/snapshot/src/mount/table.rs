@@ -1,4 +1,4 @@
-//! The table of mounts, as the kernel tells it: `/proc/self/mountinfo`. Format: proc_pid_mountinfo(5).
+//! The table of mounts, as the kernel tells it: `/proc/thread-self/mountinfo`. Format: proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -66,7 +66,7 @@ impl MountedAt {
 
 /// Returns the mounts that this process sees, in the order they were made on each place.
 pub fn mounts() -> Result<Vec<MountedAt>> {
-    const TABLE: &str = "/proc/self/mountinfo";
+    const TABLE: &str = "/proc/thread-self/mountinfo";
     parse(&std::fs::read(TABLE).attempt(|| format!("read {TABLE}"))?)
 }
 

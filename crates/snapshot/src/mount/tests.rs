@@ -167,3 +167,28 @@ fn what_the_kernel_says_about_a_refusal_is_passed_on() {
     assert!(error.to_string().contains("redirect_dir") && error.to_string().contains("overlay"), "{error}");
     assert_eq!(mounted_at(&target).unwrap(), None);
 }
+
+#[test]
+fn what_is_mounted_out_of_sight_is_seen_by_nobody_else_and_gone_with_the_thread() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap();
+    let seen = |table: Vec<MountedAt>| table.iter().any(|mount| mount.target == path);
+    let (begun, mounted) = std::sync::mpsc::channel();
+    let (looked, go_on) = std::sync::mpsc::channel::<()>();
+    let (mounting, seen_at) = (path.clone(), seen);
+    std::thread::scope(|scope| {
+        let work = move || {
+            let tmpfs = Mount { kind: "tmpfs".into(), source: "tmpfs".into(), target: String::new(), options: vec![] };
+            mount_all(&[tmpfs], &mounting)?;
+            begun.send(seen_at(mounts()?)).unwrap();
+            go_on.recv().unwrap();
+            Ok(())
+        };
+        let alone = scope.spawn(move || out_of_sight(work));
+        assert!(mounted.recv().unwrap(), "its own thread sees it");
+        assert!(!seen(mounts().unwrap()));
+        looked.send(()).unwrap();
+        alone.join().unwrap().unwrap();
+    });
+    assert!(!seen(mounts().unwrap()));
+}

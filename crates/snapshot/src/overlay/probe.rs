@@ -18,7 +18,7 @@ pub(super) fn probe(directory: &Path) -> Result<()> {
     let directory = std::path::absolute(directory).attempt(|| format!("find {}", directory.display()))?;
     let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let scratch = Scratch::new(existing)?;
-    attempt(&scratch.0).map_err(|error| {
+    mount::out_of_sight(|| attempt(&scratch.0)).map_err(|error| {
         if matches!(error.kind(), Kind::PermissionDenied | Kind::Unimplemented | Kind::ResourceExhausted) {
             return error;
         }
