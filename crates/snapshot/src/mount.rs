@@ -45,9 +45,10 @@ pub fn mount_all(mounts: &[Mount], target: &Path) -> Result<()> {
 /// Those of the work; `PermissionDenied` without the rights to mount.
 pub(crate) fn out_of_sight<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let alone = || {
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        // What others unmount meanwhile is unmounted here, too, where mounts are shared; nothing goes the other way.
+        let apart = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         sys::own_mounts()
-            .and_then(|()| rustix::mount::mount_change("/", private))
+            .and_then(|()| rustix::mount::mount_change("/", apart))
             .map_err(|errno| Error::io("make a mount namespace", errno.into()))?;
         work()
     };

@@ -82,14 +82,22 @@ impl Loopback {
     /// Mounts the disk anew, which replays its journal. Whoever had a file open there has to be gone.
     pub fn restore(&self) {
         let started = Instant::now();
-        loop {
+        while started.elapsed() < BUSY {
             match rustix::mount::unmount(&self.at, UnmountFlags::empty()) {
-                Ok(()) => break,
-                Err(Errno::BUSY) if started.elapsed() < BUSY => std::thread::sleep(Duration::from_millis(5)),
-                Err(error) => panic!("unmount {}: {error}; open there: {:?}", self.at.display(), self.holders()),
+                Ok(()) => {
+                    self.attach();
+                    // A mount namespace that somebody made meanwhile has a copy of the mount, and for as long as it lives
+                    // the filesystem without power is the one that is mounted again.
+                    if File::open(&self.at).and_then(|directory| directory.sync_all()).is_ok() {
+                        return;
+                    }
+                }
+                Err(Errno::BUSY) => {}
+                Err(error) => panic!("unmount {}: {error}", self.at.display()),
             }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        self.attach();
+        panic!("{} stays busy or without power; open there: {:?}", self.at.display(), self.holders());
     }
 
     /// Lists what processes have open on the disk, for the message of a disk that stays busy.
