@@ -47,6 +47,18 @@ impl Small {
         }
     }
 
+    /// Creates a lease whose record takes several pages of the database.
+    fn create(&self, number: usize) -> Run {
+        let labels: Vec<String> = (0..8).map(|label| format!("filler-{label}={}", "x".repeat(3500))).collect();
+        self.dist.run(&format!("--progress json leases create --id lease-{number} {}", labels.join(" ")))
+    }
+
+    /// Creates leases until the database has to grow and cannot: how many there are, and what the last one said.
+    fn create_until_it_fails(&self) -> (usize, Run) {
+        let failed = (0..400).map(|number| (number, self.create(number))).find(|(_, run)| run.code != Some(0));
+        failed.unwrap_or_else(|| panic!("the database did not grow"))
+    }
+
     fn make_room(&self) {
         std::fs::remove_file(self.filler()).unwrap();
     }
@@ -180,12 +192,8 @@ fn a_database_that_cannot_commit_says_so_and_works_again_when_there_is_room() {
     dist.ok("images ls");
     let reference = fixture::layout(dist);
     small.fill(0);
-    let labels: Vec<String> = (0..8).map(|number| format!("filler-{number}={}", "x".repeat(3500))).collect();
-    let labels = labels.join(" ");
-    let create = |number: u32| dist.run(&format!("--progress json leases create --id lease-{number} {labels}"));
     // Until the file has to grow, its own free pages suffice.
-    let failed = (0..400).map(|number| (number, create(number))).find(|(_, run)| run.code != Some(0));
-    let (created, run) = failed.expect("the database grows");
+    let (created, run) = small.create_until_it_fails();
     assert_full(run, &["metadata database"]);
     // Neither does anything else wait for what does not come.
     let began = Instant::now();
@@ -195,8 +203,8 @@ fn a_database_that_cannot_commit_says_so_and_works_again_when_there_is_room() {
     let leases = dist.json("leases ls");
     let named = |lease: &Value| lease["id"].as_str().is_some_and(|id| id.starts_with("lease-"));
     let there = leases.as_array().unwrap().iter().filter(|lease| named(lease)).count();
-    assert_eq!(there, usize::try_from(created).unwrap(), "what was acknowledged, and no more");
-    create(1000).ok();
+    assert_eq!(there, created, "what was acknowledged, and no more");
+    small.create(1000).ok();
     dist.ok(&format!("pull {reference}"));
 }
 
@@ -207,13 +215,9 @@ fn a_database_that_finds_room_for_a_part_of_its_growth_opens_again() {
     let dist = &small.dist;
     dist.ok("images ls");
     small.fill(700 << 10);
-    let labels: Vec<String> = (0..8).map(|number| format!("filler-{number}={}", "x".repeat(3500))).collect();
-    let labels = labels.join(" ");
-    let create = |number: u32| dist.run(&format!("--progress json leases create --id lease-{number} {labels}"));
-    let failed = (0..400).map(|number| (number, create(number))).find(|(_, run)| run.code != Some(0));
-    let (created, run) = failed.expect("the database grows");
+    let (created, run) = small.create_until_it_fails();
     assert_full(run, &["metadata database"]);
     small.make_room();
-    assert_eq!(dist.json("leases ls").as_array().unwrap().len(), usize::try_from(created).unwrap());
-    create(1000).ok();
+    assert_eq!(dist.json("leases ls").as_array().unwrap().len(), created);
+    small.create(1000).ok();
 }
