@@ -8,6 +8,8 @@
 
 mod copy;
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -198,6 +200,44 @@ pub trait Writer: Send + Sync {
     /// # Cancel safety
     /// A commit that is dropped has happened or has not; [`Store::info`] tells.
     async fn commit(self: Box<Self>, commit: Commit) -> Result<Info>;
+
+    /// Opens a reader that follows this writer: it reads what is here, waits at the edge for what comes, and goes on
+    /// reading the blob after the commit. Its bytes are unverified until then. None when the size was not declared, or
+    /// when nobody can read behind this writer: read the blob once it is committed.
+    ///
+    /// A read that waits fails with `Aborted` once the writer is dropped, or cuts back what the reader may have read.
+    async fn tail(&mut self) -> Result<Option<Arc<dyn ReaderAt>>> {
+        Ok(None)
+    }
+
+    /// Opens the way to write at several places at once. None when the size was not declared, or when the ingest can only
+    /// be appended to.
+    ///
+    /// From here on [`Status::offset`] is where the first gap begins, and [`Writer::write`] and [`Writer::truncate`] are
+    /// refused with `FailedPrecondition`.
+    async fn sparse(&mut self) -> Result<Option<Arc<dyn SparseWriter>>> {
+        Ok(None)
+    }
+}
+
+/// Writes an ingest of a declared size at several places at once. What was written survives the writer: whoever opens the
+/// ingest next finds the gaps that are left.
+///
+/// Usable concurrently, for ranges that do not overlap.
+#[async_trait]
+pub trait SparseWriter: Send + Sync {
+    /// Returns what is not here yet, in order, without overlaps.
+    async fn gaps(&self) -> Result<Vec<Range<u64>>>;
+
+    /// Writes bytes where they belong. Waits while too much was written ahead of what could be hashed.
+    ///
+    /// # Errors
+    /// `OutOfRange` beyond the declared size. `ResourceExhausted` when the disk is full; what was written before stays.
+    /// `Aborted` when the writer is gone.
+    ///
+    /// # Cancel safety
+    /// A write that is dropped may have happened in part, and counts as a gap or as written, for as much as is there.
+    async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()>;
 }
 
 /// All of a content store, as seen from one namespace.
