@@ -154,33 +154,43 @@ impl Writer {
     }
 }
 
-/// Opens the file or creates it with all tables, and checks its format.
+/// Opens the file, made before if need be, and checks its format.
 fn create(path: &Path) -> Result<Database, Failure> {
-    let database = Database::builder().set_cache_size(CACHE).create(path)?;
-    let format = match database.begin_read()?.open_table(META) {
-        Ok(meta) => meta.get(FORMAT)?.map(|format| format.value()),
-        Err(redb::TableError::TableDoesNotExist(_)) => None,
-        Err(error) => return Err(error.into()),
-    };
-    match format {
-        Some(CURRENT_FORMAT) => {}
-        Some(other) => {
-            return Err(Error::failed_precondition(format!(
-                "the records of snapshots have format {other}, and {CURRENT_FORMAT} is the newest that is known"
-            ))
-            .hint("use the version of the program that wrote them, or a newer one")
-            .into());
-        }
-        None => {
-            let mut transaction = database.begin_write()?;
-            transaction.set_two_phase_commit(true);
-            transaction.set_quick_repair(true);
-            Tables::open(&transaction)?.meta.insert(FORMAT, CURRENT_FORMAT)?;
-            transaction.commit()?;
-            sync_entry(path)?;
-        }
+    if !path.try_exists().attempt(|| format!("look for {}", path.display()))? {
+        make(path)?;
     }
-    Ok(database)
+    let database = Database::builder().set_cache_size(CACHE).open(path)?;
+    match database.begin_read()?.open_table(META)?.get(FORMAT)?.map(|format| format.value()) {
+        Some(CURRENT_FORMAT) => Ok(database),
+        Some(other) => Err(Error::failed_precondition(format!(
+            "the records of snapshots have format {other}, and {CURRENT_FORMAT} is the newest that is known"
+        ))
+        .hint("use the version of the program that wrote them, or a newer one")
+        .into()),
+        None => Err(damaged("they do not say their format").into()),
+    }
+}
+
+/// Makes the file with all tables: its name must not be durable before its bytes are, because half a database is no
+/// database.
+///
+/// 1. write `records.redb.new`  2. fsync it, which the database does at its commit  3. rename it to `records.redb`
+/// 4. fsync the directory. A crash before 3 leaves a file that the next one replaces.
+fn make(path: &Path) -> Result<(), Failure> {
+    let new = path.with_extension("redb.new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => removed.attempt(|| format!("remove {}", new.display()))?,
+    }
+    let database = Database::builder().create(&new)?;
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    Tables::open(&transaction)?.meta.insert(FORMAT, CURRENT_FORMAT)?;
+    transaction.commit()?;
+    drop(database);
+    std::fs::rename(&new, path).attempt(|| format!("rename {} to {}", new.display(), path.display()))?;
+    Ok(sync_entry(path)?)
 }
 
 /// Makes the name of a new file durable.

@@ -191,6 +191,21 @@ async fn what_is_open_twice_is_refused_and_what_is_reopened_is_the_same() {
 }
 
 #[tokio::test]
+async fn half_a_database_that_a_crash_left_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let half = directory.path().join("records.redb.new");
+    fs::write(&half, vec![0; 1 << 20]).unwrap();
+    for _ in 0..2 {
+        let snapshots = Overlay::open(directory.path()).await.unwrap();
+        if snapshots.stat(&key("work")).await.is_err() {
+            snapshots.prepare(&key("work"), None, Labels::new()).await.unwrap();
+        }
+        assert_eq!(snapshots.stat(&key("work")).await.unwrap().key, key("work"));
+    }
+    assert!(!half.exists());
+}
+
+#[tokio::test]
 async fn a_damaged_database_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let snapshots = Native::open(directory.path()).await.unwrap();
