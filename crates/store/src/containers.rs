@@ -35,17 +35,17 @@ impl Store for Containers {
 
     async fn create(&self, container: &Container) -> Result<Container> {
         let container = container.clone();
-        self.shared.transact(&self.scope, move |group| group.create_container(&container)).await
+        self.shared.transact(&self.scope, None, move |group| group.create_container(&container)).await
     }
 
     async fn update(&self, container: &Container, mask: &FieldMask) -> Result<Container> {
         let (container, mask) = (container.clone(), mask.clone());
-        self.shared.transact(&self.scope, move |group| group.update_container(&container, &mask)).await
+        self.shared.transact(&self.scope, None, move |group| group.update_container(&container, &mask)).await
     }
 
     async fn delete(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
-        self.shared.transact(&self.scope, move |group| group.delete_container(&id)).await
+        self.shared.transact(&self.scope, None, move |group| group.delete_container(&id)).await
     }
 }
 

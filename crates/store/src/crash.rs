@@ -87,43 +87,54 @@ fn snapshots(store: &Store) -> Arc<dyn Snapshotter> {
     store.snapshotters(&scope()).remove(SNAPSHOTTER).unwrap()
 }
 
-const BYTES: &[u8] = b"bytes that matter";
+/// What is committed without an ingest on the disk, and what is not.
+const SMALL: &[u8] = b"bytes that matter";
+static LARGE: [u8; 3 << 20] = [b'.'; 3 << 20];
+
+fn descriptor_of(bytes: &[u8]) -> Descriptor {
+    Descriptor::of("application/vnd.oci.image.layer.v1.tar", bytes)
+}
 
 fn descriptor() -> Descriptor {
-    Descriptor::of("application/vnd.oci.image.layer.v1.tar", BYTES)
+    descriptor_of(SMALL)
 }
 
 async fn commit_blob(store: Store) -> Result<()> {
-    let expected = Expected::from(&descriptor());
-    let mut writer = store.content(&scope()).writer(&descriptor().ingest_ref(), expected).await?;
-    writer.write(Bytes::from_static(BYTES)).await?;
+    commit_bytes(store, SMALL).await
+}
+
+async fn commit_bytes(store: Store, bytes: &'static [u8]) -> Result<()> {
+    let descriptor = descriptor_of(bytes);
+    let mut writer = store.content(&scope()).writer(&descriptor.ingest_ref(), Expected::from(&descriptor)).await?;
+    writer.write(Bytes::from_static(bytes)).await?;
     writer.commit(Commit::default()).await.map(|_| ())
 }
 
 #[test]
 fn a_blob_commit_that_dies_after_any_number_is_finished_by_the_next_one() {
-    for (point, recorded) in [
-        ("commit: synced", false),
-        ("commit: renamed", false),
-        ("commit: directory synced", false),
-        ("commit: recorded", true),
+    for (bytes, point, recorded) in [
+        (SMALL, "commit: renamed", false),
+        (SMALL, "commit: recorded", true),
+        (&LARGE, "commit: synced", false),
+        (&LARGE, "commit: renamed", false),
+        (&LARGE, "commit: recorded", true),
     ] {
-        let machine = Machine::new();
-        machine.crash(point, |store| Box::pin(commit_blob(store)));
+        let (machine, descriptor) = (Machine::new(), descriptor_of(bytes));
+        machine.crash(point, |store| Box::pin(commit_bytes(store, bytes)));
         machine.run(async |store| {
             let content = store.content(&scope());
-            assert_eq!(content.info(&descriptor().digest).await.is_ok(), recorded, "{point}");
-            content.write_blob(&descriptor(), Bytes::from_static(BYTES), Labels::new()).await.unwrap();
-            assert_eq!(content.read_all(&descriptor(), 100).await.unwrap(), BYTES, "{point}");
+            assert_eq!(content.info(&descriptor.digest).await.is_ok(), recorded, "{point}");
+            content.write_blob(&descriptor, Bytes::from_static(bytes), Labels::new()).await.unwrap();
+            assert!(content.read_all(&descriptor, 4 << 20).await.unwrap() == bytes, "{point}");
         });
-        assert_eq!(machine.files("content/blobs/sha256"), [descriptor().digest.hex()], "{point}");
+        assert_eq!(machine.files("content/blobs/sha256"), [descriptor.digest.hex()], "{point}");
         assert_eq!(machine.files("content/ingest"), [""; 0], "{point}");
     }
 }
 
 #[test]
 fn a_blob_commit_that_dies_and_is_not_repeated_leaves_nothing_behind_a_collection() {
-    for point in ["commit: renamed", "commit: directory synced", "commit: recorded"] {
+    for point in ["commit: renamed", "commit: recorded"] {
         let machine = Machine::new();
         machine.crash(point, |store| Box::pin(commit_blob(store)));
         machine.run(async |store| assert_eq!(store.collect().await.unwrap().blobs.count, 1, "{point}"));
@@ -222,7 +233,7 @@ fn work_of_a_caller_that_stopped_waiting_is_finished() {
         let content = store.content(&scope());
         let expected = Expected::from(&descriptor());
         let mut writer = content.writer(&descriptor().ingest_ref(), expected).await.unwrap();
-        writer.write(Bytes::from_static(BYTES)).await.unwrap();
+        writer.write(Bytes::from_static(SMALL)).await.unwrap();
         let commit = tokio::time::timeout(Duration::from_nanos(1), writer.commit(Commit::default())).await;
         drop(commit);
         // Whoever opens the ref next sees the ingest as it was or its blob, and nothing in between.
@@ -234,6 +245,6 @@ fn work_of_a_caller_that_stopped_waiting_is_finished() {
         })
         .await
         .unwrap();
-        assert_eq!(content.read_all(&descriptor(), 100).await.unwrap(), BYTES);
+        assert_eq!(content.read_all(&descriptor(), 100).await.unwrap(), SMALL);
     });
 }

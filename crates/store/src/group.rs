@@ -10,7 +10,7 @@ use windlass_core::{Digest, Error, Result, Scope};
 
 use crate::blocking::to_the_end;
 use crate::content::remove_bytes;
-use crate::db::Transaction;
+use crate::db::{Barrier, Transaction};
 use crate::store::Shared;
 
 /// Mutations of one scope under way, in one transaction: see [`Store::transact`](crate::Store::transact).
@@ -62,13 +62,14 @@ impl<'a> Group<'a> {
 }
 
 impl Shared {
-    /// Carries out a group: [`Store::transact`](crate::Store::transact).
+    /// Carries out a group, behind a barrier if there is one: [`Store::transact`](crate::Store::transact).
     ///
     /// 1. commit the records  2. remove the bytes of blobs whose last record went. A crash between the two leaves unrecorded
     ///    blobs that the sweep removes.
     pub(crate) async fn transact<T: Send + 'static>(
         self: &Arc<Self>,
         scope: &Scope,
+        behind: Option<Barrier>,
         members: impl Fn(&Group<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let scope = scope.clone();
@@ -77,7 +78,7 @@ impl Shared {
             let done = members(&group)?;
             Ok((done, group.finish()?))
         };
-        let (done, unrecorded) = self.db.write(change).await?;
+        let (done, unrecorded) = self.db.write_behind(behind, change).await?;
         if !unrecorded.is_empty() {
             to_the_end(remove_bytes(self.clone(), unrecorded)).await?;
         }

@@ -35,17 +35,17 @@ impl Store for Images {
 
     async fn create(&self, image: &Image) -> Result<Image> {
         let image = image.clone();
-        self.shared.transact(&self.scope, move |group| group.create_image(&image)).await
+        self.shared.transact(&self.scope, None, move |group| group.create_image(&image)).await
     }
 
     async fn update(&self, image: &Image, mask: &FieldMask) -> Result<Image> {
         let (image, mask) = (image.clone(), mask.clone());
-        self.shared.transact(&self.scope, move |group| group.update_image(&image, &mask)).await
+        self.shared.transact(&self.scope, None, move |group| group.update_image(&image, &mask)).await
     }
 
     async fn delete(&self, name: &Name, deletion: Deletion) -> Result<()> {
         let name = name.clone();
-        self.shared.transact(&self.scope, move |group| group.delete_image(&name)).await?;
+        self.shared.transact(&self.scope, None, move |group| group.delete_image(&name)).await?;
         gc::after(&self.shared, deletion).await
     }
 }

@@ -31,12 +31,12 @@ impl Leases {
 #[async_trait]
 impl Manager for Leases {
     async fn create(&self, options: Options) -> Result<Lease> {
-        self.shared.transact(&self.scope(), move |group| group.create_lease(&options)).await
+        self.shared.transact(&self.scope(), None, move |group| group.create_lease(&options)).await
     }
 
     async fn delete(&self, id: &Id, deletion: Deletion) -> Result<()> {
         let id = id.clone();
-        self.shared.transact(&self.scope(), move |group| group.delete_lease(&id)).await?;
+        self.shared.transact(&self.scope(), None, move |group| group.delete_lease(&id)).await?;
         gc::after(&self.shared, deletion).await
     }
 
@@ -47,12 +47,12 @@ impl Manager for Leases {
 
     async fn add_resource(&self, id: &Id, resource: &Resource) -> Result<()> {
         let (id, resource) = (id.clone(), resource.clone());
-        self.shared.transact(&self.scope(), move |group| group.add_resource(&id, &resource)).await
+        self.shared.transact(&self.scope(), None, move |group| group.add_resource(&id, &resource)).await
     }
 
     async fn delete_resource(&self, id: &Id, resource: &Resource) -> Result<()> {
         let (id, resource) = (id.clone(), resource.clone());
-        self.shared.transact(&self.scope(), move |group| group.delete_resource(&id, &resource)).await
+        self.shared.transact(&self.scope(), None, move |group| group.delete_resource(&id, &resource)).await
     }
 
     async fn resources(&self, id: &Id) -> Result<Vec<Resource>> {

@@ -27,7 +27,6 @@ mod namespaces;
 mod sharing;
 mod snapshots;
 mod store;
-mod together;
 mod turns;
 mod unique;
 

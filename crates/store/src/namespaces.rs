@@ -21,7 +21,7 @@ pub(crate) struct Namespaces {
 #[async_trait]
 impl Store for Namespaces {
     async fn create(&self, namespace: &Namespace, labels: Labels) -> Result<()> {
-        self.shared.transact(&namespace.clone().into(), move |group| group.create_namespace(&labels)).await
+        self.shared.transact(&namespace.clone().into(), None, move |group| group.create_namespace(&labels)).await
     }
 
     async fn labels(&self, namespace: &Namespace) -> Result<Labels> {
@@ -31,7 +31,9 @@ impl Store for Namespaces {
 
     async fn set_label(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {
         let (key, value) = (key.to_owned(), value.to_owned());
-        self.shared.transact(&namespace.clone().into(), move |group| group.set_namespace_label(&key, &value)).await
+        self.shared
+            .transact(&namespace.clone().into(), None, move |group| group.set_namespace_label(&key, &value))
+            .await
     }
 
     async fn list(&self) -> Result<Vec<Namespace>> {
@@ -46,7 +48,7 @@ impl Store for Namespaces {
         // Counted beside the writers first: of a full namespace that takes a while, of an empty one nothing.
         let (shared, full) = (self.shared.clone(), namespace.clone());
         blocking(move || shared.db.read(|view| require_empty(view, &full, ingests))).await?;
-        self.shared.transact(&namespace.clone().into(), move |group| group.delete_namespace(ingests)).await
+        self.shared.transact(&namespace.clone().into(), None, move |group| group.delete_namespace(ingests)).await
     }
 }
 

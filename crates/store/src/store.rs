@@ -168,7 +168,7 @@ impl Store {
         scope: &Scope,
         members: impl Fn(&Group<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.shared.transact(scope, members).await
+        self.shared.transact(scope, None, members).await
     }
 
     /// Removes what nothing refers to, and says what that was. Who asks while a collection runs shares the one after it.

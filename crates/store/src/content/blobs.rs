@@ -9,22 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use windlass_core::digest::Algorithm;
 use windlass_core::{Digest, Result};
 
-use crate::blocking::blocking;
+use crate::db::Barrier;
 use crate::disk::{Disk, File, How};
-use crate::together::Together;
 
 /// The algorithms that have a directory.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512];
 /// The mode of the directories below a root.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// The directory of blobs. All of its methods block, but those that are async.
+/// The directory of blobs. All of its methods block.
 #[derive(Debug, Clone)]
 pub(crate) struct Blobs {
     disk: Disk,
     directory: PathBuf,
-    /// The syncs of the directory of each algorithm.
-    syncs: Arc<[Together; ALGORITHMS.len()]>,
     /// Whether the directories on the way here are durable.
     rooted: Arc<AtomicBool>,
 }
@@ -34,7 +31,7 @@ impl Blobs {
     pub(super) fn open(disk: &Disk, content: &Path) -> Result<Self> {
         let directory = content.join("blobs");
         make_directories(disk, &directory, &ALGORITHMS.map(Algorithm::as_str))?;
-        Ok(Self { disk: disk.clone(), directory, syncs: Arc::default(), rooted: Arc::default() })
+        Ok(Self { disk: disk.clone(), directory, rooted: Arc::default() })
     }
 
     /// Returns where a blob lies, or would.
@@ -60,12 +57,12 @@ impl Blobs {
         self.disk.rename(file, &self.path(digest))
     }
 
-    /// Makes moves of blobs of that algorithm durable: those before the call, with everybody who calls at the same time.
+    /// Returns what makes moves of blobs of that algorithm durable: those before it is passed.
     ///
     /// The first time also the directories on the way: this process may have made them, or one that died right after.
-    pub(crate) async fn sync(&self, algorithm: Algorithm) -> Result<()> {
+    pub(crate) fn barrier(&self, algorithm: Algorithm) -> Barrier {
         let blobs = self.clone();
-        let sync = move || {
+        Barrier::new(algorithm.as_str(), move || {
             if !blobs.rooted.load(Ordering::Acquire) {
                 // `blobs`, `content` and the root: what is above them was synced when the database was made.
                 for directory in blobs.directory.ancestors().take(3) {
@@ -74,11 +71,7 @@ impl Blobs {
                 blobs.rooted.store(true, Ordering::Release);
             }
             blobs.disk.sync_dir(&blobs.directory.join(algorithm.as_str()))
-        };
-        match ALGORITHMS.iter().zip(&*self.syncs).find(|(of, _)| **of == algorithm) {
-            Some((_, together)) => together.pass(sync).await,
-            None => blocking(sync).await,
-        }
+        })
     }
 
     /// Removes a blob and returns how many bytes that freed; `None` when it was not here.

@@ -4,6 +4,7 @@
 //! [`records`] writes the latter; [`writer`] is the way from the one to the other, with a short cut for [`small`] blobs.
 
 mod blobs;
+mod commit;
 mod ingests;
 mod open_refs;
 mod reader;

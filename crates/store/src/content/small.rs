@@ -10,7 +10,7 @@ use windlass_core::content::Expected;
 use windlass_core::digest::Algorithm;
 use windlass_core::{Digest, Result};
 
-use super::writer::{Verdict, wrong_digest, wrong_size};
+use super::commit::{Verdict, wrong_digest, wrong_size};
 use crate::disk::{Disk, How};
 
 /// The mode of a committed blob.

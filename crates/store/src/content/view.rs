@@ -96,16 +96,17 @@ impl Content {
         if self.shared.blobs.size(&digest)? != Some(size) {
             return Ok(false);
         }
-        self.shared.blobs.sync(digest.algorithm()).await?;
         let now = SystemTime::now();
         let info = Info { digest, size, created_at: now, updated_at: now, labels: Labels::new() };
         self.record(info, Some(ingest)).await?;
         Ok(true)
     }
 
-    /// Records a blob and lets the scope's lease hold it, in one transaction, instead of the ingest that brought it.
+    /// Records a blob that is in its place and lets the scope's lease hold it, in one transaction, instead of the ingest
+    /// that brought it. That it came to its place is made durable right before, on the database's thread.
     pub(super) async fn record(&self, info: Info, ingest: Option<IngestRef>) -> Result<Info> {
-        self.shared.transact(&self.scope, move |group| group.record_blob(&info, ingest.as_ref())).await
+        let placed = self.shared.blobs.barrier(info.digest.algorithm());
+        self.shared.transact(&self.scope, Some(placed), move |group| group.record_blob(&info, ingest.as_ref())).await
     }
 
     /// Discards what a crash right after a commit left of the ingest.
@@ -202,12 +203,12 @@ impl Store for Content {
 
     async fn update(&self, info: &Info, mask: &FieldMask) -> Result<Info> {
         let (info, mask) = (info.clone(), mask.clone());
-        self.shared.transact(&self.scope, move |group| group.update_content(&info, &mask)).await
+        self.shared.transact(&self.scope, None, move |group| group.update_content(&info, &mask)).await
     }
 
     async fn delete(&self, digest: &Digest) -> Result<()> {
         let digest = digest.clone();
-        self.shared.transact(&self.scope, move |group| group.delete_content(&digest)).await
+        self.shared.transact(&self.scope, None, move |group| group.delete_content(&digest)).await
     }
 
     async fn status(&self, ingest: &IngestRef) -> Result<Status> {

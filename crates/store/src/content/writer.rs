@@ -1,22 +1,20 @@
 //! The writing end of an ingest: gathers bytes, hashes and writes them on the blocking pool while more arrive, and turns
 //! the ingest into a blob.
 
-use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use windlass_core::content::{ABANDONED_AFTER, Commit, Expected, Info, IngestRef, Status, Writer};
-use windlass_core::{Digest, Error, Result, ResultExt};
+use windlass_core::{Error, Result, ResultExt};
 
+use super::commit::Finish;
 use super::ingests::{Opened, Start};
 use super::open_refs::Held;
 use super::sink::Sink;
-use super::small;
 use super::view::Content;
-use crate::blocking::{blocking, to_the_end};
-use crate::db::schema::CONTENTS;
+use crate::blocking::to_the_end;
 
 /// How many bytes are gathered before they are written. A writer has two of these at most: one that fills while the
 /// other is hashed and written.
@@ -230,161 +228,4 @@ fn close(start: Start, buffer: &[u8], held: Held) {
         tracing::debug!(%error, "the last bytes of an abandoned ingest were not written");
     }
     drop(held);
-}
-
-/// The commit of an ingest.
-struct Finish {
-    content: Content,
-    ingest: IngestRef,
-    declared: Expected,
-    commit: Commit,
-}
-
-/// What came of verifying an ingest.
-pub(super) enum Verdict {
-    Good(Digest, u64),
-    /// Its bytes cannot become right.
-    Bad(Error),
-}
-
-/// Where the bytes are that are verified and durable and not in their place yet.
-enum Ready {
-    Ingest(PathBuf),
-    Small(PathBuf),
-}
-
-impl Ready {
-    fn file(&self) -> &Path {
-        let (Self::Ingest(file) | Self::Small(file)) = self;
-        file
-    }
-}
-
-impl Finish {
-    /// Turns the ingest into a blob. The durable order:
-    ///
-    /// 1. verify size and digest  2. fsync `ingest/<id>/data`, or write `small/<id>` and fsync it when nothing is on the disk
-    ///    yet  3. rename it to `blobs/<algorithm>/<hex>`  4. fsync that directory, together with whoever commits at the same
-    ///    time  5. commit the record, with the lease's edge  6. remove `ingest/<id>`
-    ///
-    /// A crash before 3 leaves a resumable ingest, or a file in `small` that goes when the store is opened; between 3 and 5
-    /// an unrecorded blob, which the next writer that expects it adopts or the sweep removes; between 5 and 6 an empty
-    /// ingest that the next writer of the ref, or the sweep, removes.
-    async fn run(self, start: Start, buffer: Vec<u8>, held: Held) -> Result<Info> {
-        let expected = [self.declared.clone(), self.commit.expected.clone()];
-        let (disk, small) = self.content.shared.ingests.small(&held);
-        let (ready, verdict) = blocking(move || match start {
-            Start::Sink(sink) => verify(sink, &buffer, &expected),
-            Start::Unborn(unborn) => {
-                let verdict = small::verify(&buffer, &expected);
-                if matches!(verdict, Verdict::Bad(_)) || small::write(&disk, &small, &buffer).is_ok() {
-                    return Ok((Ready::Small(small), verdict));
-                }
-                // The disk is full, or worse: an ingest keeps what it can, and says what is wrong.
-                verify(unborn.open()?.0, &buffer, &expected)
-            }
-        })
-        .await?;
-        let (digest, size) = match verdict {
-            Verdict::Good(digest, size) => (digest, size),
-            Verdict::Bad(error) => {
-                self.content.release(&self.ingest).await?;
-                self.discard(ready, held).await?;
-                return Err(error);
-            }
-        };
-        self.faults("commit: synced").await;
-        // From here on alone with the digest: what is moved into place is neither collected nor moved by another.
-        let _turn = self.content.shared.turns.take(digest.to_string()).await;
-        if self.is_here(&digest, size).await? {
-            self.content.release(&self.ingest).await?;
-            self.discard(ready, held).await?;
-            return Err(self.content.already_exists(&digest));
-        }
-        let info = match self.place(ready.file(), digest, size).await {
-            Ok(info) => info,
-            Err(error) => {
-                if let Ready::Small(file) = ready {
-                    // If it is still there, it is nobody's.
-                    let (disk, _) = self.content.shared.ingests.small(&held);
-                    let removed = blocking(move || disk.remove_file(&file)).await;
-                    tracing::debug!(?removed, "a small blob did not come to its place");
-                }
-                return Err(error);
-            }
-        };
-        self.faults("commit: recorded").await;
-        match ready {
-            Ready::Ingest(_) => self.discard(ready, held).await?,
-            Ready::Small(_) => drop(held),
-        }
-        Ok(info)
-    }
-
-    async fn place(&self, file: &Path, digest: Digest, size: u64) -> Result<Info> {
-        let (blobs, file, of) = (self.content.shared.blobs.clone(), file.to_owned(), digest.clone());
-        blocking(move || blobs.adopt(&file, &of)).await?;
-        self.faults("commit: renamed").await;
-        self.content.shared.blobs.sync(digest.algorithm()).await?;
-        self.content.shared.condemned.remove(&digest);
-        self.faults("commit: directory synced").await;
-        let now = SystemTime::now();
-        let info = Info { digest, size, created_at: now, updated_at: now, labels: self.commit.labels.clone() };
-        self.content.record(info, Some(self.ingest.clone())).await
-    }
-
-    /// Tells whether the namespace has the blob, with its bytes; the lease holds it then.
-    async fn is_here(&self, digest: &Digest, size: u64) -> Result<bool> {
-        let key = self.content.key(digest);
-        let recorded = self.content.shared.db.read(|view| CONTENTS.contains(view, &key))?;
-        let good = self.content.shared.blobs.size(digest)? == Some(size) && !self.content.shared.condemned.has(digest);
-        Ok(recorded && good && self.content.hold(digest).await?)
-    }
-
-    async fn discard(&self, ready: Ready, held: Held) -> Result<()> {
-        let shared = &self.content.shared;
-        if let Ready::Small(file) = ready {
-            let (disk, _) = shared.ingests.small(&held);
-            blocking(move || disk.remove_file(&file)).await?;
-        }
-        shared.ingests.discard(held, &self.content.scope.namespace, &self.ingest).await.map(|_| ())
-    }
-
-    async fn faults(&self, point: &'static str) {
-        self.content.shared.faults.reach(point).await;
-    }
-}
-
-/// Writes the rest, checks size and digest, and makes the data durable if they are right.
-fn verify(mut sink: Box<Sink>, rest: &[u8], expected: &[Expected]) -> Result<(Ready, Verdict)> {
-    let ready = Ready::Ingest(sink.data());
-    sink.append(rest)?;
-    let size = sink.offset();
-    for wanted in expected.iter().filter_map(|expected| expected.size) {
-        if wanted != size {
-            return Ok((ready, Verdict::Bad(wrong_size(size, wanted))));
-        }
-    }
-    let mut digest = None;
-    for wanted in expected.iter().filter_map(|expected| expected.digest.as_ref()) {
-        let found = sink.digest(wanted.algorithm())?;
-        if found != *wanted {
-            return Ok((ready, Verdict::Bad(wrong_digest(&found, wanted))));
-        }
-        digest.get_or_insert(found);
-    }
-    let digest = match digest {
-        Some(digest) => digest,
-        None => sink.digest(sink.algorithm())?,
-    };
-    sink.seal()?;
-    Ok((ready, Verdict::Good(digest, size)))
-}
-
-pub(super) fn wrong_size(size: u64, wanted: u64) -> Error {
-    Error::failed_precondition(format!("the content has {size} bytes, {wanted} were expected"))
-}
-
-pub(super) fn wrong_digest(found: &Digest, wanted: &Digest) -> Error {
-    Error::data_loss(format!("the content has digest {found}, {wanted} was expected"))
 }

@@ -3,6 +3,7 @@
 //! Readers see the last commit and are never waited for. Writers hand over a change and wait until it is durable.
 
 mod activity;
+mod barrier;
 mod create;
 pub(crate) mod damage;
 mod expiry;
@@ -25,6 +26,7 @@ use redb::{ReadTransaction, ReadableDatabase};
 use windlass_core::{Error, Kind, Result, ResultExt};
 
 pub(crate) use activity::{Activity, Count};
+pub(crate) use barrier::Barrier;
 use damage::{damaged, guarded};
 pub(crate) use expiry::parse as parse_expiry;
 pub(crate) use links::{Links, LinksText, Text, node, resource_node, set_links, text_of, unlink};
@@ -110,8 +112,24 @@ impl Database {
         &self,
         change: impl Fn(&Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.write_behind(None, change).await
+    }
+
+    /// Carries out a change as [`Database::write`] does, once the barrier is passed: right before the commit, once for all
+    /// changes of the commit that have the same one.
+    ///
+    /// # Errors
+    /// Those of the barrier too.
+    ///
+    /// # Cancel safety
+    /// As [`Database::write`].
+    pub(crate) async fn write_behind<T: Send + 'static>(
+        &self,
+        barrier: Option<Barrier>,
+        change: impl Fn(&Transaction) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         self.check()?;
-        self.writer.submit(change).await
+        self.writer.submit(barrier, change).await
     }
 
     /// Fails when nobody knows what was recorded last: a commit failed in the middle.

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use windlass_core::error::IoResultExt;
 use windlass_core::{Error, Result};
 
+use super::barrier::{Barrier, Passed};
 use super::damage::guarded;
 use super::{Activity, Transaction};
 
@@ -33,7 +34,7 @@ impl Writer {
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
-    pub(super) async fn submit<T, F>(&self, change: F) -> Result<T>
+    pub(super) async fn submit<T, F>(&self, barrier: Option<Barrier>, change: F) -> Result<T>
     where
         T: Send + 'static,
         F: Fn(&Transaction) -> Result<T> + Send + 'static,
@@ -42,7 +43,7 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         // One entry per waiting caller: the queue is as long as there are callers.
-        queue.send(Box::new(Queued { change, outcome: None, reply })).map_err(|_| gone())?;
+        queue.send(Box::new(Queued { barrier, change, outcome: None, reply })).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -62,8 +63,21 @@ fn run(database: &redb::Database, activity: &Arc<Activity>, queued: &Receiver<Bo
     while let Ok(first) = queued.recv() {
         let mut group = vec![first];
         group.extend(queued.try_iter().take(MAX_GROUP - 1));
-        commit_together(database, activity, group);
+        commit_together(database, activity, behind_barriers(group));
     }
+}
+
+/// Passes the barriers of a group, each once; a change whose barrier fails leaves the group.
+fn behind_barriers(group: Vec<Box<dyn Change>>) -> Vec<Box<dyn Change>> {
+    let mut passed = Passed::default();
+    let mut behind = Vec::with_capacity(group.len());
+    for change in group {
+        match change.barrier().map_or(Ok(()), |barrier| passed.pass(barrier)) {
+            Ok(()) => behind.push(change),
+            Err(error) => change.answer(Some(error)),
+        }
+    }
+    behind
 }
 
 /// Carries out a group in one transaction. A change that fails after it wrote something, or panics, leaves the group, and
@@ -99,6 +113,9 @@ fn commit_together(database: &redb::Database, activity: &Arc<Activity>, mut grou
 
 /// A change in the queue.
 trait Change: Send {
+    /// Returns what has to be durable before the change is.
+    fn barrier(&self) -> Option<&Barrier>;
+
     /// Carries the change out and tells whether it failed halfway.
     fn spoils(&mut self, transaction: &Transaction) -> bool;
 
@@ -107,12 +124,17 @@ trait Change: Send {
 }
 
 struct Queued<T, F> {
+    barrier: Option<Barrier>,
     change: F,
     outcome: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
 
 impl<T: Send, F: Fn(&Transaction) -> Result<T> + Send> Change for Queued<T, F> {
+    fn barrier(&self) -> Option<&Barrier> {
+        self.barrier.as_ref()
+    }
+
     fn spoils(&mut self, transaction: &Transaction) -> bool {
         let before = transaction.writes();
         // Callers bring code of their own. Where it got to is unknown, but the transaction is given up then, and with it
@@ -160,7 +182,7 @@ mod tests {
             NUMBERS.put(tx, key, &1)?;
             if fail { Err(Error::not_found("by design")) } else { Ok(()) }
         };
-        (Box::new(Queued { change, outcome: None, reply }), answer)
+        (Box::new(Queued { barrier: None, change, outcome: None, reply }), answer)
     }
 
     #[test]
