@@ -2,11 +2,34 @@
 
 use std::future::Future;
 
+use tokio::sync::oneshot;
+use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
+
+/// The niceness of work that gives way, setpriority(2): a tenth of the weight of ordinary work.
+const GIVING_WAY: i32 = 10;
 
 /// Runs blocking work on the blocking pool.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// Runs long work on a thread of its own that gives way to every other one: nobody waits for it but the caller.
+pub(crate) async fn giving_way<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (reply, answer) = oneshot::channel();
+    let run = move || {
+        // Only of this thread, as Linux has it. Without it the work is done all the same.
+        if let Err(error) = rustix::process::setpriority_process(None, GIVING_WAY) {
+            tracing::debug!(%error, "work in the background is not put behind the rest");
+        }
+        // A caller that is gone does not want to know.
+        let _ = reply.send(work());
+    };
+    std::thread::Builder::new()
+        .name("windlass-behind".to_owned())
+        .spawn(run)
+        .attempt(|| "start a thread for work in the background".to_owned())?;
+    answer.await.map_err(|_| Error::internal("work of the store in the background panicked"))?
 }
 
 /// Runs work to its end even when the caller stops waiting, so that a durable order is never left in the middle by a

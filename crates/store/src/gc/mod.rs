@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use windlass_core::{Error, Result};
 
-use crate::blocking::{blocking, to_the_end};
+use crate::blocking::{giving_way, to_the_end};
 use crate::db::Count;
 pub(crate) use windlass_core::gc::Deletion;
 
@@ -146,7 +146,7 @@ async fn run(shared: &Arc<Shared>, count: &mut Count) -> Result<Collected> {
     // Whatever was queued before the watch began is in the commit that is read below.
     shared.db.write(|_| Ok(())).await?;
     let commit = shared.db.snapshot()?;
-    let (commit, marks) = blocking(move || {
+    let (commit, marks) = giving_way(move || {
         let seen = Seen::read(&commit, now)?;
         Ok((commit, seen))
     })
