@@ -5,8 +5,12 @@
 //! The life of an ingest: [`Ingester::writer`] opens it atomically on an [`IngestRef`] (a second opener is refused),
 //! bytes are written, and [`Writer::commit`] turns it into a blob if its digest and size are the expected ones. A
 //! writer that is dropped leaves the ingest behind; the next opener of the same ref continues at its offset.
+//!
+//! An ingest whose size was declared need not be written in order ([`Writer::sparse`]), and can be read while it is written
+//! ([`Writer::tail`]).
 
 mod copy;
+mod ranges;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,6 +30,7 @@ use crate::text::{self, checked_text};
 use crate::{Listing, timestamp};
 
 pub use copy::{OneWay, Source, copy};
+pub use ranges::Ranges;
 
 /// How long after the last write an ingest is kept that no lease holds, as containerd has it.
 pub const ABANDONED_AFTER: Duration = Duration::from_hours(24);
@@ -94,7 +99,7 @@ pub struct Status {
     /// The key of the ingest.
     #[serde(rename = "ref")]
     pub ingest: IngestRef,
-    /// How many bytes are there: the next write goes here.
+    /// How many bytes are there, up to the first gap: the next write goes here.
     pub offset: u64,
     /// How many bytes there will be, if that was declared.
     pub total: Option<u64>,
@@ -171,47 +176,54 @@ pub trait Writer: Send + Sync {
     /// Returns where the ingest stands.
     async fn status(&mut self) -> Result<Status>;
 
-    /// Appends bytes.
+    /// Appends bytes. What a [`SparseWriter`] left behind the first gap is given up by the first write.
     ///
     /// # Errors
     /// `OutOfRange` when there would be more bytes than were declared. `ResourceExhausted` when the disk is full;
-    /// what was written before stays.
+    /// what was written before stays. `FailedPrecondition` after [`Writer::sparse`].
     ///
     /// # Cancel safety
     /// A write that is dropped may have happened in part; [`Writer::status`] tells.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Cuts the ingest back to `size` bytes.
+    /// Cuts the ingest back to `size` bytes; what a [`SparseWriter`] left behind them is given up.
     ///
     /// # Errors
-    /// `OutOfRange` when there are fewer.
+    /// `OutOfRange` when there are fewer. `FailedPrecondition` after [`Writer::sparse`].
     ///
     /// # Cancel safety
     /// A call that is dropped has happened, will happen before anybody else gets the ingest, or has not;
     /// [`Writer::status`] tells.
     async fn truncate(&mut self, size: u64) -> Result<()>;
 
-    /// Verifies digest and size and turns the ingest into a blob, durably.
+    /// Verifies digest and size and turns the ingest into a blob, durably. Writes of the [`SparseWriter`] that are under
+    /// way are waited for.
     ///
     /// # Errors
     /// `FailedPrecondition` for a wrong size, `DataLoss` for a wrong digest: the ingest is discarded in both cases,
     /// because its bytes cannot become right. `AlreadyExists` when the blob is here: the ingest is discarded too.
+    /// `FailedPrecondition` for a gap that a [`SparseWriter`] left: the ingest stays, because the gap can be filled.
     ///
     /// # Cancel safety
     /// A commit that is dropped has happened or has not; [`Store::info`] tells.
     async fn commit(self: Box<Self>, commit: Commit) -> Result<Info>;
 
-    /// Opens a reader that follows this writer: it reads what is here, waits at the edge for what comes, and goes on
-    /// reading the blob after the commit. Its bytes are unverified until then. None when the size was not declared, or
+    /// Opens a reader that follows this writer: it reads what is here from the beginning to the first gap, waits at that
+    /// edge for what comes, and goes on reading the same bytes after the commit. None when the size was not declared, or
     /// when nobody can read behind this writer: read the blob once it is committed.
     ///
-    /// A read that waits fails with `Aborted` once the writer is dropped, or cuts back what the reader may have read.
+    /// A read that reaches the edge returns what is there, at least one byte; it returns nothing only at the declared size.
+    /// The bytes are unverified until the commit has succeeded. After a power cut, what is left of an ingest may have bytes
+    /// that are not the ones that were written.
+    ///
+    /// Every read fails with `Aborted`, also one that waits, once the writer is dropped, its commit has failed (but for
+    /// `AlreadyExists`), or it cuts back. After a cut another tail can be opened.
     async fn tail(&mut self) -> Result<Option<Arc<dyn ReaderAt>>> {
         Ok(None)
     }
 
     /// Opens the way to write at several places at once. None when the size was not declared, or when the ingest can only
-    /// be appended to.
+    /// be appended to. Another call returns the same.
     ///
     /// From here on [`Status::offset`] is where the first gap begins, and [`Writer::write`] and [`Writer::truncate`] are
     /// refused with `FailedPrecondition`.
@@ -223,13 +235,15 @@ pub trait Writer: Send + Sync {
 /// Writes an ingest of a declared size at several places at once. What was written survives the writer: whoever opens the
 /// ingest next finds the gaps that are left.
 ///
-/// Usable concurrently, for ranges that do not overlap.
+/// Usable concurrently. Bytes that are here already are not written again, whatever is given for them, and a write of
+/// bytes that another one is writing just now waits for it.
 #[async_trait]
 pub trait SparseWriter: Send + Sync {
-    /// Returns what is not here yet, in order, without overlaps.
+    /// Returns what is not here yet, in order, without overlaps. What is being written is still missing.
     async fn gaps(&self) -> Result<Vec<Range<u64>>>;
 
-    /// Writes bytes where they belong. Waits while too much was written ahead of what could be hashed.
+    /// Writes bytes where they belong. Waits while too much was written ahead of what could be hashed, unless it brings the
+    /// first byte that is missing: so that one has to be on its way, before others wait for it.
     ///
     /// # Errors
     /// `OutOfRange` beyond the declared size. `ResourceExhausted` when the disk is full; what was written before stays.
@@ -238,6 +252,23 @@ pub trait SparseWriter: Send + Sync {
     /// # Cancel safety
     /// A write that is dropped may have happened in part, and counts as a gap or as written, for as much as is there.
     async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()>;
+
+    /// Writes parts that follow each other, as one write: it costs less than one write for each.
+    ///
+    /// # Errors
+    /// As [`SparseWriter::write_at`].
+    ///
+    /// # Cancel safety
+    /// As [`SparseWriter::write_at`].
+    async fn write_parts_at(&self, offset: u64, parts: Vec<Bytes>) -> Result<()> {
+        let mut at = offset;
+        for part in parts {
+            let length = part.len() as u64;
+            self.write_at(at, part).await?;
+            at = at.saturating_add(length);
+        }
+        Ok(())
+    }
 }
 
 /// All of a content store, as seen from one namespace.

@@ -1,17 +1,21 @@
 //! Content in memory.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use windlass_core::content::{Commit, Expected, Info, IngestRef, Ingester, Provider, ReaderAt, Status, Store, Writer};
+use windlass_core::content::{
+    Commit, Expected, Info, IngestRef, Ingester, Provider, Ranges, ReaderAt, SparseWriter, Status, Store, Writer,
+};
 use windlass_core::digest::Algorithm;
 use windlass_core::field::FieldMask;
 use windlass_core::filter::{Filter, any_matches};
 use windlass_core::lease::ResourceKind;
 use windlass_core::{Descriptor, Digest, Error, Listing, Result};
 
+use super::behind::{Follow, Sparse, Tail};
 use super::space::{Blob, Ingest, Scoped, Space, relabel};
 
 /// A content store that keeps its bytes in memory.
@@ -22,7 +26,7 @@ fn absent(digest: &Digest) -> Error {
     Error::not_found(format!("content {digest} is not here"))
 }
 
-fn absent_ingest(ingest: &IngestRef) -> Error {
+pub(super) fn absent_ingest(ingest: &IngestRef) -> Error {
     Error::not_found(format!("ingest {ingest} is not here"))
 }
 
@@ -78,11 +82,14 @@ impl Ingester for Content {
                 updated_at: now,
             },
             bytes: Vec::new(),
+            here: Ranges::default(),
+            follow: Arc::default(),
             locked: None,
         });
         declare(&mut there.status, &expected)?;
         there.locked = Some(Instant::now());
-        Ok(Box::new(Ingesting { content: self.clone(), ingest: ingest.clone() }))
+        there.follow = Arc::default();
+        Ok(Box::new(Ingesting { content: self.clone(), ingest: ingest.clone(), sparse: None }))
     }
 }
 
@@ -113,6 +120,17 @@ fn declare(status: &mut Status, expected: &Expected) -> Result<()> {
 struct Ingesting {
     content: Content,
     ingest: IngestRef,
+    /// Whether it is written at several places, and whether that is still allowed.
+    sparse: Option<Arc<Follow>>,
+}
+
+impl Ingesting {
+    fn check_appends(&self) -> Result<()> {
+        match self.sparse {
+            Some(_) => Err(Error::failed_precondition(format!("ingest {} is written at several places", self.ingest))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Drop for Ingesting {
@@ -120,6 +138,10 @@ impl Drop for Ingesting {
         if let Some(there) = self.content.0.lock().ingests.get_mut(&self.ingest) {
             assert!(there.locked.is_some(), "the writer of ingest {} had lost its lock", self.ingest);
             there.locked = None;
+            there.follow.end(None);
+        }
+        if let Some(alive) = &self.sparse {
+            alive.end(None);
         }
     }
 }
@@ -131,6 +153,7 @@ impl Writer for Ingesting {
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.check_appends()?;
         let mut space = self.content.0.lock();
         let there = space.ingests.get_mut(&self.ingest).ok_or_else(|| absent_ingest(&self.ingest))?;
         let end = there.status.offset + bytes.len() as u64;
@@ -139,61 +162,96 @@ impl Writer for Ingesting {
         {
             return Err(Error::out_of_range(format!("ingest {} would have {end} bytes, not {total}", self.ingest)));
         }
-        there.bytes.extend_from_slice(&bytes);
-        there.status.offset = end;
-        there.status.updated_at = SystemTime::now();
+        let offset = there.status.offset;
+        there.cut(offset);
+        there.put(offset, &bytes);
         Ok(())
     }
 
     async fn truncate(&mut self, size: u64) -> Result<()> {
+        self.check_appends()?;
         let mut space = self.content.0.lock();
         let there = space.ingests.get_mut(&self.ingest).ok_or_else(|| absent_ingest(&self.ingest))?;
         if size > there.status.offset {
             let offset = there.status.offset;
             return Err(Error::out_of_range(format!("ingest {} has {offset} bytes, not {size}", self.ingest)));
         }
-        there.bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX));
-        there.status.offset = size;
-        there.status.updated_at = SystemTime::now();
+        if size < there.here.end() {
+            there.cut(size);
+            std::mem::take(&mut there.follow).end(None);
+        }
         Ok(())
     }
 
     async fn commit(self: Box<Self>, commit: Commit) -> Result<Info> {
         commit.labels.validate()?;
         let mut space = self.content.0.lock();
-        let there = space.ingests.remove(&self.ingest).ok_or_else(|| absent_ingest(&self.ingest))?;
+        let mut there = space.ingests.remove(&self.ingest).ok_or_else(|| absent_ingest(&self.ingest))?;
+        let size = there.status.offset;
+        if there.here.end() > size || self.sparse.is_some() && there.status.total != Some(size) {
+            space.ingests.insert(self.ingest.clone(), there);
+            return Err(Error::failed_precondition(format!("ingest {} has a gap at byte {size}", self.ingest)));
+        }
+        let bytes = Bytes::from(std::mem::take(&mut there.bytes));
+        // Whoever reads behind it learns that it is whole, or else that it has come to nothing.
+        let ended = Ended(there.follow.clone());
         self.content.0.release(&mut space, ResourceKind::Ingest, self.ingest.as_str());
-        let digest = verify(&there, &commit.expected)?;
+        let digest = verify(&there.status, &bytes, &commit.expected)?;
+        there.follow.end(Some(bytes.clone()));
+        drop(ended);
         self.content.0.hold(&mut space, ResourceKind::Content, digest.to_string())?;
         if space.blobs.contains_key(&digest) {
             return Err(Error::already_exists(format!("content {digest} is here")));
         }
         let now = SystemTime::now();
-        let size = there.bytes.len() as u64;
         let info = Info { digest: digest.clone(), size, created_at: now, updated_at: now, labels: commit.labels };
-        space.blobs.insert(digest, Blob { info: info.clone(), bytes: there.bytes.into() });
+        space.blobs.insert(digest, Blob { info: info.clone(), bytes });
         Ok(info)
+    }
+
+    async fn tail(&mut self) -> Result<Option<Arc<dyn ReaderAt>>> {
+        let space = self.content.0.lock();
+        let there = space.ingests.get(&self.ingest).ok_or_else(|| absent_ingest(&self.ingest))?;
+        let Some(size) = there.status.total else { return Ok(None) };
+        let (content, ingest, follow) = (self.content.clone(), self.ingest.clone(), there.follow.clone());
+        Ok(Some(Arc::new(Tail { content, ingest, follow, size })))
+    }
+
+    async fn sparse(&mut self) -> Result<Option<Arc<dyn SparseWriter>>> {
+        let Some(size) = self.status().await?.total else { return Ok(None) };
+        let alive = self.sparse.get_or_insert_default().clone();
+        let (content, ingest) = (self.content.clone(), self.ingest.clone());
+        Ok(Some(Arc::new(Sparse { content, ingest, alive, size })))
+    }
+}
+
+/// Ends what reads behind a writer when its commit fails.
+struct Ended(Arc<Follow>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.end(None);
     }
 }
 
 /// Compares an ingest with everything that was declared and returns the digest that it is addressed by.
-fn verify(ingest: &Ingest, late: &Expected) -> Result<Digest> {
-    let name = &ingest.status.ingest;
-    let size = ingest.bytes.len() as u64;
-    for expected in [ingest.status.total, late.size].into_iter().flatten() {
+fn verify(status: &Status, bytes: &[u8], late: &Expected) -> Result<Digest> {
+    let name = &status.ingest;
+    let size = bytes.len() as u64;
+    for expected in [status.total, late.size].into_iter().flatten() {
         if expected != size {
             return Err(Error::failed_precondition(format!("ingest {name} has {size} bytes, not {expected}")));
         }
     }
-    let declared = [&late.digest, &ingest.status.expected];
+    let declared = [&late.digest, &status.expected];
     for expected in declared.into_iter().flatten() {
-        let found = expected.algorithm().digest(&ingest.bytes);
+        let found = expected.algorithm().digest(bytes);
         if found != *expected {
             return Err(Error::data_loss(format!("ingest {name} has digest {found}, not {expected}")));
         }
     }
     let address = declared.into_iter().flatten().next().cloned();
-    Ok(address.unwrap_or_else(|| Algorithm::Sha256.digest(&ingest.bytes)))
+    Ok(address.unwrap_or_else(|| Algorithm::Sha256.digest(bytes)))
 }
 
 #[async_trait]

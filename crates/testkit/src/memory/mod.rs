@@ -7,6 +7,7 @@
 //! Bytes are not shared between namespaces, and nothing survives the value.
 
 mod applier;
+mod behind;
 mod collect;
 mod container;
 mod content;

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use windlass_core::container::Container;
-use windlass_core::content::{self, IngestRef, Status};
+use windlass_core::content::{self, IngestRef, Ranges, Status};
 use windlass_core::field::FieldMask;
 use windlass_core::image::Image;
 use windlass_core::lease::{self, Lease, Resource, ResourceKind};
 use windlass_core::snapshot::{self, Key};
 use windlass_core::{Digest, Error, Labels, Result, image};
+
+use super::behind::Follow;
 
 /// The records of a namespace.
 #[derive(Default)]
@@ -35,6 +37,10 @@ pub(super) struct Blob {
 pub(super) struct Ingest {
     pub(super) status: Status,
     pub(super) bytes: Vec<u8>,
+    /// Which of the bytes were written.
+    pub(super) here: Ranges,
+    /// Whoever reads behind the writer.
+    pub(super) follow: Arc<Follow>,
     pub(super) locked: Option<std::time::Instant>,
 }
 

@@ -5,12 +5,16 @@ mod copy;
 mod ingest;
 mod record;
 mod reopen;
+mod sparse;
+mod tail;
 
 pub use commit::*;
 pub use copy::*;
 pub use ingest::*;
 pub use record::*;
 pub use reopen::*;
+pub use sparse::*;
+pub use tail::*;
 
 use bytes::Bytes;
 use windlass_core::Digest;
@@ -97,6 +101,53 @@ macro_rules! content_suite {
             a_copy_whose_source_is_shorter_than_what_is_here_is_refused_where_no_size_is_declared
             a_copy_of_another_size_than_was_declared_is_refused
             a_copy_from_a_source_that_begins_too_late_is_refused
+        ]);
+    };
+}
+
+/// Expands to the tests of a content store that can be read behind its writers, and written at several places: the traits
+/// leave both to the implementation. See [`suite`](crate::suite).
+#[macro_export]
+macro_rules! one_pass_suite {
+    ($name:ident, $make:expr $(,)?) => {
+        mod $name {
+            use super::*;
+            $crate::one_pass_suite!(@fresh $make);
+        }
+    };
+    ($name:ident, $make:expr, persistent $(,)?) => {
+        mod $name {
+            use super::*;
+            $crate::one_pass_suite!(@fresh $make);
+            $crate::suite_cases!(persistent content, dyn $crate::contract::content::Store, $make, [
+                gaps_survive_a_restart
+            ]);
+        }
+    };
+    (@fresh $make:expr) => {
+        $crate::suite_cases!(content, dyn $crate::contract::content::Store, $make, [
+            a_tail_reads_what_was_written
+            a_tail_waits_at_the_edge
+            a_tail_follows_a_writer_to_the_blob
+            a_tail_of_a_resumed_ingest_begins_with_what_is_here
+            a_tail_ends_when_the_writer_is_dropped
+            a_tail_ends_when_the_writer_cuts_back
+            a_tail_ends_when_the_digest_is_wrong
+            a_tail_outlives_a_commit_of_what_is_here_already
+            without_a_declared_size_there_is_no_tail
+            an_ingest_is_written_in_any_order
+            an_ingest_is_written_at_several_places_at_once
+            gaps_are_left_to_the_next_writer
+            what_was_appended_is_continued_at_several_places
+            bytes_that_are_here_are_not_written_again
+            a_commit_with_a_gap_is_refused_and_keeps_the_ingest
+            a_sparse_ingest_with_a_wrong_digest_is_discarded
+            a_write_beyond_the_declared_size_is_refused
+            a_tail_behind_a_sparse_writer_reads_up_to_the_first_gap
+            appending_gives_up_what_is_behind_the_first_gap
+            cutting_back_gives_up_what_is_behind
+            a_writer_with_several_hands_does_not_append
+            the_hands_of_a_writer_go_with_it
         ]);
     };
 }

@@ -160,6 +160,8 @@ mod tests {
                     include_str!("content/ingest.rs"),
                     include_str!("content/record.rs"),
                     include_str!("content/reopen.rs"),
+                    include_str!("content/sparse.rs"),
+                    include_str!("content/tail.rs"),
                 ],
             ),
             ("host", include_str!("host.rs"), &[]),

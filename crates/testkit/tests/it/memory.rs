@@ -14,6 +14,8 @@ async fn services(root: &Path) -> Services {
 
 windlass_testkit::content_suite!(content, async |_: &Path| Arc::new(memory::Content::default()));
 windlass_testkit::content_suite!(content_of_a_host, async |root: &Path| services(root).await.content);
+windlass_testkit::one_pass_suite!(one_pass, async |_: &Path| Arc::new(memory::Content::default()));
+windlass_testkit::one_pass_suite!(one_pass_of_a_host, async |root: &Path| services(root).await.content);
 windlass_testkit::image_suite!(images, async |_: &Path| Arc::new(memory::Images::default()));
 windlass_testkit::image_suite!(images_of_a_host, async |root: &Path| services(root).await.images);
 windlass_testkit::lease_suite!(leases, async |_: &Path| Arc::new(memory::Leases::default()));
