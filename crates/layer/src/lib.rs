@@ -12,6 +12,7 @@
 //! commit.
 
 mod differ;
+mod sink;
 
 pub mod compression;
 pub mod extract;

@@ -25,7 +25,8 @@ use windlass_core::{DiffId, Error, Result};
 
 use crate::Options;
 use crate::compression::{Decompressor, MAGIC_LEN, Step, detect};
-use crate::extract::{Extractor, Outcome};
+use crate::extract::Outcome;
+use crate::sink::{self, Sink};
 use crate::tar::{Event, Parser};
 use crate::target::Target;
 
@@ -290,7 +291,7 @@ impl Extract {
             hasher: Algorithm::Sha256.hasher(),
             size: 0,
             parser: Parser::new(),
-            extractor: Extractor::new(target)?,
+            sink: sink::open(target)?,
             ended: false,
         };
         loop {
@@ -328,7 +329,7 @@ struct Layer {
     hasher: Hasher,
     size: u64,
     parser: Parser,
-    extractor: Extractor,
+    sink: Box<dyn Sink>,
     ended: bool,
 }
 
@@ -345,13 +346,13 @@ impl Layer {
             match self.parser.next(&mut input)? {
                 Event::NeedInput => break,
                 Event::Entry(entry) => {
-                    let outcome = self.extractor.entry(*entry)?;
+                    let outcome = self.sink.entry(*entry)?;
                     if outcome != Outcome::Done {
                         return Ok(outcome);
                     }
                 }
-                Event::Data { offset, bytes } => self.extractor.data(offset, bytes)?,
-                Event::EndOfEntry => self.extractor.end_of_entry()?,
+                Event::Data { offset, bytes } => self.sink.data(offset, bytes)?,
+                Event::EndOfEntry => self.sink.end_of_entry()?,
                 Event::End => self.ended = true,
             }
         }
@@ -360,7 +361,8 @@ impl Layer {
 
     fn finish(self) -> Result<Applied> {
         self.parser.finish()?;
-        self.extractor.finish()?;
-        Ok(Applied::Complete { diff_id: DiffId(self.hasher.finish()), size: self.size })
+        let diff_id = DiffId(self.hasher.finish());
+        self.sink.finish(&diff_id)?;
+        Ok(Applied::Complete { diff_id, size: self.size })
     }
 }
