@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use windlass_core::content::{Commit, Expected, Info, IngestRef};
 use windlass_core::{Digest, Error, Result};
 
@@ -33,7 +34,7 @@ pub(super) enum Verdict {
 
 impl Finish {
     /// Turns the ingest into a blob.
-    pub(super) async fn run(self, start: Start, buffer: Vec<u8>, held: Held) -> Result<Info> {
+    pub(super) async fn run(self, start: Start, buffer: Bytes, held: Held) -> Result<Info> {
         match start {
             Start::Sink(sink) => self.large(sink, buffer, held).await,
             Start::Unborn(unborn) => self.small(*unborn, buffer, held).await,
@@ -48,7 +49,7 @@ impl Finish {
     ///
     /// A crash before 3 leaves a resumable ingest; between 3 and 5 an unrecorded blob, which the next writer that expects it
     /// adopts or the sweep removes; between 5 and 6 an empty ingest that the next writer of the ref, or the sweep, removes.
-    async fn large(self, sink: Box<Sink>, buffer: Vec<u8>, held: Held) -> Result<Info> {
+    async fn large(self, sink: Box<Sink>, buffer: Bytes, held: Held) -> Result<Info> {
         let expected = self.expected();
         let (data, verdict) = blocking(move || Ok((sink.data(), verify(sink, &buffer, &expected)?))).await?;
         let (digest, size) = match verdict {
@@ -77,7 +78,7 @@ impl Finish {
     /// 1. verify size and digest  2. write `small/<id>` and fsync it  3. to 5. as above
     ///
     /// A crash before 3 leaves a file in `small` that goes when the store is opened.
-    async fn small(self, unborn: Unborn, buffer: Vec<u8>, held: Held) -> Result<Info> {
+    async fn small(self, unborn: Unborn, buffer: Bytes, held: Held) -> Result<Info> {
         let (expected, is_short) = (self.expected(), buffer.len() <= HASHED_HERE);
         let verify = move || {
             let verdict = small::verify(&buffer, &expected);

@@ -219,6 +219,14 @@ impl Start {
         }
     }
 
+    /// Tells where the first gap is, when there are any.
+    pub(super) fn gap(&self) -> Option<u64> {
+        match self {
+            Self::Sink(sink) => sink.gap(),
+            Self::Unborn(_) => None,
+        }
+    }
+
     /// Returns how many bytes are on the disk.
     pub(super) fn offset(&self) -> u64 {
         match self {
@@ -310,11 +318,13 @@ fn check_size(ingest: &IngestRef, offset: u64, total: Option<u64>) -> Result<()>
 pub(crate) fn look(disk: &Disk, directory: &Path, id: String) -> Result<Option<Found>> {
     let Some(Look { modified_at: directory_at, .. }) = disk.look(directory)? else { return Ok(None) };
     let data = disk.look(&directory.join("data"))?;
-    let (offset, data_at) = data.map_or((0, directory_at), |data| (data.length, data.modified_at));
+    let (length, data_at) = data.map_or((0, directory_at), |data| (data.length, data.modified_at));
+    let left = State::read(disk, directory)?.unwrap_or_default();
+    let (offset, bytes) = left.here(length).map_or((length, length), |here| (here.prefix(), here.length_from(0)));
     let owner = match Owner::read(disk, directory)? {
         None => None,
         Some(owner) => {
-            let Expected { digest, size } = State::read(disk, directory)?.unwrap_or_default().declared();
+            let Expected { digest, size } = left.declared();
             let Owner { namespace, ingest, started_at, .. } = owner;
             // The clock of the filesystem is a coarser one.
             let updated_at = data_at.max(started_at);
@@ -322,5 +332,5 @@ pub(crate) fn look(disk: &Disk, directory: &Path, id: String) -> Result<Option<F
             Some((namespace, status))
         }
     };
-    Ok(Some(Found { id, owner, touched_at: data_at.max(directory_at), bytes: offset }))
+    Ok(Some(Found { id, owner, touched_at: data_at.max(directory_at), bytes }))
 }

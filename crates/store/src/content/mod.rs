@@ -2,9 +2,11 @@
 //!
 //! [`blobs`] and [`ingests`] know files and nothing of namespaces' records; [`view`] joins them with the database;
 //! [`records`] writes the latter; [`writer`] is the way from the one to the other, with a short cut for [`small`] blobs.
+//! [`sparse`] lets a writer write at several places; [`edge`] is how far somebody behind it can read.
 
 mod blobs;
 mod commit;
+mod edge;
 mod ingests;
 mod open_refs;
 mod reader;
@@ -13,6 +15,7 @@ mod records;
 mod rehash;
 mod sink;
 mod small;
+mod sparse;
 mod state;
 mod view;
 mod writeback;

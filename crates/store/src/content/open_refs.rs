@@ -124,6 +124,11 @@ impl Held {
         self.offset.store(offset, Ordering::Relaxed);
     }
 
+    /// Returns what [`Held::set_offset`] sets, for whoever gets further without the lock in hand.
+    pub(super) fn offset(&self) -> Arc<AtomicU64> {
+        self.offset.clone()
+    }
+
     /// Tells others of an ingest of which nothing is on the disk yet.
     pub(super) fn announce(&self, namespace: Namespace, status: Status) {
         if let Some(entry) = self.table.writers().get_mut(&self.id) {

@@ -29,8 +29,7 @@ impl ReaderAt for BlobReader {
         }
         let (file, digest) = (self.file.clone(), self.digest.clone());
         blocking(move || {
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, offset).context(|| format!("read blob {digest} at {offset}"))?;
+            let bytes = file.read_new_at(length, offset).context(|| format!("read blob {digest} at {offset}"))?;
             Ok(bytes.into())
         })
         .await

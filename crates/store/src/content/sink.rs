@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use windlass_core::content::Expected;
+use bytes::Bytes;
+use windlass_core::content::{Expected, Ranges};
 use windlass_core::digest::{Algorithm, Hasher};
 use windlass_core::{Digest, Error, Result};
 
+use super::edge::Edge;
 use super::state::State;
 use super::writeback::Writeback;
 use crate::disk::{Disk, File, How};
@@ -29,13 +31,17 @@ pub(super) struct Sink {
     declared: Expected,
     boot: Option<Arc<str>>,
     hasher: Hasher,
-    /// How many bytes are in the file.
+    /// How many bytes are in the file, up to the first gap.
     offset: u64,
+    /// Which bytes are in the file, when it has been written at several places.
+    here: Option<Ranges>,
     /// How many of them the hasher has seen; fewer only after an open without a usable state.
     hashed: u64,
     /// How many were hashed when the state was saved last.
     saved: u64,
     writeback: Writeback,
+    /// Whoever reads behind.
+    edge: Option<Arc<Edge>>,
 }
 
 impl Sink {
@@ -50,11 +56,14 @@ impl Sink {
         let path = directory.join("data");
         unseal(&disk, &path)?;
         let file = disk.open(&path, How::Create(INGEST_MODE))?;
-        let offset = file.look()?.length;
+        let length = file.look()?.length;
+        let here = left.here(length);
+        let offset = here.as_ref().map_or(length, Ranges::prefix);
         let algorithm = declared.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let (hasher, hashed) = left.hash(boot.as_deref(), algorithm, offset).unwrap_or_else(|| (algorithm.hasher(), 0));
         let (directory, writeback) = (directory.to_owned(), Writeback::from(offset));
-        let sink = Self { disk, directory, file, declared, boot, hasher, offset, hashed, saved: hashed, writeback };
+        let (saved, edge) = (hashed, None);
+        let sink = Self { disk, directory, file, declared, boot, hasher, offset, here, hashed, saved, writeback, edge };
         sink.state().write(&sink.disk, &sink.directory)?;
         Ok(sink)
     }
@@ -72,25 +81,116 @@ impl Sink {
         Ok(self.file.look()?.modified_at)
     }
 
+    /// Returns the file that the data is in.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Lets readers know how far the data got from now on.
+    pub(super) fn follow(&mut self, edge: Option<Arc<Edge>>) {
+        self.edge = edge;
+    }
+
+    /// Tells where the first gap is, when the data has been written at several places and is not whole.
+    pub(super) fn gap(&self) -> Option<u64> {
+        self.here.as_ref().and(Some(self.offset)).filter(|offset| self.declared.size != Some(*offset))
+    }
+
     /// Appends bytes.
     ///
     /// # Errors
-    /// `ResourceExhausted` when the disk is full: what went in before stays, and [`Sink::offset`] tells how much.
+    /// As [`Sink::append_parts`].
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.append_parts(&[Bytes::copy_from_slice(bytes)])
+    }
+
+    /// Appends parts that follow each other. What is behind the first gap is given up before.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when the disk is full: what went in before stays, and [`Sink::offset`] tells how much.
+    pub(super) fn append_parts(&mut self, parts: &[Bytes]) -> Result<()> {
         self.catch_up()?;
-        if self.hashed - self.saved + bytes.len() as u64 > CHECKPOINT {
+        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        if length == 0 {
+            return Ok(());
+        }
+        self.give_up_islands()?;
+        if self.hashed.saturating_sub(self.saved) + length > CHECKPOINT {
             self.save();
         }
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let written = self.file.write_at(rest, self.offset)?;
-            let (done, left) = rest.split_at(written.min(rest.len()));
-            self.hasher.update(done);
-            self.offset += done.len() as u64;
-            self.hashed = self.offset;
-            rest = left;
+        let (written, result) = self.file.write_parts_at(parts, self.offset);
+        self.hash(parts, written);
+        self.offset += written;
+        if let Some(edge) = &self.edge {
+            edge.written(self.offset);
         }
         self.writeback.appended(&self.file, self.offset);
+        result
+    }
+
+    /// Hashes the first `length` bytes of parts that were written where the hash got to.
+    pub(super) fn hash(&mut self, parts: &[Bytes], length: u64) {
+        let mut rest = length;
+        for part in parts {
+            let part = part.get(..usize::try_from(rest).unwrap_or(usize::MAX)).unwrap_or(part);
+            self.hasher.update(part);
+            rest -= part.len() as u64;
+        }
+        self.hashed += length;
+    }
+
+    /// Hashes some more of what is in the file before `end`.
+    pub(super) fn hash_on(&mut self, end: u64) -> Result<()> {
+        let wanted = usize::try_from(end.saturating_sub(self.hashed)).unwrap_or(READ).min(READ);
+        let part = self.file.read_new_at(wanted, self.hashed)?;
+        self.hasher.update(&part);
+        self.hashed += part.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
+    /// Writes down that from now on bytes may be in the file behind a gap.
+    pub(super) fn open_gaps(&mut self) -> Result<()> {
+        if self.here.is_some() {
+            return Ok(());
+        }
+        self.here = Some(self.ranges());
+        let written = self.state().write(&self.disk, &self.directory);
+        if written.is_err() {
+            self.here = None;
+        }
+        written
+    }
+
+    /// Returns which bytes are in the file.
+    pub(super) fn ranges(&self) -> Ranges {
+        self.here.clone().unwrap_or_else(|| std::iter::once(0..self.offset).collect())
+    }
+
+    /// Notes which bytes are in the file.
+    pub(super) fn set_ranges(&mut self, here: Ranges) {
+        self.offset = here.prefix();
+        self.here = Some(here);
+        // What is saved says less.
+        self.saved = u64::MAX;
+    }
+
+    /// Makes the file end at the first gap.
+    ///
+    /// 1. what is behind the gap is forgotten  2. the data is cut  3. the data is said to be whole up to its end. Whoever
+    /// opens the ingest in between finds a file that is longer than what is said to be there.
+    fn give_up_islands(&mut self) -> Result<()> {
+        let Some(here) = &mut self.here else { return Ok(()) };
+        here.remove(&(self.offset..u64::MAX));
+        self.state().write(&self.disk, &self.directory)?;
+        self.file.set_len(self.offset)?;
+        self.here = None;
+        self.writeback = Writeback::from(self.offset);
+        self.state().write(&self.disk, &self.directory)?;
+        self.saved = self.hashed;
         Ok(())
     }
 
@@ -117,18 +217,21 @@ impl Sink {
             )));
         }
         if size == self.offset {
-            return Ok(());
+            return self.give_up_islands();
         }
         // 1. the hash is forgotten  2. the data is cut. The other way round, a saved hash could cover bytes that were
         // replaced since.
         self.hasher = self.hasher.algorithm().hasher();
         self.hashed = 0;
         self.saved = 0;
-        State::new(&self.declared).write(&self.disk, &self.directory)?;
+        if let Some(here) = &mut self.here {
+            here.remove(&(size..u64::MAX));
+        }
+        self.state().write(&self.disk, &self.directory)?;
         self.file.set_len(size)?;
         self.offset = size;
         self.writeback = Writeback::from(size);
-        Ok(())
+        self.give_up_islands()
     }
 
     /// Returns the digest of everything, by the algorithm that is asked for.
@@ -168,20 +271,19 @@ impl Sink {
         if self.hashed == self.offset {
             return Ok(());
         }
-        let mut buffer = vec![0; READ];
         while self.hashed < self.offset {
-            let wanted = usize::try_from(self.offset - self.hashed).unwrap_or(READ).min(READ);
-            let part = buffer.get_mut(..wanted).unwrap_or_default();
-            self.file.read_exact_at(part, self.hashed)?;
-            self.hasher.update(part);
-            self.hashed += part.len() as u64;
+            self.hash_on(self.offset)?;
         }
         self.save();
         Ok(())
     }
 
     fn state(&self) -> State {
-        State::new(&self.declared).with_hash(self.boot.as_deref(), &self.hasher, self.hashed)
+        let state = State::new(&self.declared).with_hash(self.boot.as_deref(), &self.hasher, self.hashed);
+        match &self.here {
+            Some(here) => state.with_ranges(here),
+            None => state,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use windlass_core::content::{Expected, IngestRef};
+use windlass_core::content::{Expected, IngestRef, Ranges};
 use windlass_core::digest::{Algorithm, Hasher};
 use windlass_core::{Digest, Error, Namespace, Result, timestamp};
 
@@ -16,6 +16,10 @@ use crate::disk::{Disk, How};
 
 /// The version of both files.
 const VERSION: u32 = 1;
+/// The version of a `state` that says which ranges are here: without it, the data would be taken for whole up to its end.
+const VERSION_WITH_RANGES: u32 = 2;
+/// How many ranges are written down at most, the first ones: what is not written down is brought again.
+const MOST_RANGES: usize = 1000;
 /// How much of them is read: a ref has at most 1 KiB, escaped at most six times that.
 const MAX_LEN: usize = 64 << 10;
 /// The mode of both files.
@@ -57,6 +61,9 @@ pub(super) struct State {
     /// The digest that was declared.
     pub(super) expected: Option<Digest>,
     hash: Option<SavedHash>,
+    /// Which ranges of the data are here; all of it when that is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    here: Option<Ranges>,
 }
 
 /// A running hash.
@@ -71,7 +78,7 @@ struct SavedHash {
 
 impl State {
     pub(super) fn new(declared: &Expected) -> Self {
-        Self { version: VERSION, total: declared.size, expected: declared.digest.clone(), hash: None }
+        Self { version: VERSION, total: declared.size, expected: declared.digest.clone(), hash: None, here: None }
     }
 
     /// Adds the running hash of the first `offset` bytes, when this boot is known.
@@ -83,6 +90,20 @@ impl State {
             state: hasher.save(),
         });
         self
+    }
+
+    /// Adds which ranges of the data are here.
+    pub(super) fn with_ranges(mut self, here: &Ranges) -> Self {
+        self.version = VERSION_WITH_RANGES;
+        self.here = Some(here.iter().take(MOST_RANGES).collect());
+        self
+    }
+
+    /// Returns which ranges of data of that length are here; `None` when that is all of it.
+    pub(super) fn here(&self, length: u64) -> Option<Ranges> {
+        let mut here = self.here.clone()?;
+        here.remove(&(length..u64::MAX));
+        Some(here)
     }
 
     /// Returns what was declared.
@@ -105,7 +126,7 @@ impl State {
     /// Reads the file; `None` when it is missing or damaged.
     pub(super) fn read(disk: &Disk, directory: &Path) -> Result<Option<Self>> {
         let state: Option<Self> = read(disk, &directory.join("state"))?;
-        Ok(state.filter(|state| state.version == VERSION))
+        Ok(state.filter(|state| matches!(state.version, VERSION | VERSION_WITH_RANGES)))
     }
 
     pub(super) fn write(&self, disk: &Disk, directory: &Path) -> Result<()> {

@@ -1,24 +1,32 @@
 //! The writing end of an ingest: gathers bytes, hashes and writes them on the blocking pool while more arrive, and turns
 //! the ingest into a blob.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
-use windlass_core::content::{ABANDONED_AFTER, Commit, Expected, Info, IngestRef, Status, Writer};
-use windlass_core::{Error, Result, ResultExt};
+use windlass_core::content::{
+    ABANDONED_AFTER, Commit, Expected, Info, IngestRef, ReaderAt, SparseWriter, Status, Writer,
+};
+use windlass_core::{Error, Kind, Result, ResultExt};
 
 use super::commit::Finish;
+use super::edge::{Edge, Followed, Tail};
 use super::ingests::{Opened, Start};
 use super::open_refs::Held;
 use super::sink::Sink;
+use super::sparse::{Hands, Sparse};
 use super::view::Content;
 use crate::blocking::to_the_end;
+use crate::disk::MOST_PARTS;
 
 /// How many bytes are gathered before they are written. A writer has two of these at most: one that fills while the
 /// other is hashed and written.
 const CHUNK: usize = 1 << 20;
+/// What is smaller than this is copied: it would keep the memory that it is a part of.
+const TINY: usize = 1 << 10;
 
 /// A writer of one ingest.
 pub(super) struct IngestWriter {
@@ -27,9 +35,9 @@ pub(super) struct IngestWriter {
     status: Status,
     stage: Stage,
     /// What was accepted and not handed over yet.
-    buffer: Vec<u8>,
-    /// A buffer to go on with.
-    spare: Vec<u8>,
+    gathered: Gathered,
+    /// Whoever reads behind.
+    followed: Option<Followed>,
     held: Option<Held>,
 }
 
@@ -37,12 +45,39 @@ pub(super) struct IngestWriter {
 enum Stage {
     Here(Start),
     Working(JoinHandle<Worked>),
+    /// At several places.
+    Sparse(Arc<Sparse>),
     /// Committed, or lost with a panic.
     Gone,
 }
 
-/// What comes back from a write: where the data is, the buffer, and what came of it.
-type Worked = (Start, Vec<u8>, Result<()>);
+/// What comes back from a write: where the data is, and what came of it.
+type Worked = (Start, Result<()>);
+
+/// Parts that follow each other, as they came.
+#[derive(Default)]
+struct Gathered {
+    parts: Vec<Bytes>,
+    length: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, part: Bytes) {
+        self.length += part.len();
+        self.parts.push(part);
+    }
+
+    /// Makes one part of all.
+    fn joined(&mut self) -> Bytes {
+        let mut all = std::mem::take(&mut self.parts);
+        let joined = match all.as_mut_slice() {
+            [one] => std::mem::take(one),
+            all => all.concat().into(),
+        };
+        self.parts.push(joined.clone());
+        joined
+    }
+}
 
 impl IngestWriter {
     pub(super) fn new(content: Content, opened: Opened) -> Self {
@@ -52,8 +87,8 @@ impl IngestWriter {
             ingest: status.ingest.clone(),
             status,
             stage: Stage::Here(start),
-            buffer: Vec::new(),
-            spare: Vec::new(),
+            gathered: Gathered::default(),
+            followed: None,
             held: Some(held),
         }
     }
@@ -64,40 +99,36 @@ impl IngestWriter {
         // Awaited by reference: when this future is dropped, the work stays where it is.
         let joined = work.await;
         self.stage = Stage::Gone;
-        let (start, buffer, result) = joined.map_err(|error| lost(&self.ingest).source(error))?;
+        let (start, result) = joined.map_err(|error| lost(&self.ingest).source(error))?;
         if result.is_err() {
-            // What was accepted behind the failure cannot be written any more.
-            self.buffer.clear();
+            // What was accepted behind the failure cannot be written any more, and perhaps was read.
+            self.gathered = Gathered::default();
+            self.followed = None;
         }
-        self.set_offset(start.offset() + self.buffer.len() as u64);
-        self.spare = buffer;
+        self.set_offset(start.offset() + self.gathered.length as u64);
         self.stage = Stage::Here(start);
         result
     }
 
-    /// Hands the buffer over to be hashed and written, once the one before is done.
+    /// Hands over what was gathered to be hashed and written, once what was before is done.
     async fn hand_over(&mut self) -> Result<()> {
         self.settle().await?;
         self.begin(|_| Ok(()))
     }
 
-    /// Begins to append the buffer and to do something afterwards. It goes on when the writer is dropped, and the ref is
-    /// locked until it is over; nothing is under way when this is called.
+    /// Begins to append what was gathered and to do something afterwards. It goes on when the writer is dropped, and the ref
+    /// is locked until it is over; nothing is under way when this is called.
     fn begin(&mut self, afterwards: impl FnOnce(&mut Sink) -> Result<()> + Send + 'static) -> Result<()> {
         let Stage::Here(start) = std::mem::replace(&mut self.stage, Stage::Gone) else {
             return Err(lost(&self.ingest));
         };
-        let mut buffer = std::mem::replace(&mut self.buffer, std::mem::take(&mut self.spare));
-        self.stage = Stage::Working(tokio::task::spawn_blocking(move || {
-            let (start, result) = match start.sink() {
-                Ok(mut sink) => {
-                    let result = sink.append(&buffer).and_then(|()| afterwards(&mut sink));
-                    (Start::Sink(sink), result)
-                }
-                Err((start, error)) => (start, Err(error)),
-            };
-            buffer.clear();
-            (start, buffer, result)
+        let Gathered { parts, .. } = std::mem::take(&mut self.gathered);
+        self.stage = Stage::Working(tokio::task::spawn_blocking(move || match start.sink() {
+            Ok(mut sink) => {
+                let result = sink.append_parts(&parts).and_then(|()| afterwards(&mut sink));
+                (Start::Sink(sink), result)
+            }
+            Err((start, error)) => (start, Err(error)),
         }));
         Ok(())
     }
@@ -105,10 +136,59 @@ impl IngestWriter {
     /// Waits until nothing is under way and takes the blocking end.
     async fn take_start(&mut self) -> Result<Start> {
         self.settle().await?;
+        if let Stage::Sparse(sparse) = &self.stage {
+            let sink = sparse.close().await?;
+            self.stage = Stage::Here(Start::Sink(sink));
+        }
         match std::mem::replace(&mut self.stage, Stage::Gone) {
             Stage::Here(start) => Ok(start),
             _ => Err(lost(&self.ingest)),
         }
+    }
+
+    /// Brings what was gathered, and the ingest, to the disk.
+    async fn come_to_disk(&mut self) -> Result<()> {
+        self.hand_over().await?;
+        self.settle().await
+    }
+
+    fn check_appends(&self) -> Result<()> {
+        match self.stage {
+            Stage::Sparse(_) => Err(Error::failed_precondition(format!(
+                "ingest {} is being written at several places, and cannot be appended to or cut",
+                self.ingest
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the edge that readers behind follow, for content of a declared size.
+    async fn edge(&mut self, size: u64) -> Result<Arc<Edge>> {
+        self.settle().await?;
+        if let Some(followed) = &self.followed {
+            return Ok(followed.edge().clone());
+        }
+        if matches!(self.stage, Stage::Here(Start::Unborn(_))) && size >= CHUNK as u64 {
+            self.come_to_disk().await?;
+        }
+        let new = |file, written| Edge::new(self.ingest.clone(), size, file, written);
+        let edge = match &mut self.stage {
+            Stage::Here(Start::Unborn(_)) => new(None, 0),
+            Stage::Here(Start::Sink(sink)) => {
+                let edge = new(Some(sink.file().clone()), sink.offset());
+                sink.follow(Some(edge.clone()));
+                edge
+            }
+            Stage::Sparse(sparse) => sparse.follow(|file, written| new(Some(file), written)),
+            Stage::Working(_) | Stage::Gone => return Err(lost(&self.ingest)),
+        };
+        let mut at = self.status.offset - self.gathered.length as u64;
+        for part in &self.gathered.parts {
+            edge.accepted(at, part.clone());
+            at += part.len() as u64;
+        }
+        self.followed = Some(Followed::new(edge.clone()));
+        Ok(edge)
     }
 
     fn set_offset(&mut self, offset: u64) {
@@ -130,7 +210,7 @@ impl IngestWriter {
     }
 }
 
-fn lost(ingest: &IngestRef) -> Error {
+pub(super) fn lost(ingest: &IngestRef) -> Error {
     Error::internal(format!("the writer of ingest {ingest} is broken")).hint("open the ingest again: it continues")
 }
 
@@ -138,31 +218,54 @@ fn lost(ingest: &IngestRef) -> Error {
 impl Writer for IngestWriter {
     async fn status(&mut self) -> Result<Status> {
         self.settle().await?;
+        if let Stage::Sparse(sparse) = &self.stage {
+            let (offset, updated_at) = sparse.progress();
+            (self.status.offset, self.status.updated_at) = (offset, self.status.updated_at.max(updated_at));
+        }
         Ok(self.status.clone())
     }
 
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        self.check_appends()?;
         self.check_room(bytes.len())?;
         while !bytes.is_empty() {
-            let room = CHUNK.saturating_sub(self.buffer.len());
-            let part = bytes.split_to(room.min(bytes.len()));
-            self.buffer.extend_from_slice(&part);
+            let room = CHUNK.saturating_sub(self.gathered.length);
+            let mut part = bytes.split_to(room.min(bytes.len()));
+            if part.len() < TINY {
+                part = Bytes::copy_from_slice(&part);
+            }
+            if let Some(followed) = &self.followed {
+                followed.edge().accepted(self.status.offset, part.clone());
+            }
             self.set_offset(self.status.offset + part.len() as u64);
             self.status.updated_at = SystemTime::now();
-            if self.buffer.len() >= CHUNK {
+            self.gathered.push(part);
+            if self.gathered.length >= CHUNK {
                 self.hand_over().await.context(|| format!("write ingest {}", self.ingest))?;
+            } else if self.gathered.parts.len() >= MOST_PARTS {
+                self.join_parts();
             }
         }
         Ok(())
     }
 
     async fn truncate(&mut self, size: u64) -> Result<()> {
-        if size == self.status.offset {
+        self.check_appends()?;
+        self.settle().await?;
+        let islands = matches!(&self.stage, Stage::Here(Start::Sink(sink)) if sink.gap().is_some());
+        if size == self.status.offset && !islands {
             return Ok(());
         }
+        if size < self.status.offset {
+            self.followed = None;
+        }
         let truncated = async {
-            self.settle().await?;
-            self.begin(move |sink| sink.truncate(size))?;
+            self.begin(move |sink| {
+                if size < sink.offset() {
+                    sink.follow(None);
+                }
+                sink.truncate(size)
+            })?;
             self.settle().await
         };
         truncated.await.context(|| format!("truncate ingest {}", self.ingest))
@@ -172,7 +275,15 @@ impl Writer for IngestWriter {
         let attempt = format!("commit ingest {}", self.ingest);
         let result = async {
             commit.labels.validate()?;
+            self.settle().await?;
+            if !self.gathered.parts.is_empty() && matches!(self.stage, Stage::Here(Start::Sink(_))) {
+                self.come_to_disk().await?;
+            }
             let start = self.take_start().await?;
+            if let Some(gap) = start.gap() {
+                self.stage = Stage::Here(start);
+                return Err(self.has_gap(gap));
+            }
             let Some(held) = self.held.take() else { return Err(lost(&self.ingest)) };
             let finish = Finish {
                 content: self.content.clone(),
@@ -180,46 +291,99 @@ impl Writer for IngestWriter {
                 declared: Expected { digest: self.status.expected.clone(), size: self.status.total },
                 commit,
             };
-            let buffer = std::mem::take(&mut self.buffer);
-            to_the_end(finish.run(start, buffer, held)).await
+            let buffer = std::mem::take(&mut self.gathered).joined();
+            let followed = self.followed.take();
+            to_the_end(async move {
+                let finished = finish.run(start, buffer, held).await;
+                let whole = finished.as_ref().map_or_else(|error| error.is(Kind::AlreadyExists), |_| true);
+                if let Some(followed) = followed.filter(|_| whole) {
+                    followed.is_whole();
+                }
+                finished
+            })
+            .await
         };
         result.await.context(|| attempt)
+    }
+
+    async fn tail(&mut self) -> Result<Option<Arc<dyn ReaderAt>>> {
+        let Some(size) = self.status.total else { return Ok(None) };
+        let edge = self.edge(size).await.context(|| format!("follow ingest {}", self.ingest))?;
+        Ok(Some(Arc::new(Tail(edge))))
+    }
+
+    async fn sparse(&mut self) -> Result<Option<Arc<dyn SparseWriter>>> {
+        let Some(total) = self.status.total else { return Ok(None) };
+        if let Stage::Sparse(sparse) = &self.stage {
+            return Ok(Some(Arc::new(Hands(sparse.clone()))));
+        }
+        let sparse = self.at_several_places(total).await.context(|| format!("open ingest {}", self.ingest))?;
+        self.stage = Stage::Sparse(sparse.clone());
+        Ok(Some(Arc::new(Hands(sparse))))
+    }
+}
+
+impl IngestWriter {
+    /// Makes one of many small parts, so that they do not take more memory than their bytes.
+    fn join_parts(&mut self) {
+        let joined = self.gathered.joined();
+        if let Some(followed) = &self.followed {
+            followed.edge().accepted_again(self.status.offset - joined.len() as u64, joined);
+        }
+    }
+
+    async fn at_several_places(&mut self, total: u64) -> Result<Arc<Sparse>> {
+        self.settle().await?;
+        self.begin(Sink::open_gaps)?;
+        self.settle().await?;
+        let (stage, held) = (std::mem::replace(&mut self.stage, Stage::Gone), self.held.as_ref());
+        let (Stage::Here(Start::Sink(sink)), Some(held)) = (stage, held) else { return Err(lost(&self.ingest)) };
+        let edge = self.followed.as_ref().map(|followed| followed.edge().clone());
+        let here = sink.ranges();
+        Ok(Sparse::new((self.ingest.clone(), total), (sink, here), held.offset(), edge))
+    }
+
+    fn has_gap(&self, at: u64) -> Error {
+        Error::failed_precondition(format!("ingest {} has a gap at byte {at}", self.ingest))
+            .hint("bring what is missing: what is here is kept")
     }
 }
 
 impl Drop for IngestWriter {
     /// Keeps what was accepted and saves the hash, then unlocks the ref.
     fn drop(&mut self) {
+        self.followed = None;
         let Some(held) = self.held.take() else { return };
         // What is left here ages from now on.
         if let Some(end) = SystemTime::now().checked_add(ABANDONED_AFTER) {
             self.content.shared.db.activity().ends(end);
         }
-        let buffer = std::mem::take(&mut self.buffer);
+        let gathered = std::mem::take(&mut self.gathered);
         let content = self.content.clone();
         match std::mem::replace(&mut self.stage, Stage::Gone) {
             // At most one chunk into the page cache, and only when a write was given up: not worth a detour.
-            Stage::Here(start) => close(start, &buffer, held),
+            Stage::Here(start) => close(start, &gathered, held),
             Stage::Working(work) => {
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 held.closing();
                 // Owned by the table of open refs: whoever opens the ref next waits until it is done, and so does whoever
                 // wants the root.
                 runtime.spawn(async move {
-                    if let Ok((start, _, Ok(()))) = work.await {
-                        drop(tokio::task::spawn_blocking(move || close(start, &buffer, held)).await);
+                    if let Ok((start, Ok(()))) = work.await {
+                        drop(tokio::task::spawn_blocking(move || close(start, &gathered, held)).await);
                     }
                     drop(content);
                 });
             }
+            Stage::Sparse(sparse) => sparse.part(held, content),
             Stage::Gone => {}
         }
     }
 }
 
-fn close(start: Start, buffer: &[u8], held: Held) {
+fn close(start: Start, gathered: &Gathered, held: Held) {
     let kept = start.sink().map_err(|(_, error)| error).and_then(|mut sink| {
-        let appended = sink.append(buffer);
+        let appended = sink.append_parts(&gathered.parts);
         sink.save();
         appended
     });

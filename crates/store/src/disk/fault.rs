@@ -158,6 +158,11 @@ impl OpenFile for FaultyFile {
         self.file.read_at(buffer, offset)
     }
 
+    fn read_more_at(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize> {
+        self.disk.attempt("read", &self.path, Needs::Nothing)?;
+        self.file.read_more_at(buffer, offset)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         match self.disk.attempt("write", &self.path, Needs::Room)? {
             Step::Half if bytes.len() > 1 => self.file.write_at(&bytes[..bytes.len() / 2], offset),

@@ -215,6 +215,10 @@ impl OpenFile for Logged {
         self.file.read_at(buffer, offset)
     }
 
+    fn read_more_at(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize> {
+        self.file.read_more_at(buffer, offset)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.log.note(|_| {
             let written = self.file.write_at(bytes, offset)?;

@@ -13,13 +13,17 @@ pub(crate) mod log;
 mod real;
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use windlass_core::error::IoResultExt;
 use windlass_core::{Error, Kind, Result};
+
+/// How many parts one write has at most: what the kernel takes (`IOV_MAX`).
+pub(crate) const MOST_PARTS: usize = 1024;
 
 /// What carries operations out. All of it blocks.
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
@@ -49,8 +53,14 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 pub(crate) trait OpenFile: fmt::Debug + Send + Sync {
     /// Reads into the buffer and tells how much; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads into what the buffer has room for behind its end, and tells how much; 0 at the end.
+    fn read_more_at(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize>;
     /// Writes a part of the bytes and tells how much.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// Writes some of the bytes of parts that follow each other and tells how much.
+    fn write_parts_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        parts.iter().find(|part| !part.is_empty()).map_or(Ok(0), |part| self.write_at(part, offset))
+    }
     /// Cuts the file, or extends it with zeros, for which there is room then.
     fn set_len(&self, length: u64) -> io::Result<()>;
     /// Makes data and length durable.
@@ -213,6 +223,47 @@ impl File {
             offset += read as u64;
         }
         Ok(())
+    }
+
+    /// Reads so many bytes into memory that nobody has to clear before.
+    ///
+    /// # Errors
+    /// `DataLoss` when the file ends before.
+    pub(crate) fn read_new_at(&self, length: usize, offset: u64) -> Result<Vec<u8>> {
+        let mut buffer = Vec::with_capacity(length);
+        while buffer.len() < length {
+            let at = offset + buffer.len() as u64;
+            match self.inner.read_more_at(&mut buffer, at) {
+                Ok(0) => return self.attempt("read", Err(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return self.attempt("read", Err(error)),
+                _ => {}
+            }
+        }
+        // There may have been more room than was asked for.
+        buffer.truncate(length);
+        Ok(buffer)
+    }
+
+    /// Writes parts that follow each other, and tells how many bytes of them; an error too, when that is not all.
+    pub(crate) fn write_parts_at(&self, parts: &[Bytes], offset: u64) -> (u64, Result<()>) {
+        let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = slices.as_mut_slice();
+        let mut written = 0;
+        // What is empty is passed over.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let batch = rest.get(..rest.len().min(MOST_PARTS)).unwrap_or_default();
+            match self.inner.write_parts_at(batch, offset + written) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (written, self.attempt("write", Err(error))),
+                Ok(0) => return (written, self.attempt("write", Err(io::ErrorKind::WriteZero.into()))),
+                Ok(more) => {
+                    written += more as u64;
+                    IoSlice::advance_slices(&mut rest, more);
+                }
+            }
+        }
+        (written, Ok(()))
     }
 
     /// Writes a part of the bytes and tells how much.

@@ -11,6 +11,11 @@ use windlass_testkit::memory::{Applier, Room};
 use super::{SNAPSHOTTER, open, scope};
 
 windlass_testkit::content_suite!(content, async |root: &Path| open(root).await.content(&scope("default")), persistent);
+windlass_testkit::one_pass_suite!(
+    one_pass,
+    async |root: &Path| open(root).await.content(&scope("default")),
+    persistent
+);
 windlass_testkit::image_suite!(image, async |root: &Path| open(root).await.images(&scope("default")));
 windlass_testkit::container_suite!(container, async |root: &Path| open(root).await.containers(&scope("default")));
 windlass_testkit::lease_suite!(lease, async |root: &Path| open(root).await.leases(&scope("default").namespace));
