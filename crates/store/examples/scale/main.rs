@@ -3,6 +3,7 @@
 
 mod collect;
 mod fill;
+mod hands;
 mod ingest;
 mod lookup;
 mod statistics;
@@ -22,6 +23,8 @@ usage: scale fill ROOT IMAGES       records of so many images, each with ten blo
        scale lookup ROOT IMAGES     how long a lookup takes, of images and blobs of a filled root
        scale collect ROOT           how long a collection takes, and how long others wait for it
        scale ingest ROOT FILE       how long a file takes to become a blob
+       scale hands ROOT MIB N       how much work so many MiB are that N hands write at once, 0: append
+       scale follow ROOT MIB N      the same with a reader behind
        scale writers ROOT N BLOBS   how long N tasks take to make so many small blobs
        scale die ROOT               ends in the middle of changes, as a crash does";
 
@@ -35,6 +38,8 @@ async fn main() -> std::process::ExitCode {
         ["lookup", root, images] => lookup::run(Path::new(root), number(images)).await,
         ["collect", root] => collect::run(Path::new(root)).await,
         ["ingest", root, file] => ingest::run(Path::new(root), PathBuf::from(file)).await,
+        ["hands", root, mib, hands] => hands::run(Path::new(root), number(mib), number(hands), false).await,
+        ["follow", root, mib, hands] => hands::run(Path::new(root), number(mib), number(hands), true).await,
         ["writers", root, writers, blobs] => writers::run(Path::new(root), number(writers), number(blobs)).await,
         ["die", root] => writers::die(Path::new(root)).await,
         _ => Err(Error::invalid_argument(USAGE)),

@@ -66,6 +66,12 @@ impl Edge {
         progress.accepted.push_back((offset, joined));
     }
 
+    /// Notes that the data comes to the disk after all.
+    pub(super) fn comes_to_disk(&self, file: File, written: u64) {
+        self.progress().file = Some(file);
+        self.written(written);
+    }
+
     /// Notes how much is in the file.
     pub(super) fn written(&self, end: u64) {
         let mut progress = self.progress();

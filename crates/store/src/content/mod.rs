@@ -4,6 +4,8 @@
 //! [`records`] writes the latter; [`writer`] is the way from the one to the other, with a short cut for [`small`] blobs.
 //! [`sparse`] lets a writer write at several places; [`edge`] is how far somebody behind it can read.
 
+#[cfg(test)]
+mod at_once;
 mod blobs;
 mod commit;
 mod edge;

@@ -39,6 +39,8 @@ pub(super) struct Sink {
     hashed: u64,
     /// How many were hashed when the state was saved last.
     saved: u64,
+    /// Whether more ranges are there than were saved.
+    dirty: bool,
     writeback: Writeback,
     /// Whoever reads behind.
     edge: Option<Arc<Edge>>,
@@ -62,8 +64,9 @@ impl Sink {
         let algorithm = declared.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let (hasher, hashed) = left.hash(boot.as_deref(), algorithm, offset).unwrap_or_else(|| (algorithm.hasher(), 0));
         let (directory, writeback) = (directory.to_owned(), Writeback::from(offset));
-        let (saved, edge) = (hashed, None);
-        let sink = Self { disk, directory, file, declared, boot, hasher, offset, here, hashed, saved, writeback, edge };
+        let (saved, dirty, edge) = (hashed, false, None);
+        let sink =
+            Self { disk, directory, file, declared, boot, hasher, offset, here, hashed, saved, dirty, writeback, edge };
         sink.state().write(&sink.disk, &sink.directory)?;
         Ok(sink)
     }
@@ -115,7 +118,7 @@ impl Sink {
             return Ok(());
         }
         self.give_up_islands()?;
-        if self.hashed.saturating_sub(self.saved) + length > CHECKPOINT {
+        if self.unsaved() + length > CHECKPOINT {
             self.save();
         }
         let (written, result) = self.file.write_parts_at(parts, self.offset);
@@ -152,6 +155,15 @@ impl Sink {
         self.hashed
     }
 
+    /// Tells whether so much was hashed since the last save that it is time for another one.
+    pub(super) fn is_due(&self) -> bool {
+        self.unsaved() >= CHECKPOINT
+    }
+
+    fn unsaved(&self) -> u64 {
+        self.hashed - self.saved
+    }
+
     /// Writes down that from now on bytes may be in the file behind a gap.
     pub(super) fn open_gaps(&mut self) -> Result<()> {
         if self.here.is_some() {
@@ -173,9 +185,8 @@ impl Sink {
     /// Notes which bytes are in the file.
     pub(super) fn set_ranges(&mut self, here: Ranges) {
         self.offset = here.prefix();
+        self.dirty |= self.here.as_ref() != Some(&here);
         self.here = Some(here);
-        // What is saved says less.
-        self.saved = u64::MAX;
     }
 
     /// Makes the file end at the first gap.
@@ -190,17 +201,17 @@ impl Sink {
         self.here = None;
         self.writeback = Writeback::from(self.offset);
         self.state().write(&self.disk, &self.directory)?;
-        self.saved = self.hashed;
+        (self.saved, self.dirty) = (self.hashed, false);
         Ok(())
     }
 
     /// Saves how far the hash got. A state that cannot be written costs hashing again, so it is no error.
     pub(super) fn save(&mut self) {
-        if self.saved == self.hashed {
+        if self.saved == self.hashed && !self.dirty {
             return;
         }
         match self.state().write(&self.disk, &self.directory) {
-            Ok(()) => self.saved = self.hashed,
+            Ok(()) => (self.saved, self.dirty) = (self.hashed, false),
             Err(error) => tracing::debug!(%error, "the state of an ingest was not saved"),
         }
     }

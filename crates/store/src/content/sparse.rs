@@ -321,7 +321,7 @@ impl<'a> Lead<'a> {
             let mut map = self.sparse.map();
             map.hashed = sink.hashed();
             let prefix = map.here.prefix();
-            let save = (map.unsaved >= CHECKPOINT).then(|| {
+            let save = (map.unsaved >= CHECKPOINT || sink.is_due()).then(|| {
                 map.unsaved = 0;
                 map.here.clone()
             });

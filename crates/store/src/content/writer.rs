@@ -339,6 +339,9 @@ impl IngestWriter {
         let (stage, held) = (std::mem::replace(&mut self.stage, Stage::Gone), self.held.as_ref());
         let (Stage::Here(Start::Sink(sink)), Some(held)) = (stage, held) else { return Err(lost(&self.ingest)) };
         let edge = self.followed.as_ref().map(|followed| followed.edge().clone());
+        if let Some(edge) = &edge {
+            edge.comes_to_disk(sink.file().clone(), sink.offset());
+        }
         let here = sink.ranges();
         Ok(Sparse::new((self.ingest.clone(), total), (sink, here), held.offset(), edge))
     }

@@ -194,6 +194,7 @@ tests! {
     failures_while_a_blob_is_committed = BLOB;
     failures_while_two_blobs_are_committed_at_once = TWO_BLOBS;
     failures_while_a_blob_is_resumed = RESUMED_BLOB;
+    failures_while_blobs_are_written_at_several_places = SPARSE_BLOB;
     failures_around_ingests_that_are_given_up = ABANDONED_BLOB;
     failures_while_images_come_and_go = IMAGE;
     failures_while_a_blob_is_deleted = DELETED_BLOB;

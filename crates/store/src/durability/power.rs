@@ -215,6 +215,11 @@ macro_rules! tests {
         }
 
         #[test]
+        fn a_kill_and_then_a_power_cut_while_blobs_are_written_at_several_places() {
+            survives_a_kill_and_a_power_cut(Workload { before: None, ..workloads::SPARSE_BLOB });
+        }
+
+        #[test]
         fn a_kill_and_then_a_power_cut_from_an_empty_root_to_a_lease() {
             survives_a_kill_and_a_power_cut(workloads::FIRST_LEASE);
         }
@@ -234,6 +239,7 @@ tests! {
     power_cuts_while_a_blob_is_committed = BLOB;
     power_cuts_while_two_blobs_are_committed_at_once = TWO_BLOBS;
     power_cuts_while_a_blob_is_resumed = RESUMED_BLOB;
+    power_cuts_while_blobs_are_written_at_several_places = SPARSE_BLOB;
     power_cuts_around_ingests_that_are_given_up = ABANDONED_BLOB;
     power_cuts_while_images_come_and_go = IMAGE;
     power_cuts_while_a_blob_is_deleted = DELETED_BLOB;

@@ -43,6 +43,7 @@ workloads! {
     RESUMED_BLOB = Some(|world| part_of_blob(world, "resumed").boxed()), |world| {
         put_blob(world, "resumed").map(dropped).boxed()
     };
+    SPARSE_BLOB = Some(|world| sparse_part(world, "sparse").boxed()), |world| sparse_blobs(world).boxed();
     ABANDONED_BLOB = Some(|_| async { Ok(()) }.boxed()), |world| abandoned(world).boxed();
     IMAGE = Some(|world| other_image(world).boxed()), |world| image(world).boxed();
     DELETED_BLOB = Some(|world| put_blob(world, "deleted").map(dropped).boxed()), |world| delete_blob(world).boxed();
@@ -149,6 +150,58 @@ async fn part_of_blob(world: &World, name: &str) -> Result<()> {
         writer.write(bytes.slice(..6_000)).await?;
     }
     Ok(())
+}
+
+/// Writes a blob at several places, and leaves gaps.
+async fn sparse_part(world: &World, name: &str) -> Result<()> {
+    let bytes = bytes(name);
+    let descriptor = Descriptor::of("application/octet-stream", &bytes);
+    let content = world.store.content(&scope(name));
+    let mut writer = match content.writer(&descriptor.ingest_ref(), Expected::from(&descriptor)).await {
+        Err(error) if error.is(Kind::AlreadyExists) => return Ok(()),
+        writer => writer?,
+    };
+    let Some(hands) = writer.sparse().await? else { panic!("the size was declared") };
+    for range in [7_000..9_000, 0..500, 4_000..4_100] {
+        hands.write_at(range.start as u64, bytes.slice(range)).await?;
+    }
+    Ok(())
+}
+
+/// Fills the gaps of a blob from its end on. As with [`put_blob`], what was left may turn out to be damaged.
+async fn fill_gaps(world: &World, name: &str) -> Result<()> {
+    let bytes = bytes(name);
+    let descriptor = Descriptor::of("application/octet-stream", &bytes);
+    let content = world.store.content(&scope(name));
+    let attempt = async || {
+        let mut writer = content.writer(&descriptor.ingest_ref(), Expected::from(&descriptor)).await?;
+        let Some(hands) = writer.sparse().await? else { panic!("the size was declared") };
+        let gaps = hands.gaps().await?;
+        let whole = gaps.first().is_some_and(|gap| *gap == (0..bytes.len() as u64));
+        for gap in gaps.into_iter().rev() {
+            let (start, end) = (usize::try_from(gap.start).unwrap(), usize::try_from(gap.end).unwrap());
+            for at in (start..end).step_by(3_000) {
+                hands.write_at(at as u64, bytes.slice(at..end.min(at + 3_000))).await?;
+            }
+        }
+        match writer.commit(Commit::default()).await {
+            Err(error) if error.is(Kind::DataLoss) && !whole => Ok(false),
+            committed => committed.map(|_| true),
+        }
+    };
+    match attempt().await {
+        Ok(false) => there(attempt().await)?,
+        other => there(other)?,
+    }
+    world.facts.hold(Thing::Blob(descriptor.digest.to_string()), Fact::Blob(descriptor));
+    Ok(())
+}
+
+/// Fills the gaps of one blob, and goes on with another one in order, whose gaps are forgotten.
+async fn sparse_blobs(world: &World) -> Result<()> {
+    fill_gaps(world, "sparse").await?;
+    sparse_part(world, "sparse and then in order").await?;
+    put_blob(world, "sparse and then in order").await.map(drop)
 }
 
 /// Gives one ingest up, aborts another, and cuts a third one back.

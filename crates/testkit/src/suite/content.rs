@@ -144,6 +144,7 @@ macro_rules! one_pass_suite {
             a_sparse_ingest_with_a_wrong_digest_is_discarded
             a_write_beyond_the_declared_size_is_refused
             a_tail_behind_a_sparse_writer_reads_up_to_the_first_gap
+            a_tail_of_little_content_becomes_one_behind_a_sparse_writer
             appending_gives_up_what_is_behind_the_first_gap
             cutting_back_gives_up_what_is_behind
             a_writer_with_several_hands_does_not_append

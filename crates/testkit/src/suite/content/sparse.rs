@@ -192,6 +192,21 @@ pub async fn a_tail_behind_a_sparse_writer_reads_up_to_the_first_gap(store: &dyn
     }
 }
 
+pub async fn a_tail_of_little_content_becomes_one_behind_a_sparse_writer(store: &dyn Store) {
+    let bytes = sample(94, 1_000);
+    let mut writer = store.writer(&parse("sparse"), expected(&bytes)).await.unwrap();
+    let tail = tail(&mut writer).await;
+    writer.write(bytes.slice(..100)).await.unwrap();
+    let hands = sparse(&mut writer).await;
+    assert_eq!(hands.gaps().await.unwrap(), [100..1_000]);
+    let whole = spawn_read(&tail, 0, 1_000);
+    put(&*hands, &bytes, [500..1_000]).await;
+    assert_waits(&whole).await;
+    put(&*hands, &bytes, [100..500]).await;
+    assert_eq!(whole.await.unwrap().unwrap(), bytes);
+    writer.commit(Commit::default()).await.unwrap();
+}
+
 pub async fn appending_gives_up_what_is_behind_the_first_gap(store: &dyn Store) {
     let bytes = sample(89, SIZE);
     let mut wrong = bytes.to_vec();
