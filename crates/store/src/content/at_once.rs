@@ -187,7 +187,7 @@ async fn writes_under_way_are_finished_before_the_next_writer_or_the_commit() {
         assert_eq!(gaps.iter().map(|gap| gap.end - gap.start).sum::<u64>(), 24 * MIB / 16, "what was begun is here");
         let writes = gaps.iter().map(|gap| hands.write_at(gap.start, slice(&bytes, gap)));
         // All of them are begun; the commit waits for them.
-        let begun: Vec<_> = writes.map(|write| write.now_or_never()).collect();
+        let begun: Vec<_> = writes.map(futures::FutureExt::now_or_never).collect();
         drop(begun);
         let info = second.commit(Commit::default()).await.unwrap();
         content.delete(&info.digest).await.unwrap();

@@ -147,7 +147,7 @@ impl Followed {
     }
 
     /// Lets readers go on for as long as they like: all of it is here and verified.
-    pub(super) fn is_whole(self) {
+    pub(super) fn end_whole(self) {
         self.0.end(Phase::Whole);
     }
 }

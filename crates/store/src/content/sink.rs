@@ -191,8 +191,9 @@ impl Sink {
 
     /// Makes the file end at the first gap.
     ///
-    /// 1. what is behind the gap is forgotten  2. the data is cut  3. the data is said to be whole up to its end. Whoever
-    /// opens the ingest in between finds a file that is longer than what is said to be there.
+    /// 1. what is behind the gap is forgotten  2. the data is cut  3. the data is said to be whole up to its end
+    ///
+    /// Whoever opens the ingest in between finds a file that is longer than what is said to be there.
     fn give_up_islands(&mut self) -> Result<()> {
         let Some(here) = &mut self.here else { return Ok(()) };
         here.remove(&(self.offset..u64::MAX));

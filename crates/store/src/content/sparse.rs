@@ -28,7 +28,7 @@ use crate::disk::File;
 /// and this much of the page cache a pull can have for each layer. It is enough for eight ranges of 8 MiB side by side.
 const AHEAD: u64 = 64 << 20;
 /// How many bytes are written between two saves of the state: what is brought again after a SIGKILL, beside what was in
-/// the hands of the writers. A save costs as much as writing some 50 KiB.
+/// the hands of the writers. A save takes about a tenth of a millisecond, hashing and writing this much some three.
 const CHECKPOINT: u64 = 4 << 20;
 
 /// An ingest that is written at several places.
@@ -175,7 +175,9 @@ impl Sparse {
         if map.busy.overlaps(range) || map.is_ahead(range) {
             return Ok(Claim::Later);
         }
-        missing.iter().for_each(|piece| map.busy.insert(piece.clone()));
+        for piece in &missing {
+            map.busy.insert(piece.clone());
+        }
         map.jobs += 1;
         Ok(Claim::Granted(Job { sparse: self.clone(), claimed: missing.into() }))
     }

@@ -218,4 +218,35 @@ mod tests {
             include_str!("../../tests/fixtures/format-1/ingest.state")
         );
     }
+
+    /// What version 2 wrote, of an ingest that was written at several places, must be readable for ever.
+    #[test]
+    fn the_state_of_version_2_is_read() {
+        let (disk, directory) = (Disk::real(), tempfile::tempdir().unwrap());
+        let golden = include_str!("../../tests/fixtures/format-1/ingest.ranges.state");
+        std::fs::write(directory.path().join("state"), golden).unwrap();
+        let state = State::read(&disk, directory.path()).unwrap().unwrap();
+        assert_eq!(state.declared(), Expected { digest: Some(Digest::sha256(b"hello world")), size: Some(11) });
+        let here = |length| state.here(length).unwrap().iter().collect::<Vec<_>>();
+        assert_eq!(here(11), [0..5, 8..10]);
+        assert_eq!(here(9), [0..5, 8..9], "no more than there is data");
+        assert_eq!(here(3), [0..3; 1]);
+        assert_eq!(state.hash(Some("golden"), Algorithm::Sha256, 5).unwrap().1, 5);
+        assert!(state.hash(Some("golden"), Algorithm::Sha256, 3).is_none());
+        // And written the same way today.
+        let ranges = [0..5, 8..10].into_iter().collect();
+        let today = State::new(&state.declared()).with_hash(Some("golden"), &hello(), 5).with_ranges(&ranges);
+        today.write(&disk, directory.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.path().join("state")).unwrap(), golden);
+    }
+
+    #[test]
+    fn of_very_many_ranges_the_first_are_written_down() {
+        let (disk, directory) = (Disk::real(), tempfile::tempdir().unwrap());
+        let far = u64::MAX / 2;
+        let ranges: Ranges = (0..100_000).map(|at| far + at * 2..far + at * 2 + 1).collect();
+        State::new(&Expected::default()).with_ranges(&ranges).write(&disk, directory.path()).unwrap();
+        let here = State::read(&disk, directory.path()).unwrap().unwrap().here(u64::MAX).unwrap();
+        assert!(here.iter().count() >= 500 && ranges.iter().take(500).eq(here.iter().take(500)));
+    }
 }

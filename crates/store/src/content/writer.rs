@@ -297,7 +297,7 @@ impl Writer for IngestWriter {
                 let finished = finish.run(start, buffer, held).await;
                 let whole = finished.as_ref().map_or_else(|error| error.is(Kind::AlreadyExists), |_| true);
                 if let Some(followed) = followed.filter(|_| whole) {
-                    followed.is_whole();
+                    followed.end_whole();
                 }
                 finished
             })
