@@ -24,7 +24,7 @@ use windlass_core::digest::{Algorithm, Hasher};
 use windlass_core::{DiffId, Error, Result};
 
 use crate::Options;
-use crate::compression::{Decompressor, MAGIC_LEN, Step, detect};
+use crate::compression::{Decompressor, MAGIC_LEN, Output, Step, detect};
 use crate::extract::Outcome;
 use crate::sink::{self, Sink};
 use crate::tar::{Event, Parser};
@@ -60,7 +60,7 @@ enum Part {
 /// What the inflater says.
 enum Chunk {
     /// Decompressed bytes, in a buffer to give back.
-    Buffer(Buffer),
+    Buffer(Output),
     /// Bytes that were never compressed.
     Plain(Bytes),
     End,
@@ -133,33 +133,12 @@ impl Drop for Pipeline {
     }
 }
 
-/// Room for decompressed bytes, used again and again.
-#[derive(Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    filled: usize,
-}
-
-impl Buffer {
-    fn is_full(&self) -> bool {
-        self.filled == self.bytes.len()
-    }
-
-    fn room(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.filled..).unwrap_or_default()
-    }
-
-    fn content(&self) -> &[u8] {
-        self.bytes.get(..self.filled).unwrap_or_default()
-    }
-}
-
 /// The first thread: decompresses.
 struct Inflate {
     source: parts::Receiver<Part>,
     chunks: SyncSender<Chunk>,
-    spare: Receiver<Buffer>,
-    buffer: Buffer,
+    spare: Receiver<Output>,
+    buffer: Output,
     allocated: usize,
     ended: bool,
 }
@@ -178,8 +157,8 @@ impl From<Error> for Stopped {
 }
 
 impl Inflate {
-    fn new(source: parts::Receiver<Part>, chunks: SyncSender<Chunk>, spare: Receiver<Buffer>) -> Self {
-        Self { source, chunks, spare, buffer: Buffer::default(), allocated: 0, ended: false }
+    fn new(source: parts::Receiver<Part>, chunks: SyncSender<Chunk>, spare: Receiver<Output>) -> Self {
+        Self { source, chunks, spare, buffer: Output::default(), allocated: 0, ended: false }
     }
 
     fn run(mut self) {
@@ -230,9 +209,8 @@ impl Inflate {
             if self.buffer.is_full() {
                 self.flush()?;
             }
-            let Step { read, written } = decompressor.step(input, self.buffer.room())?;
+            let Step { read, written } = decompressor.step(input, &mut self.buffer)?;
             input = input.get(read..).unwrap_or_default();
-            self.buffer.filled += written;
             // With room left and nothing done, the input is used up, and nothing is held back.
             if read == 0 && written == 0 {
                 return Ok(());
@@ -242,19 +220,17 @@ impl Inflate {
 
     /// Hands on what is in the buffer, and takes one that was used before, or a new one as long as there may be more.
     fn flush(&mut self) -> Result<(), Stopped> {
-        let full = std::mem::take(&mut self.buffer);
-        if full.filled > 0 {
-            self.send(Chunk::Buffer(full))?;
-        }
-        self.buffer = match self.spare.try_recv() {
-            Ok(buffer) => Buffer { filled: 0, ..buffer },
+        let mut next = match self.spare.try_recv() {
+            Ok(buffer) => buffer,
             Err(_) if self.allocated < BUFFERS => {
                 self.allocated += 1;
-                Buffer { bytes: vec![0; BUFFER], filled: 0 }
+                Output::new(BUFFER)
             }
-            Err(_) => Buffer { filled: 0, ..self.spare.recv().map_err(|_| Stopped::Abandoned)? },
+            Err(_) => self.spare.recv().map_err(|_| Stopped::Abandoned)?,
         };
-        Ok(())
+        next.follow(&self.buffer);
+        let full = std::mem::replace(&mut self.buffer, next);
+        if full.content().is_empty() { Ok(()) } else { self.send(Chunk::Buffer(full)) }
     }
 
     /// Returns the next part; nothing, as often as it is asked, after the last one.
@@ -280,7 +256,7 @@ impl Inflate {
 /// The second thread: hashes, parses and writes.
 struct Extract {
     inflated: Receiver<Chunk>,
-    give_back: SyncSender<Buffer>,
+    give_back: SyncSender<Output>,
     stop: Arc<AtomicBool>,
     max_size: Option<u64>,
 }

@@ -6,7 +6,7 @@
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use windlass_core::{Error, Result};
 
-use super::Step;
+use super::{Output, Step};
 
 /// The bits of a header's flag byte, RFC 1952, section 2.3.1.
 mod flag {
@@ -86,7 +86,7 @@ impl Gzip {
         matches!(self.state, State::Between | State::Zeros)
     }
 
-    pub(super) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
+    pub(super) fn step(&mut self, input: &[u8], output: &mut Output) -> Result<Step> {
         let mut read = 0;
         loop {
             let rest = input.get(read..).unwrap_or_default();
@@ -105,16 +105,17 @@ impl Gzip {
         }
     }
 
-    fn body(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
+    fn body(&mut self, input: &[u8], output: &mut Output) -> Result<Step> {
         let (read, written) = (self.inflate.total_in(), self.inflate.total_out());
         let status = self
             .inflate
-            .decompress(input, output, FlushDecompress::None)
+            .decompress(input, output.room(), FlushDecompress::None)
             .map_err(|error| Error::data_loss("the gzip stream is damaged").source(error))?;
         let count = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
         let step =
             Step { read: count(self.inflate.total_in(), read), written: count(self.inflate.total_out(), written) };
-        self.crc.update(output.get(..step.written).unwrap_or_default());
+        self.crc.update(output.room().get(..step.written).unwrap_or_default());
+        output.end += step.written;
         if status == Status::StreamEnd {
             self.state = State::Trailer(Field::EMPTY);
         }
@@ -253,12 +254,13 @@ mod tests {
     fn read(stream: &[u8], chunk: usize, room: usize) -> Result<Vec<u8>> {
         let mut gzip = Gzip::new();
         let mut all = Vec::new();
-        let mut output = vec![0; room];
+        let mut output = Output::new(room);
         for mut input in stream.chunks(chunk) {
             loop {
                 let step = gzip.step(input, &mut output)?;
                 input = &input[step.read..];
-                all.extend_from_slice(&output[..step.written]);
+                all.extend_from_slice(output.content());
+                output.turn();
                 if step.written == 0 && input.is_empty() {
                     break;
                 }
@@ -285,7 +287,7 @@ mod tests {
             let mut damaged = stream.clone();
             damaged[at] ^= 0x20;
             let mut gzip = Gzip::new();
-            let mut output = [0; 64];
+            let mut output = Output::new(64);
             let result = gzip.step(&damaged, &mut output);
             let sound = result.is_ok() && gzip.is_complete();
             assert!(!sound, "byte {at}");

@@ -4,10 +4,13 @@
 //! Compressing is not done here.
 
 mod gzip;
+mod output;
 mod zstd;
 
 use windlass_core::media_type::Compression;
 use windlass_core::{Error, Result};
+
+pub use output::Output;
 
 /// How many bytes [`detect`] needs to be sure.
 pub const MAGIC_LEN: usize = 4;
@@ -64,12 +67,14 @@ impl Decompressor {
         })
     }
 
-    /// Decompresses some of `input` into `output`. Neither read nor written means that more input is needed, provided
-    /// that there is room.
+    /// Decompresses some of `input` into `output`, behind what is there. Neither read nor written means that more input is
+    /// needed, provided that there is room.
+    ///
+    /// Each output has to be empty at first, then the same one as before, or one that [follows](Output::follow) it.
     ///
     /// # Errors
     /// `DataLoss` for a damaged stream, or bytes after its end that are not part of it.
-    pub fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
+    pub fn step(&mut self, input: &[u8], output: &mut Output) -> Result<Step> {
         match self {
             Self::Gzip(gzip) => gzip.step(input, output),
             Self::Zstd(zstd) => zstd.step(input, output),

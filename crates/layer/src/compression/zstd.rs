@@ -3,7 +3,7 @@
 use windlass_core::{Error, Result};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
-use super::{Step, ZSTD_WINDOW_LOG};
+use super::{Output, Step, ZSTD_WINDOW_LOG};
 
 /// A zstd stream being read.
 pub struct Zstd {
@@ -24,14 +24,15 @@ impl Zstd {
         self.complete
     }
 
-    pub(super) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
+    pub(super) fn step(&mut self, input: &[u8], output: &mut Output) -> Result<Step> {
         if input.is_empty() && self.complete {
             return Ok(Step::default());
         }
-        let (mut from, mut to) = (InBuffer::around(input), OutBuffer::around(output));
+        let (mut from, mut to) = (InBuffer::around(input), OutBuffer::around(output.room()));
         // Zero means that a frame ended; the next call begins another one.
         let hint = self.context.decompress_stream(&mut to, &mut from).map_err(damaged)?;
         let step = Step { read: from.pos(), written: to.pos() };
+        output.end += step.written;
         if step != Step::default() {
             self.complete = hint == 0;
         }
@@ -50,12 +51,13 @@ mod tests {
     fn read(stream: &[u8], chunk: usize, room: usize) -> Result<(Vec<u8>, bool)> {
         let mut zstd = Zstd::new()?;
         let mut all = Vec::new();
-        let mut output = vec![0; room];
+        let mut output = Output::new(room);
         for mut input in stream.chunks(chunk) {
             loop {
                 let step = zstd.step(input, &mut output)?;
                 input = &input[step.read..];
-                all.extend_from_slice(&output[..step.written]);
+                all.extend_from_slice(output.content());
+                output.turn();
                 if step.written == 0 && input.is_empty() {
                     break;
                 }
