@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::claim::Claims;
 use crate::error::{Error, Result};
 use crate::gc::Deletion;
 use crate::lease::Lease;
@@ -59,6 +60,8 @@ pub struct Services {
     pub applier: Arc<dyn diff::Applier>,
     /// How much is free where content and snapshots are kept.
     pub room: Arc<dyn room::Room>,
+    /// Who does what at the moment, in any namespace.
+    pub claims: Claims,
 }
 
 impl Services {

@@ -10,6 +10,7 @@
 //! all of it fails.
 
 pub mod any;
+pub mod claim;
 pub mod container;
 pub mod content;
 pub mod descriptor;

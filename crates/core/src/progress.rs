@@ -70,9 +70,20 @@ pub struct Object {
     /// What it is doing.
     #[serde(flatten)]
     pub state: State,
+    /// How far it is unpacked, while it is still on its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unpack: Option<State>,
+    /// How long no byte of it has come, while it should: absent below a second.
+    #[serde(rename = "stalled_ms", skip_serializing_if = "Option::is_none", serialize_with = "stalled_milliseconds")]
+    pub stalled: Option<Duration>,
     /// How long it has been known.
     #[serde(rename = "elapsed_ms", serialize_with = "milliseconds")]
     pub elapsed: Duration,
+}
+
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
+fn stalled_milliseconds<S: serde::Serializer>(stalled: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    milliseconds(&stalled.unwrap_or_default(), serializer)
 }
 
 fn milliseconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -102,9 +113,44 @@ struct Inner {
 struct Tracked {
     id: String,
     state: State,
+    /// What its unpacking is doing, when that is told apart.
+    unpack: Option<State>,
     began: Instant,
     ended: Option<Instant>,
+    /// When its state changed last.
+    moved: Instant,
 }
+
+impl Tracked {
+    fn new(id: String) -> Self {
+        let now = Instant::now();
+        Self { id, state: State::Queued, unpack: None, began: now, ended: None, moved: now }
+    }
+
+    fn object(&self) -> Object {
+        let is_here = matches!(self.state, State::Fetched | State::Exists | State::Done);
+        let (state, unpack) = match &self.unpack {
+            Some(unpack) if is_here || matches!(unpack, State::Failed { .. }) => (unpack, None),
+            unpack => (&self.state, unpack.clone()),
+        };
+        let stalled = matches!(state, State::Fetching { .. }).then(|| self.moved.elapsed()).filter(|it| *it >= STALL);
+        let elapsed = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
+        Object { id: self.id.clone(), state: state.clone(), unpack, stalled, elapsed }
+    }
+
+    fn set(&mut self, part: Part, state: State) {
+        let ended = matches!(state, State::Done | State::Exists | State::Failed { .. } | State::Resolved);
+        self.ended = ended.then(Instant::now);
+        match part {
+            Part::Unpacking => self.unpack = Some(state),
+            Part::Whole if self.state == state => {}
+            Part::Whole => (self.state, self.moved) = (state, Instant::now()),
+        }
+    }
+}
+
+/// How long no byte has to come until that is worth telling.
+const STALL: Duration = Duration::from_secs(1);
 
 impl Tracker {
     /// Makes a tracker without objects.
@@ -122,18 +168,15 @@ impl Tracker {
         let id = id.into();
         let mut inner = self.lock();
         let index = inner.objects.iter().position(|object| object.id == id).unwrap_or_else(|| {
-            inner.objects.push(Tracked { id, state: State::Queued, began: Instant::now(), ended: None });
+            inner.objects.push(Tracked::new(id));
             inner.objects.len() - 1
         });
-        Task { tracker: self.clone(), index }
+        Task { tracker: self.clone(), index, part: Part::Whole }
     }
 
     /// Returns all objects as they are now, in the order they appeared.
     pub fn snapshot(&self) -> Vec<Object> {
-        let elapsed = |object: &Tracked| object.ended.unwrap_or_else(Instant::now).duration_since(object.began);
-        let object =
-            |object: &Tracked| Object { id: object.id.clone(), state: object.state.clone(), elapsed: elapsed(object) };
-        self.lock().objects.iter().map(object).collect()
+        self.lock().objects.iter().map(Tracked::object).collect()
     }
 
     /// Returns what was moved so far.
@@ -157,16 +200,32 @@ impl Tracker {
 pub struct Task {
     tracker: Tracker,
     index: usize,
+    part: Part,
+}
+
+/// What of an object a task speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Unpacking,
 }
 
 impl Task {
+    /// Returns the task of the object's unpacking, which may go on while the object is still on its way: both are shown.
+    pub fn unpacking(&self) -> Self {
+        Self { part: Part::Unpacking, ..self.clone() }
+    }
+
+    /// Returns the object as it is now.
+    pub fn object(&self) -> Option<Object> {
+        self.tracker.lock().objects.get(self.index).map(Tracked::object)
+    }
+
     /// Says what the object is doing now.
     pub fn set(&self, state: State) {
         let mut inner = self.tracker.lock();
         if let Some(object) = inner.objects.get_mut(self.index) {
-            let ended = matches!(state, State::Done | State::Exists | State::Failed { .. } | State::Resolved);
-            object.ended = ended.then(Instant::now);
-            object.state = state;
+            object.set(self.part, state);
         }
     }
 
@@ -203,10 +262,34 @@ mod tests {
     }
 
     #[test]
+    fn an_object_that_is_fetched_and_unpacked_at_once_shows_both() {
+        let tracker = Tracker::new();
+        let fetch = tracker.task("layer-1");
+        let unpack = fetch.unpacking();
+        let shown = || tracker.snapshot().remove(0);
+        fetch.set(State::Fetching { offset: 5, total: 9 });
+        unpack.set(State::Unpacking { offset: 3, total: 9 });
+        let both = shown();
+        assert_eq!(both.state, State::Fetching { offset: 5, total: 9 });
+        assert_eq!(both.unpack, Some(State::Unpacking { offset: 3, total: 9 }));
+        assert!(
+            serde_json::to_string(&both)
+                .unwrap()
+                .contains(r#""total":9,"unpack":{"state":"unpacking","offset":3,"total":9}"#)
+        );
+        fetch.set(State::Fetched);
+        assert_eq!((shown().state, shown().unpack), (State::Unpacking { offset: 3, total: 9 }, None));
+        unpack.set(State::Done);
+        assert_eq!((shown().state, shown().unpack), (State::Done, None));
+    }
+
+    #[test]
     fn an_object_serialises_flat() {
         let object = Object {
             id: "layer-1".into(),
             state: State::Fetching { offset: 1, total: 2 },
+            unpack: None,
+            stalled: None,
             elapsed: Duration::from_millis(5),
         };
         assert_eq!(

@@ -70,6 +70,16 @@ pub struct Body {
     pub stream: ByteStream,
 }
 
+/// Leave to transfer one part more at the same time, beside what runs from the same place. It ends when it is dropped.
+pub struct Lane(#[expect(dead_code, reason = "it is held for what its drop does")] Box<dyn Send + Sync>);
+
+impl Lane {
+    /// Makes one of whatever is to be dropped when the transfer is over.
+    pub fn new(held: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(held))
+    }
+}
+
 /// Fetches content by descriptor; usable concurrently.
 #[async_trait]
 pub trait Fetcher: Send + Sync {
@@ -83,6 +93,16 @@ pub trait Fetcher: Send + Sync {
     /// # Cancel safety
     /// Dropping the call or the stream closes the transfer.
     async fn fetch(&self, descriptor: &Descriptor, range: ByteRange) -> Result<Body>;
+
+    /// Asks for leave to transfer one part more of some content at the same time, beside the one transfer that everybody
+    /// may have. None when the place it comes from would give no more for it now, or cannot send parts: ask again while
+    /// bytes move.
+    fn lane(&self) -> Option<Lane> {
+        None
+    }
+
+    /// Says that what was sent in parts did not make up the content: no more lanes to the place it comes from.
+    fn distrust_parts(&self) {}
 }
 
 /// Pushes content by descriptor; a push is an ingest.

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use windlass_core::claim::Claims;
 use windlass_core::gc::Node;
 use windlass_core::progress::Tracker;
 use windlass_core::snapshot::{Name, Snapshotter};
@@ -137,6 +138,7 @@ impl Parts {
             store: self.store.clone(),
             applier: Arc::new(Differ::new(windlass_layer::Options::default())),
             default_snapshotter: usual.to_owned(),
+            claims: Claims::default(),
         }
     }
 
@@ -156,6 +158,7 @@ pub struct Engine {
     store: Store,
     applier: Arc<Differ>,
     default_snapshotter: String,
+    claims: Claims,
     // Works until it is dropped, with the last clone.
     schedule: Option<Arc<Schedule>>,
 }
@@ -239,6 +242,7 @@ impl Host for Engine {
             default_snapshotter: self.default_snapshotter.clone(),
             applier: self.applier.clone(),
             room: Arc::new(RootRoom::new(self.store.root())),
+            claims: self.claims.clone(),
         })
     }
 }

@@ -1,30 +1,29 @@
-//! Fetching: bytes from a remote into the content store, verified, resumable, once per digest.
+//! Fetching: small documents from a remote into the content store, whole and verified; and what every fetch needs.
+//! Large blobs are downloads.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
-use windlass_core::content::{self, Commit, Expected, ProviderExt, Source, Writer};
+use futures::StreamExt;
+use windlass_core::claim::Claims;
+use windlass_core::content::{self, Commit, ProviderExt, Writer};
 use windlass_core::document::{ImageConfig, Root};
 use windlass_core::field::FieldMask;
 use windlass_core::progress::{State, Task, Tracker};
-use windlass_core::remote::{Body, ByteRange, Fetcher};
-use windlass_core::room::{Keeps, Room, Size};
-use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Result, ResultExt};
+use windlass_core::remote::{ByteRange, Fetcher};
+use windlass_core::room::Room;
+use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Leased, Namespace, Result, ResultExt};
 
-use crate::{documents, missing};
+use crate::documents;
+use crate::parts::Parts;
 
 /// How often a blob is tried again without a byte of progress in between.
-const MAX_IDLE_RETRIES: u32 = 4;
+pub(crate) const MAX_IDLE_RETRIES: u32 = 4;
 /// The wait before the first retry; it doubles with each.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// How long to wait before asking again whether another writer is done.
-const POLL: Duration = Duration::from_millis(100);
-/// What to do about a blob that is not what its descriptor says.
-const CONTRADICTION: &str =
-    "the manifest and the blob do not belong together; its publisher has to push the image again";
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 /// How often it is tried to discard an ingest that is still held.
 const DISCARD_TRIES: u32 = 5;
 
@@ -37,9 +36,36 @@ pub(crate) struct Fetch {
     pub(crate) room: Arc<dyn Room>,
     /// Labels of every new blob: where it came from.
     pub(crate) labels: Labels,
+    /// How large blobs are split.
+    pub(crate) parts: Parts,
+    pub(crate) claims: Claims,
+    pub(crate) namespace: Namespace,
+    /// Who fetches, for others who wait.
+    pub(crate) by: Arc<str>,
 }
 
 impl Fetch {
+    /// Makes what brings content under a lease; `by` is what others are told who wait for it.
+    pub(crate) fn new(
+        leased: &Leased,
+        fetcher: Arc<dyn Fetcher>,
+        labels: Labels,
+        by: String,
+        progress: &Tracker,
+    ) -> Self {
+        Self {
+            content: leased.content.clone(),
+            fetcher,
+            progress: progress.clone(),
+            room: leased.room.clone(),
+            labels,
+            parts: Parts::default(),
+            claims: leased.claims.clone(),
+            namespace: leased.scope.namespace.clone(),
+            by: by.into(),
+        }
+    }
+
     /// Tells whether a blob is here.
     pub(crate) async fn has(&self, digest: &Digest) -> Result<bool> {
         match self.content.info(digest).await {
@@ -182,101 +208,6 @@ impl Fetch {
         Ok(())
     }
 
-    /// Brings a blob into the content store.
-    ///
-    /// An ingest that was left by an earlier try is continued; one that somebody else is writing is waited for.
-    pub(crate) async fn blob(&self, descriptor: &Descriptor, task: &Task) -> Result<()> {
-        let mut attempt = 0;
-        let mut from_scratch = false;
-        let left = self.offset(descriptor).await;
-        let mut before = left;
-        loop {
-            let result = self.blob_once(descriptor, task).await;
-            let Err(error) = result else {
-                self.progress.add_reused(if from_scratch { 0 } else { left });
-                return Ok(());
-            };
-            // Bytes that an earlier process left may have been damaged since; once is worth another download.
-            if error.is(Kind::DataLoss) && before > 0 && !from_scratch {
-                from_scratch = true;
-                before = 0;
-                task.set(State::Retrying { reason: error.to_string() });
-                continue;
-            }
-            if !is_transient(&error) {
-                return Err(failed(task, error, descriptor));
-            }
-            let now = self.offset(descriptor).await;
-            if now > before {
-                attempt = 0;
-            }
-            before = now;
-            if attempt >= MAX_IDLE_RETRIES {
-                return Err(failed(task, error, descriptor));
-            }
-            back_off(task, &mut attempt, &error).await;
-        }
-    }
-
-    /// Returns how much of a blob is here.
-    pub(crate) async fn offset(&self, descriptor: &Descriptor) -> u64 {
-        self.content.status(&descriptor.ingest_ref()).await.map_or(0, |status| status.offset)
-    }
-
-    async fn blob_once(&self, descriptor: &Descriptor, task: &Task) -> Result<()> {
-        let Some(mut writer) = self.open(descriptor, task).await? else {
-            self.progress.add_reused(descriptor.size);
-            task.set(State::Exists);
-            return Ok(());
-        };
-        let mut download = Download { fetch: self, descriptor };
-        match content::copy(&mut *writer, &mut download, Some(task)).await {
-            Ok(_) => {}
-            // More or other bytes than were promised: no continuation can make them right.
-            Err(error) if matches!(error.kind(), Kind::OutOfRange | Kind::DataLoss) => {
-                drop(writer);
-                self.discard(descriptor).await;
-                return Err(error.hint(CONTRADICTION));
-            }
-            Err(error) => return Err(self.explained(error, descriptor).await),
-        }
-        match writer.commit(Commit { labels: self.labels.clone(), ..Commit::default() }).await {
-            Err(error) if !error.is(Kind::AlreadyExists) => Err(self.explained(error, descriptor).await),
-            _ => {
-                task.set(State::Fetched);
-                Ok(())
-            }
-        }
-    }
-
-    /// Opens the ingest of a blob; `None` when the blob is here. While somebody else writes it, waits: either the blob
-    /// appears, or the other one gives up and this one continues.
-    async fn open(&self, descriptor: &Descriptor, task: &Task) -> Result<Option<Box<dyn Writer>>> {
-        loop {
-            match self.content.writer(&descriptor.ingest_ref(), Expected::from(descriptor)).await {
-                Ok(writer) => return Ok(Some(writer)),
-                Err(error) if error.is(Kind::AlreadyExists) => return Ok(None),
-                Err(error) if error.is(Kind::Unavailable) => {
-                    task.set(State::Waiting { reason: error.to_string() });
-                    tokio::time::sleep(POLL).await;
-                }
-                // An ingest under this ref that was declared with another size: a descriptor lied, then or now.
-                Err(error) if error.is(Kind::FailedPrecondition) => {
-                    self.content.abort(&descriptor.ingest_ref()).await?;
-                }
-                Err(error) => return Err(self.explained(error, descriptor).await),
-            }
-        }
-    }
-
-    /// Says of a full disk how much of the blob is here, how much it lacks, and what is free.
-    async fn explained(&self, error: Error, descriptor: &Descriptor) -> Error {
-        let here = self.offset(descriptor).await;
-        let (size, more) = (Size(descriptor.size), Size(descriptor.size.saturating_sub(here)));
-        let reached = format!("{} of {size} are here, {more} more are needed", Size(here));
-        missing::explain(error, &*self.room, Keeps::Content, &reached).await
-    }
-
     /// Discards what was written of a blob, unless somebody else is writing it. A writer of this pull that was dropped a
     /// moment ago may still be putting its state down.
     pub(crate) async fn discard(&self, descriptor: &Descriptor) {
@@ -290,22 +221,6 @@ impl Fetch {
                 _ => return,
             }
         }
-    }
-}
-
-/// A blob of a remote, as it is downloaded.
-struct Download<'a> {
-    fetch: &'a Fetch,
-    descriptor: &'a Descriptor,
-}
-
-#[async_trait]
-impl Source for Download<'_> {
-    async fn open(&mut self, offset: u64) -> Result<Body> {
-        let Body { offset, size, stream } = self.fetch.fetcher.fetch(self.descriptor, ByteRange::from(offset)).await?;
-        let progress = self.fetch.progress.clone();
-        let counted = stream.inspect_ok(move |part| progress.add_downloaded(part.len() as u64));
-        Ok(Body { offset, size, stream: counted.boxed() })
     }
 }
 
@@ -336,17 +251,12 @@ fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
 }
 
 /// Tells whether trying again may help.
-fn is_transient(error: &Error) -> bool {
+pub(crate) fn is_transient(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
 }
 
-async fn back_off(task: &Task, attempt: &mut u32, error: &Error) {
+pub(crate) async fn back_off(task: &Task, attempt: &mut u32, error: &Error) {
     task.set(State::Retrying { reason: error.to_string() });
     tokio::time::sleep(FIRST_DELAY * 2u32.pow(*attempt)).await;
     *attempt += 1;
-}
-
-fn failed(task: &Task, error: Error, descriptor: &Descriptor) -> Error {
-    task.set(State::Failed { reason: error.to_string() });
-    error.context(format!("fetch {}", descriptor.ingest_ref()))
 }

@@ -6,19 +6,24 @@
 //! Not here: how bytes travel (`registry`), where they are kept (`store`), how a layer becomes files (`layer`,
 //! `snapshot`).
 
+mod arrival;
 mod documents;
+mod download;
 mod fetch;
 mod interrupted;
 mod missing;
+mod parts;
 pub mod plan;
 pub mod pull;
 pub mod repair;
 pub mod room;
 pub mod rootfs;
+mod run;
 pub mod unfinished;
 mod unpack;
 pub mod walk;
 
+pub use parts::Parts;
 pub use plan::Plan;
 pub use pull::{Fetched, Pull, Pulled, Unpack, fetch, plan, pull};
 pub use unfinished::Unfinished;

@@ -69,7 +69,7 @@ async fn missing(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, sharin
         if sharing == Sharing::TakenOver && is_taken_over(fetch, blob).await? {
             continue;
         }
-        missing.blobs.push(blob.descriptor.size.saturating_sub(fetch.offset(&blob.descriptor).await));
+        missing.blobs.push(blob.descriptor.size.saturating_sub(fetch.offset(&blob.descriptor).await.unwrap_or(0)));
     }
     let Some(unpacker) = unpacker else { return Ok(missing) };
     missing.copies = !unpacker.snapshotter.capabilities().rebase;
@@ -103,7 +103,7 @@ async fn is_taken_over(fetch: &Fetch, blob: &BlobPlan) -> Result<bool> {
         }
         Ok(writer) => {
             drop(writer);
-            if before == 0 {
+            if before.unwrap_or(0) == 0 {
                 fetch.discard(&blob.descriptor).await;
             }
             Ok(false)

@@ -9,29 +9,26 @@
 //! visible. A pull that fails for a reason that may pass keeps what it brought, so that running it again continues; one
 //! that cannot succeed gives that up, and it is collected. What earlier ones left goes only with damaged data.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use windlass_core::content::Store;
 use windlass_core::field::FieldMask;
 use windlass_core::gc::{self, Deletion};
 use windlass_core::image::{Image, StoreExt};
-use windlass_core::media_type::Role;
 use windlass_core::platform::Selection;
 use windlass_core::progress::{State, Totals, Tracker};
 use windlass_core::remote::{Resolved, Resolver};
 use windlass_core::{
-    ChainId, Descriptor, Digest, Error, Host, Kind, Labels, Leased, Namespace, Reference, Result, ResultExt, image,
-    lease,
+    ChainId, Descriptor, Error, Host, Kind, Labels, Leased, Namespace, Reference, Result, ResultExt, image, lease,
 };
 
 use crate::fetch::Fetch;
-use crate::plan::{LayerPlan, Plan};
-use crate::unpack::{Gate, Unpacker};
-use crate::{interrupted, missing};
+use crate::parts::Parts;
+use crate::plan::Plan;
+use crate::unpack::Unpacker;
+use crate::{interrupted, missing, run};
 
 /// The label of a running pull's lease: the reference that is pulled.
 pub const LEASE_LABEL: &str = "windlass.dev/pull";
@@ -63,6 +60,11 @@ pub struct Pull {
     pub concurrent_downloads: usize,
     /// How many layers are unpacked at once.
     pub concurrent_unpacks: usize,
+    /// How large blobs are split.
+    pub parts: Parts,
+    /// How far the download of a layer may be ahead of its unpacking, in bytes; at least four parts and a half. They wait
+    /// in the page cache, not in this process.
+    pub lead: u64,
 }
 
 /// Whether layers become snapshots.
@@ -86,6 +88,8 @@ impl Default for Pull {
             ignore_space: false,
             concurrent_downloads: 6,
             concurrent_unpacks: cores.max(2),
+            parts: Parts::default(),
+            lead: 256 << 20,
         }
     }
 }
@@ -124,7 +128,7 @@ pub async fn pull(
     options: &Pull,
     progress: &Tracker,
 ) -> Result<Pulled> {
-    let pulled = run(host, namespace, resolver, reference, options, progress);
+    let pulled = carry_out(host, namespace, resolver, reference, options, progress);
     pulled.await.context(|| format!("pull {reference}"))
 }
 
@@ -144,7 +148,7 @@ pub async fn fetch(
     progress: &Tracker,
 ) -> Result<Fetched> {
     let options = Pull { unpack: Unpack::No, ..options.clone() };
-    let fetched = run(host, namespace, resolver, reference, &options, progress);
+    let fetched = carry_out(host, namespace, resolver, reference, &options, progress);
     fetched.await.context(|| format!("fetch {reference}"))
 }
 
@@ -162,7 +166,7 @@ pub async fn plan(
     progress: &Tracker,
 ) -> Result<Plan> {
     let planned = async {
-        let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, progress).await?;
+        let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, options, progress).await?;
         let result = survey(&leased, &fetch, &resolved, options).await;
         leased.release(Deletion::Background).await?;
         result
@@ -172,7 +176,7 @@ pub async fn plan(
 
 /// Makes a plan and looks whether there is room for it.
 async fn survey(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Plan> {
-    let unpacker = unpacker(leased, options)?;
+    let unpacker = unpacker(leased, fetch, options)?;
     let mut plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms).await?;
     if !options.metadata_only {
         plan.room = Some(missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?);
@@ -180,7 +184,7 @@ async fn survey(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &P
     Ok(plan)
 }
 
-async fn run(
+async fn carry_out(
     host: &dyn Host,
     namespace: &Namespace,
     resolver: &dyn Resolver,
@@ -188,7 +192,7 @@ async fn run(
     options: &Pull,
     progress: &Tracker,
 ) -> Result<Pulled> {
-    let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, progress).await?;
+    let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, options, progress).await?;
     let ready = match prepare(&leased, &fetch, &resolved, options).await {
         Ok(ready) => ready,
         // Documents are all that it brought.
@@ -212,24 +216,19 @@ async fn begin(
     namespace: &Namespace,
     resolver: &dyn Resolver,
     reference: &Reference,
+    options: &Pull,
     progress: &Tracker,
 ) -> Result<Begun> {
     let resolved = resolve(resolver, reference, progress).await?;
     let fetcher = resolver.fetcher(&resolved.name).await?;
-    let options = lease::Options {
+    let lease = lease::Options {
         id: None,
         expiry: Some(lease::DEFAULT_EXPIRY),
         labels: Labels::new().with(LEASE_LABEL, reference.to_string()),
     };
-    let leased = Leased::acquire(host, namespace, options).await?;
-    let labels = source_labels(reference);
-    let fetch = Fetch {
-        content: leased.content.clone(),
-        fetcher,
-        progress: progress.clone(),
-        room: leased.room.clone(),
-        labels,
-    };
+    let leased = Leased::acquire(host, namespace, lease).await?;
+    let by = format!("the pull of {reference}");
+    let fetch = Fetch { parts: options.parts, ..Fetch::new(&leased, fetcher, source_labels(reference), by, progress) };
     Ok(Begun { resolved, leased, fetch })
 }
 
@@ -300,7 +299,7 @@ struct Ready {
 
 /// Does everything that comes before large blobs move.
 async fn prepare(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Ready> {
-    let unpacker = unpacker(leased, options)?;
+    let unpacker = unpacker(leased, fetch, options)?;
     if let Some(unpacker) = &unpacker {
         unpacker.snapshotter.ready().await.context(|| format!("use snapshotter {}", unpacker.name))?;
     }
@@ -334,7 +333,7 @@ async fn execute(
         let unpacker = unpacker.as_ref();
         let wanted = plan.resources(unpacker.map(|unpacker| unpacker.name.as_str()));
         *earlier = interrupted::borrow(leased, reference, &wanted).await?;
-        if let Err(error) = transfer(fetch, plan, unpacker, options).await {
+        if let Err(error) = run::run(fetch, plan, unpacker, options).await {
             clean_up(fetch, plan, unpacker, is_kept(&error, earlier)).await;
             return Err(error);
         }
@@ -349,44 +348,13 @@ async fn execute(
 }
 
 /// Returns what unpacks; none when nothing is to be unpacked.
-fn unpacker(leased: &Leased, options: &Pull) -> Result<Option<Unpacker>> {
+fn unpacker(leased: &Leased, fetch: &Fetch, options: &Pull) -> Result<Option<Unpacker>> {
     if options.unpack == Unpack::No || options.metadata_only {
         return Ok(None);
     }
     let (name, snapshotter) = leased.snapshotter(options.snapshotter.as_deref())?;
-    Ok(Some(Unpacker {
-        content: leased.content.clone(),
-        snapshotter: snapshotter.clone(),
-        applier: leased.applier.clone(),
-        lease: leased.lease().clone(),
-        room: leased.room.clone(),
-        name: name.to_owned(),
-        places: Arc::new(Semaphore::new(options.concurrent_unpacks.max(1))),
-    }))
-}
-
-/// Fetches the blobs of a plan and unpacks its layers, all at once; the first failure ends everything.
-async fn transfer(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, options: &Pull) -> Result<()> {
-    let mut work: JoinSet<Result<()>> = JoinSet::new();
-    let fetched = spawn_fetches(&mut work, fetch, plan, unpacker, options);
-    if let Some(unpacker) = unpacker {
-        spawn_unpacks(&mut work, fetch, plan, unpacker, &fetched)?;
-    }
-    let mut result = Ok(());
-    while let Some(joined) = work.join_next().await {
-        let finished = joined.unwrap_or_else(|error| {
-            if error.is_cancelled() {
-                Ok(())
-            } else {
-                Err(Error::internal("a task of the pull panicked").source(error))
-            }
-        });
-        if result.is_ok() && finished.is_err() {
-            result = finished;
-            work.abort_all();
-        }
-    }
-    result
+    let places = Arc::new(Semaphore::new(options.concurrent_unpacks.max(1)));
+    Ok(Some(Unpacker::new(leased, name, snapshotter.clone(), fetch.by.clone(), places)))
 }
 
 /// Removes what a failed pull leaves half-made: snapshots always, ingests unless they are kept for the next one.
@@ -421,65 +389,6 @@ fn is_resumable(error: &Error) -> bool {
             | Kind::Unauthenticated
             | Kind::Unknown
     )
-}
-
-/// Starts the fetch of every blob and returns the gates that open when they are here.
-fn spawn_fetches(
-    work: &mut JoinSet<Result<()>>,
-    fetch: &Fetch,
-    plan: &Plan,
-    unpacker: Option<&Unpacker>,
-    options: &Pull,
-) -> BTreeMap<Digest, Gate> {
-    let places = Arc::new(Semaphore::new(options.concurrent_downloads.max(1)));
-    let mut gates = BTreeMap::new();
-    for blob in &plan.blobs {
-        let gate = Gate::new();
-        gates.insert(blob.descriptor.digest.clone(), gate.clone());
-        let unpacks = unpacker.is_some() && matches!(blob.descriptor.media_type.role(), Role::Layer(_));
-        let task = fetch.progress.task(blob.descriptor.ingest_ref().as_str());
-        let (fetch, descriptor, places) = (fetch.clone(), blob.descriptor.clone(), places.clone());
-        if plan.has_read(&descriptor.digest) && blob.present {
-            gate.open();
-            continue;
-        }
-        work.spawn(async move {
-            let _place = places.acquire().await.map_err(|_| Error::canceled("the pull was stopped"))?;
-            fetch.blob(&descriptor, &task).await?;
-            gate.open();
-            if !unpacks {
-                task.finish_unless_exists();
-            }
-            Ok(())
-        });
-    }
-    gates
-}
-
-/// Starts the unpacking of every layer.
-fn spawn_unpacks(
-    work: &mut JoinSet<Result<()>>,
-    fetch: &Fetch,
-    plan: &Plan,
-    unpacker: &Unpacker,
-    fetched: &BTreeMap<Digest, Gate>,
-) -> Result<()> {
-    let mut committed: BTreeMap<ChainId, Gate> = BTreeMap::new();
-    for layer in plan.layers() {
-        let done = Gate::new();
-        let parent = layer.parent.as_ref().and_then(|parent| committed.get(parent).cloned());
-        committed.insert(layer.chain_id.clone(), done.clone());
-        let gate = fetched.get(&layer.descriptor.digest).cloned();
-        let gate = gate.ok_or_else(|| Error::internal(format!("layer {} is not planned", layer.descriptor.digest)))?;
-        let task = fetch.progress.task(layer.descriptor.ingest_ref().as_str());
-        let (unpacker, layer): (Unpacker, LayerPlan) = (unpacker.clone(), layer.clone());
-        work.spawn(async move {
-            unpacker.layer(&layer, &gate, parent.as_ref(), &task).await?;
-            done.open();
-            Ok(())
-        });
-    }
-    Ok(())
 }
 
 /// Has each config keep the topmost snapshot of its layers alive.

@@ -18,11 +18,13 @@ use windlass_core::{
     ChainId, Descriptor, Digest, Error, Kind, Labels, Leased, MediaType, Result, ResultExt, Services, image,
 };
 
+use crate::arrival::Arrival;
 use crate::documents;
+use crate::download::Download;
 use crate::fetch::Fetch;
 use crate::plan::{LayerPlan, layers};
 use crate::pull::{SOURCE_LABEL, source_labels};
-use crate::unpack::{Gate, Unpacker};
+use crate::unpack::Unpacker;
 
 /// What the images of a namespace are made of, as far as their documents are here and right.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -173,15 +175,11 @@ async fn fetch_from(
     progress: &Tracker,
 ) -> Result<()> {
     let fetcher = resolver.fetcher(source).await?;
-    let fetch = Fetch {
-        content: leased.content.clone(),
-        fetcher,
-        progress: progress.clone(),
-        room: leased.room.clone(),
-        labels: new_labels(leased, descriptor, source).await,
-    };
+    let labels = new_labels(leased, descriptor, source).await;
+    let fetch = Fetch::new(leased, fetcher, labels, "a repair".to_owned(), progress);
     let task = progress.task(descriptor.ingest_ref().as_str());
-    fetch.blob(descriptor, &task).await?;
+    let arrival = Arrival::new(u64::MAX);
+    Download { fetch: &fetch, descriptor, task: &task, arrival: &arrival }.run().await?;
     if descriptor.media_type.is_manifest_or_index() {
         fetch.root(descriptor).await?;
     }
@@ -217,17 +215,9 @@ pub async fn unpack(
     layer: &LayerPlan,
     progress: &Tracker,
 ) -> Result<()> {
-    let unpacker = Unpacker {
-        content: leased.content.clone(),
-        snapshotter,
-        applier: leased.applier.clone(),
-        lease: leased.lease().clone(),
-        room: leased.room.clone(),
-        name: name.to_owned(),
-        places: Arc::new(Semaphore::new(1)),
-    };
-    let here = Gate::new();
-    here.open();
+    let unpacker = Unpacker::new(leased, name, snapshotter, "a repair".into(), Arc::new(Semaphore::new(1)));
+    let here = Arrival::new(u64::MAX);
+    here.is_here();
     let task = progress.task(layer.descriptor.ingest_ref().as_str());
     unpacker.layer(layer, &here, None, &task).await.context(|| format!("unpack {}", layer.chain_id))
 }

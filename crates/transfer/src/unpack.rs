@@ -1,19 +1,23 @@
-//! Unpacking: layers onto snapshots, each as soon as its own bytes are here, all of them at once.
+//! Unpacking: layers onto snapshots, each while its own bytes arrive, all of them at once.
 //!
 //! A snapshotter that can rebase gets every layer prepared without a parent and put onto it at the commit; any other
-//! gets them one on top of the other. A snapshot is committed only when the layer's diff id is the one that the config
-//! lists and its parent is committed: until then nothing refers to it.
+//! gets them one on top of the other. A snapshot is committed only when its layer's blob is here with the digest that the
+//! manifest lists, its diff id is the one that the config lists, and its parent is committed: until then nothing refers
+//! to it.
 
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
+use windlass_core::claim::{Claim, Claims};
 use windlass_core::content::{ProviderExt, Store};
 use windlass_core::diff::{Applied, Applier, Whiteouts};
 use windlass_core::progress::{State, Task};
 use windlass_core::room::{Keeps, Room, Size};
 use windlass_core::snapshot::{self, Commit, Key, Mount, Snapshotter, TARGET_LABEL};
-use windlass_core::{ChainId, Error, Kind, Labels, Result, ResultExt, lease};
+use windlass_core::{ChainId, Error, Kind, Labels, Leased, Namespace, Result, ResultExt, lease};
 
+use crate::arrival::Arrival;
+use crate::fetch::POLL;
 use crate::missing;
 use crate::plan::LayerPlan;
 use crate::room::Amount;
@@ -49,6 +53,48 @@ pub(crate) struct Unpacker {
     pub(crate) name: String,
     /// How many layers are applied at once.
     pub(crate) places: Arc<Semaphore>,
+    claims: Claims,
+    namespace: Namespace,
+    /// Who unpacks, for others who wait.
+    by: Arc<str>,
+}
+
+/// A layer that is unpacked while its blob arrives.
+struct Coming<'a> {
+    layer: &'a LayerPlan,
+    arrival: &'a Arrival,
+    parent: Option<&'a Gate>,
+    task: &'a Task,
+}
+
+impl Coming<'_> {
+    /// Waits until the blob is here with the right digest.
+    ///
+    /// # Errors
+    /// `Aborted` when what was read in that round was not the blob.
+    async fn verified(&self, round: u64) -> Result<()> {
+        if self.arrival.verdict(round).await {
+            return Ok(());
+        }
+        Err(Error::aborted(format!("the download of {} starts over", self.layer.descriptor.digest)))
+    }
+
+    async fn wait_for_parent(&self) {
+        if let Some(parent) = self.parent {
+            if let Some(below) = &self.layer.parent {
+                self.task.set(State::Waiting { reason: format!("layer below ({})", below.0.short()) });
+            }
+            parent.passed().await;
+        }
+    }
+}
+
+/// Tells whether an error may come of bytes that were not verified yet.
+fn is_of_bytes(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        Kind::Aborted | Kind::DataLoss | Kind::FailedPrecondition | Kind::InvalidArgument | Kind::OutOfRange
+    )
 }
 
 /// How one layer is applied.
@@ -60,6 +106,28 @@ enum Onto<'a> {
 }
 
 impl Unpacker {
+    /// Makes what unpacks into a snapshotter under a lease; `by` is what others are told who wait for it.
+    pub(crate) fn new(
+        leased: &Leased,
+        name: &str,
+        snapshotter: Arc<dyn Snapshotter>,
+        by: Arc<str>,
+        places: Arc<Semaphore>,
+    ) -> Self {
+        Self {
+            content: leased.content.clone(),
+            snapshotter,
+            applier: leased.applier.clone(),
+            lease: leased.lease().clone(),
+            room: leased.room.clone(),
+            name: name.to_owned(),
+            places,
+            claims: leased.claims.clone(),
+            namespace: leased.scope.namespace.clone(),
+            by,
+        }
+    }
+
     /// Tells whether a stack of layers is unpacked already.
     async fn has(&self, chain_id: &ChainId) -> Result<bool> {
         match self.snapshotter.stat(snapshot::Name::from(chain_id).as_key()).await {
@@ -89,20 +157,16 @@ impl Unpacker {
         }
     }
 
-    /// Unpacks one layer once its blob is here, and commits it once its parent is committed.
+    /// Unpacks one layer while its blob arrives, and commits it once the blob is here and its parent is committed.
     pub(crate) async fn layer(
         &self,
         layer: &LayerPlan,
-        fetched: &Gate,
+        arrival: &Arrival,
         parent: Option<&Gate>,
         task: &Task,
     ) -> Result<()> {
-        // Whether the stack is here already is asked by preparing it: the answer then is held by the lease.
-        fetched.passed().await;
-        let rebase = self.snapshotter.capabilities().rebase && layer.parent.is_some();
-        let result =
-            if rebase { self.rebased(layer, parent, task).await } else { self.stacked(layer, parent, task).await };
-        match result {
+        arrival.readable().await;
+        match self.once(&Coming { layer, arrival, parent, task }).await {
             Ok(()) => {
                 task.set(State::Done);
                 Ok(())
@@ -132,42 +196,74 @@ impl Unpacker {
         missing::explain(error, &*self.room, Keeps::Snapshots(&self.name), &needs).await
     }
 
-    async fn rebased(&self, layer: &LayerPlan, parent: Option<&Gate>, task: &Task) -> Result<()> {
-        match self.fill(layer, &Onto::Rebase, task).await? {
+    /// Does it unless somebody else does, who is waited for, and again when what was read turns out not to be the blob.
+    async fn once(&self, coming: &Coming<'_>) -> Result<()> {
+        let Coming { layer, arrival, task, .. } = coming;
+        let _claim = self.claim(layer, task).await;
+        let rebase = self.snapshotter.capabilities().rebase && layer.parent.is_some();
+        loop {
+            let round = arrival.round();
+            let result = if rebase { self.rebased(coming, round).await } else { self.stacked(coming, round).await };
+            match result {
+                // Whose fault it is, is known once the blob is here with the right digest, or never will be.
+                Err(error) if is_of_bytes(&error) && !arrival.verdict(round).await => {
+                    tracing::debug!(%error, layer = %layer.descriptor.digest, "the layer is unpacked again");
+                    self.forget(layer).await;
+                    arrival.readable().await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Claims the unpacking of a stack of layers; waits while somebody else does the same.
+    async fn claim(&self, layer: &LayerPlan, task: &Task) -> Claim {
+        let work = format!("{} snapshot {} {}", self.namespace, self.name, layer.chain_id);
+        loop {
+            match self.claims.claim(&*work, &*self.by, task) {
+                Ok(claim) => return claim,
+                Err(claimed) => task.set(State::Waiting { reason: claimed.to_string() }),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn rebased(&self, coming: &Coming<'_>, round: u64) -> Result<()> {
+        let Coming { layer, .. } = coming;
+        // Whether the stack is here already is asked by preparing it: the answer then is held by the lease.
+        match self.fill(coming, &Onto::Rebase).await? {
             Filled::Here => return Ok(()),
             Filled::Complete => {}
             Filled::NeedsParent { path } => {
                 tracing::debug!(layer = %layer.descriptor.digest, path, "the layer is applied again, onto its parent");
                 self.forget(layer).await;
-                return self.stacked(layer, parent, task).await;
+                return self.stacked(coming, round).await;
             }
         }
-        self.wait_for(parent, layer, task).await;
+        coming.verified(round).await?;
+        coming.wait_for_parent().await;
         self.commit(layer, layer.parent.as_ref()).await
     }
 
-    async fn stacked(&self, layer: &LayerPlan, parent: Option<&Gate>, task: &Task) -> Result<()> {
-        self.wait_for(parent, layer, task).await;
-        match self.fill(layer, &Onto::Parent(layer.parent.as_ref()), task).await? {
+    async fn stacked(&self, coming: &Coming<'_>, round: u64) -> Result<()> {
+        let Coming { layer, .. } = coming;
+        coming.wait_for_parent().await;
+        match self.fill(coming, &Onto::Parent(layer.parent.as_ref())).await? {
             Filled::Here => Ok(()),
-            Filled::Complete => self.commit(layer, None).await,
+            Filled::Complete => {
+                coming.verified(round).await?;
+                self.commit(layer, None).await
+            }
             Filled::NeedsParent { path } => {
                 Err(Error::failed_precondition(format!("{path:?} refers to a file that no layer below has")))
             }
         }
     }
 
-    async fn wait_for(&self, parent: Option<&Gate>, layer: &LayerPlan, task: &Task) {
-        if let Some(parent) = parent {
-            if let Some(below) = &layer.parent {
-                task.set(State::Waiting { reason: format!("layer below ({})", below.0.short()) });
-            }
-            parent.passed().await;
-        }
-    }
-
-    /// Prepares a snapshot and applies the layer to it.
-    async fn fill(&self, layer: &LayerPlan, onto: &Onto<'_>, task: &Task) -> Result<Filled> {
+    /// Prepares a snapshot and applies the layer to it, as far as it has come and then as it comes.
+    async fn fill(&self, coming: &Coming<'_>, onto: &Onto<'_>) -> Result<Filled> {
+        let Coming { layer, arrival, task, .. } = coming;
+        task.set(State::Queued);
         // Acquiring fails only when the semaphore is closed, and nobody closes it.
         let _place = self.places.acquire().await.map_err(|_| Error::canceled("the pull was stopped"))?;
         let (parent, whiteouts) = match onto {
@@ -176,7 +272,8 @@ impl Unpacker {
         };
         let Some(mounts) = self.prepare(layer, parent).await? else { return Ok(Filled::Here) };
         task.set(State::Unpacking { offset: 0, total: layer.descriptor.size });
-        let applied = self.applier.apply(&*self.content, &layer.descriptor, &mounts, whiteouts, Some(task)).await?;
+        let content = arrival.follow(self.content.clone());
+        let applied = self.applier.apply(&content, &layer.descriptor, &mounts, whiteouts, Some(task)).await?;
         match applied {
             Applied::NeedsParent { path } => Ok(Filled::NeedsParent { path }),
             Applied::Complete { diff_id, .. } if diff_id == layer.diff_id => Ok(Filled::Complete),

@@ -83,7 +83,13 @@ mod tests {
 
     #[test]
     fn a_line_for_each_object_that_changed_then_totals_then_the_end() {
-        let object = |state| Object { id: "layer-1".into(), state, elapsed: Duration::from_millis(7) };
+        let object = |state| Object {
+            id: "layer-1".into(),
+            state,
+            unpack: None,
+            stalled: None,
+            elapsed: Duration::from_millis(7),
+        };
         let sample = |state, downloaded| Sample {
             objects: vec![object(state)],
             totals: Totals { downloaded, reused: 5 },

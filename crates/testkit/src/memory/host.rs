@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use windlass_core::claim::Claims;
 use windlass_core::snapshot::Capabilities;
 use windlass_core::{Namespace, Result, Scope, Services, diff};
 
@@ -22,6 +23,7 @@ pub struct Host {
     capabilities: Capabilities,
     applier: Arc<dyn diff::Applier>,
     room: Room,
+    claims: Claims,
 }
 
 impl Host {
@@ -35,6 +37,7 @@ impl Host {
             capabilities,
             applier,
             room: Room::default(),
+            claims: Claims::default(),
         }
     }
 
@@ -80,6 +83,7 @@ impl windlass_core::Host for Host {
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::clone(&self.applier),
             room: Arc::new(self.room.clone()),
+            claims: self.claims.clone(),
         })
     }
 }

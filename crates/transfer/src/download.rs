@@ -1,0 +1,235 @@
+//! Downloads: a large blob into the content store, continued where it broke off, in one stream or in parts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _};
+use windlass_core::claim::Claim;
+use windlass_core::content::{self, Commit, Expected, Source, Writer};
+use windlass_core::progress::{State, Task};
+use windlass_core::remote::{Body, ByteRange, Lane};
+use windlass_core::room::{Keeps, Size};
+use windlass_core::{Descriptor, Error, Kind, Result};
+
+use crate::arrival::Arrival;
+use crate::fetch::{Fetch, MAX_IDLE_RETRIES, POLL, back_off, is_transient};
+use crate::missing;
+use crate::parts::{InParts, TICK};
+
+/// What to do about a blob that is not what its descriptor says.
+const CONTRADICTION: &str =
+    "the manifest and the blob do not belong together; its publisher has to push the image again";
+/// How much has to come of a blob from a place that was too slow, for it not to count as a failure, in bytes.
+const ENOUGH: u64 = 1 << 20;
+
+/// A blob that is brought into the content store.
+pub(crate) struct Download<'a> {
+    pub(crate) fetch: &'a Fetch,
+    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) task: &'a Task,
+    pub(crate) arrival: &'a Arrival,
+}
+
+/// One try, as far as the next one has to know.
+#[derive(Default)]
+struct Try {
+    /// Whether there was an ingest before.
+    continued: bool,
+    /// Whether several parts were fetched at once.
+    in_parts: bool,
+}
+
+impl Download<'_> {
+    /// Brings the blob here.
+    ///
+    /// An ingest that was left by an earlier try is continued; one that somebody else is writing is waited for.
+    pub(crate) async fn run(&self) -> Result<()> {
+        let mut attempt = 0;
+        let mut from_scratch = false;
+        let left = self.fetch.offset(self.descriptor).await;
+        let mut before = left.unwrap_or(0);
+        loop {
+            let mut tried = Try { continued: self.fetch.offset(self.descriptor).await.is_some(), in_parts: false };
+            let result = self.once(&mut tried).await;
+            let Err(error) = result else {
+                self.fetch.progress.add_reused(if from_scratch { 0 } else { left.unwrap_or(0) });
+                self.arrival.is_here();
+                return Ok(());
+            };
+            // Bytes that an earlier process left may have been damaged since, and parts may be others than they were said
+            // to be: once is worth another download.
+            if error.is(Kind::DataLoss) && (before > 0 || tried.in_parts) && !from_scratch {
+                from_scratch = true;
+                before = 0;
+                if tried.in_parts {
+                    self.fetch.fetcher.distrust_parts();
+                }
+                self.arrival.starts_over();
+                self.task.set(State::Retrying { reason: error.to_string() });
+                continue;
+            }
+            self.arrival.pauses();
+            let now = self.fetch.offset(self.descriptor).await.unwrap_or(0);
+            let enough = if error.is(Kind::DeadlineExceeded) { ENOUGH } else { 1 };
+            if now >= before + enough {
+                attempt = 0;
+            }
+            before = now;
+            if !is_transient(&error) || attempt >= MAX_IDLE_RETRIES {
+                self.task.set(State::Failed { reason: error.to_string() });
+                return Err(error.context(format!("fetch {}", self.descriptor.ingest_ref())));
+            }
+            back_off(self.task, &mut attempt, &error).await;
+        }
+    }
+
+    async fn once(&self, tried: &mut Try) -> Result<()> {
+        let Some(mut writer) = self.fetch.open(self.descriptor, self.task).await? else {
+            self.fetch.progress.add_reused(self.descriptor.size);
+            self.task.set(State::Exists);
+            return Ok(());
+        };
+        let _claim = self.fetch.claim(self.descriptor, self.task);
+        let brought = async {
+            self.arrival.comes(writer.tail().await?);
+            self.bring(&mut *writer, tried).await
+        };
+        match brought.await {
+            Ok(()) => {}
+            // More or other bytes than were promised: no continuation can make them right.
+            Err(error) if matches!(error.kind(), Kind::OutOfRange | Kind::DataLoss) => {
+                drop(writer);
+                self.fetch.discard(self.descriptor).await;
+                return Err(error.hint(CONTRADICTION));
+            }
+            Err(error) => return Err(self.fetch.explained(error, self.descriptor).await),
+        }
+        match writer.commit(Commit { labels: self.fetch.labels.clone(), ..Commit::default() }).await {
+            Err(error) if !error.is(Kind::AlreadyExists) => Err(self.fetch.explained(error, self.descriptor).await),
+            _ => {
+                self.task.set(State::Fetched);
+                Ok(())
+            }
+        }
+    }
+
+    /// Brings what the writer lacks: in one stream, until one more would be worth it.
+    async fn bring(&self, writer: &mut dyn Writer, tried: &mut Try) -> Result<()> {
+        let mut source = FromRemote { download: self, received: Arc::default() };
+        let splits = self.fetch.parts.at_once > 1 && self.descriptor.size >= self.fetch.parts.threshold;
+        let mut lane = None;
+        // What was begun may have gaps.
+        if splits && !tried.continued {
+            let left = self.descriptor.size;
+            let received = source.received.clone();
+            let copied = tokio::select! {
+                copied = content::copy(writer, &mut source, Some(self.task)) => Some(copied),
+                worth = self.lane(left, &received) => {
+                    lane = Some(worth);
+                    None
+                }
+            };
+            if let Some(copied) = copied {
+                return copied.map(drop);
+            }
+        }
+        if splits
+            && (tried.continued || lane.is_some())
+            && let Some(sparse) = writer.sparse().await?
+        {
+            tried.in_parts = true;
+            let Self { fetch, descriptor, task, arrival } = *self;
+            return InParts { fetch, descriptor, arrival, task, sparse }.run(lane).await;
+        }
+        content::copy(writer, &mut source, Some(self.task)).await.map(drop)
+    }
+
+    /// Waits until a second request is worth it, which is never when too little is left.
+    async fn lane(&self, left: u64, received: &AtomicU64) -> Lane {
+        loop {
+            tokio::time::sleep(TICK).await;
+            let left = left.saturating_sub(received.load(Ordering::Relaxed));
+            if left < 2 * self.fetch.parts.size {
+                return std::future::pending().await;
+            }
+            if let Some(lane) = self.fetch.fetcher.lane() {
+                return lane;
+            }
+        }
+    }
+}
+
+impl Fetch {
+    /// Returns how much of a blob is here, from its first byte on; none when nothing was begun.
+    pub(crate) async fn offset(&self, descriptor: &Descriptor) -> Option<u64> {
+        self.content.status(&descriptor.ingest_ref()).await.ok().map(|status| status.offset)
+    }
+
+    /// Lets others know who writes a blob. Whoever has the writer has the claim, but for the moment in between.
+    fn claim(&self, descriptor: &Descriptor, task: &Task) -> Option<Claim> {
+        self.claims.claim(self.work(descriptor), &*self.by, task).ok()
+    }
+
+    fn work(&self, descriptor: &Descriptor) -> String {
+        format!("{} content {}", self.namespace, descriptor.ingest_ref())
+    }
+
+    /// Opens the ingest of a blob; `None` when the blob is here. While somebody else writes it, waits: either the blob
+    /// appears, or the other one gives up and this one continues.
+    pub(crate) async fn open(&self, descriptor: &Descriptor, task: &Task) -> Result<Option<Box<dyn Writer>>> {
+        loop {
+            match self.content.writer(&descriptor.ingest_ref(), Expected::from(descriptor)).await {
+                Ok(writer) => return Ok(Some(writer)),
+                Err(error) if error.is(Kind::AlreadyExists) => return Ok(None),
+                Err(error) if error.is(Kind::Unavailable) => {
+                    let reason = self.claims.claimed(&self.work(descriptor)).map(|claimed| claimed.to_string());
+                    task.set(State::Waiting { reason: reason.unwrap_or_else(|| error.to_string()) });
+                    tokio::time::sleep(POLL).await;
+                }
+                // An ingest under this ref that was declared with another size: a descriptor lied, then or now.
+                Err(error) if error.is(Kind::FailedPrecondition) => {
+                    self.content.abort(&descriptor.ingest_ref()).await?;
+                }
+                Err(error) => return Err(self.explained(error, descriptor).await),
+            }
+        }
+    }
+
+    /// Says of a full disk how much of the blob is here, how much it lacks, and what is free.
+    async fn explained(&self, error: Error, descriptor: &Descriptor) -> Error {
+        let here = self.offset(descriptor).await.unwrap_or(0);
+        let (size, more) = (Size(descriptor.size), Size(descriptor.size.saturating_sub(here)));
+        let reached = format!("{} of {size} are here, {more} more are needed", Size(here));
+        missing::explain(error, &*self.room, Keeps::Content, &reached).await
+    }
+}
+
+/// A blob of a remote, as it is downloaded in one stream.
+struct FromRemote<'a> {
+    download: &'a Download<'a>,
+    /// How many bytes came.
+    received: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Source for FromRemote<'_> {
+    async fn open(&mut self, offset: u64) -> Result<Body> {
+        let Download { fetch, descriptor, arrival, .. } = *self.download;
+        let Body { offset, size, stream } = fetch.fetcher.fetch(descriptor, ByteRange::from(offset)).await?;
+        let (progress, arrival, received) = (fetch.progress.clone(), arrival.clone(), self.received.clone());
+        let mut at = offset;
+        let counted = stream.and_then(move |part| {
+            let length = part.len() as u64;
+            progress.add_downloaded(length);
+            received.fetch_add(length, Ordering::Relaxed);
+            let (arrival, begins) = (arrival.clone(), at);
+            at += length;
+            async move {
+                arrival.room(begins).await;
+                Ok(part)
+            }
+        });
+        Ok(Body { offset, size, stream: counted.boxed() })
+    }
+}
