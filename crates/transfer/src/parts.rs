@@ -30,7 +30,7 @@ use crate::fetch::Fetch;
 /// How often it is asked whether one more request may run, and whether one should be given up.
 pub(crate) const TICK: Duration = Duration::from_millis(200);
 /// How many parts' worth after the first missing byte a part may begin.
-const REACH: u64 = 4;
+const REACH: u64 = 8;
 /// How many parts may fail in a row while others come.
 const MAX_FAILURES: u32 = 3;
 /// How many bytes are gathered for one write, as long as they are there.
@@ -49,7 +49,7 @@ pub struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { threshold: 16 << 20, size: 16 << 20, at_once: 4 }
+        Self { threshold: 16 << 20, size: 8 << 20, at_once: 4 }
     }
 }
 
@@ -154,6 +154,10 @@ impl InParts<'_> {
         let count = crew.running.len();
         let free = crew.running.values().all(|running| running.has_lane) || lock(dealer).front_is_free();
         let may = !crew.whole && count < self.fetch.parts.at_once;
+        // Who would be alone takes all there is, so it is asked first whether others may come.
+        if count == 0 && may && spare.is_none() {
+            *spare = self.fetch.fetcher.lane();
+        }
         let lane = match free {
             true => None,
             false if may => Some(spare.take().or_else(|| self.fetch.fetcher.lane())?),
@@ -229,18 +233,15 @@ impl InParts<'_> {
 
     /// Writes as much of some bytes as belongs there.
     async fn write(&self, to: Range<u64>, batch: Vec<Bytes>) -> Result<()> {
-        let mut at = to.start;
-        for mut bytes in batch {
-            bytes.truncate(usize::try_from(to.end - at).unwrap_or(usize::MAX));
-            if bytes.is_empty() {
-                break;
-            }
-            self.arrival.room(at).await;
-            let length = bytes.len() as u64;
-            self.sparse.write_at(at, bytes).await?;
-            at += length;
+        let mut left = usize::try_from(to.end - to.start).unwrap_or(usize::MAX);
+        let mut parts = batch;
+        for bytes in &mut parts {
+            bytes.truncate(left);
+            left -= bytes.len();
         }
-        Ok(())
+        parts.retain(|bytes| !bytes.is_empty());
+        self.arrival.room(to.start).await;
+        self.sparse.write_parts_at(to.start, parts).await
     }
 
     /// Fills the gaps from one stream that has everything.

@@ -62,8 +62,8 @@ pub struct Pull {
     pub concurrent_unpacks: usize,
     /// How large blobs are split.
     pub parts: Parts,
-    /// How far the download of a layer may be ahead of its unpacking, in bytes; at least four parts and a half. They wait
-    /// in the page cache, not in this process.
+    /// How far the download of a layer may be ahead of its unpacking, in bytes. They wait in the page cache,
+    /// not in this process.
     pub lead: u64,
 }
 

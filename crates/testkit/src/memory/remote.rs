@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use tokio::sync::Semaphore;
 use windlass_core::content::{Commit, Info, Ingester as _, ProviderExt as _, Status, Store as _, Writer};
 use windlass_core::image::Name;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Pusher, Resolved, Resolver};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Pusher, Resolved, Resolver};
 use windlass_core::{ByteStream, Descriptor, Digest, Error, Kind, Reference, Result};
 
 use super::Content;
@@ -42,6 +42,8 @@ pub enum Fault {
     Delay(Duration),
     /// The answer waits until the gate is opened.
     Hold(Gate),
+    /// The stream waits after that many bytes until the gate is opened.
+    HoldAfter(u64, Gate),
 }
 
 /// Holds requests back until it is opened.
@@ -86,6 +88,9 @@ struct State {
     sent: u64,
     running: usize,
     most_at_once: usize,
+    /// How many lanes are left to give.
+    lanes: usize,
+    distrusted: bool,
 }
 
 impl Remote {
@@ -125,9 +130,24 @@ impl Remote {
         self.lock().scripts.entry(digest.clone()).or_default().extend(faults);
     }
 
+    /// Has the fetches of a blob succeed from now on.
+    pub fn forget_script(&self, digest: &Digest) {
+        self.lock().scripts.remove(digest);
+    }
+
     /// Says how the next calls to resolve go.
     pub fn script_resolve(&self, faults: impl IntoIterator<Item = Fault>) {
         self.lock().resolve_script.extend(faults);
+    }
+
+    /// Says how many parts may be fetched at once beside one.
+    pub fn give_lanes(&self, count: usize) {
+        self.lock().lanes = count;
+    }
+
+    /// Tells whether somebody found that parts did not make up the content.
+    pub fn is_distrusted(&self) -> bool {
+        self.lock().distrusted
     }
 
     /// Returns the ranges that were asked for of a blob, one for each fetch.
@@ -230,7 +250,31 @@ impl Fetcher for Remote {
         // What is appended comes after the end, whatever was asked for.
         let end = if end == size { bytes.len() } else { at(end) };
         let part = bytes.slice(at(offset)..end.max(at(offset)));
-        Ok(Body { offset, size: Some(size), stream: self.stream(part, error) })
+        let hold = match fault {
+            Fault::HoldAfter(after, gate) => Some((usize::try_from(after).unwrap_or(usize::MAX), gate)),
+            _ => None,
+        };
+        Ok(Body { offset, size: Some(size), stream: self.stream(part, error, hold) })
+    }
+
+    fn lane(&self) -> Option<Lane> {
+        let mut state = self.lock();
+        let left = state.lanes.checked_sub(1).filter(|_| !state.distrusted)?;
+        state.lanes = left;
+        Some(Lane::new(InLane(self.clone())))
+    }
+
+    fn distrust_parts(&self) {
+        self.lock().distrusted = true;
+    }
+}
+
+/// A lane that was given.
+struct InLane(Remote);
+
+impl Drop for InLane {
+    fn drop(&mut self) {
+        self.0.lock().lanes += 1;
     }
 }
 
@@ -257,6 +301,8 @@ struct Sending {
     remote: Remote,
     left: Bytes,
     error: bool,
+    /// How many bytes are sent until what is passed.
+    hold: Option<(usize, Gate)>,
 }
 
 impl Drop for Sending {
@@ -266,12 +312,12 @@ impl Drop for Sending {
 }
 
 impl Remote {
-    fn stream(&self, bytes: Bytes, error: bool) -> ByteStream {
+    fn stream(&self, bytes: Bytes, error: bool, hold: Option<(usize, Gate)>) -> ByteStream {
         let mut state = self.lock();
         state.running += 1;
         state.most_at_once = state.most_at_once.max(state.running);
         drop(state);
-        let sending = Sending { remote: self.clone(), left: bytes, error };
+        let sending = Sending { remote: self.clone(), left: bytes, error, hold };
         futures::stream::unfold(sending, |mut sending| async move {
             // A network gives others a turn between two chunks.
             tokio::task::yield_now().await;
@@ -279,7 +325,16 @@ impl Remote {
                 let broken = std::mem::take(&mut sending.error);
                 return broken.then(|| (Err(Error::unavailable("the connection breaks as scripted")), sending));
             }
-            let chunk = sending.left.split_to(sending.left.len().min(CHUNK));
+            let mut length = sending.left.len().min(CHUNK);
+            if let Some((after, gate)) = sending.hold.take() {
+                if after == 0 {
+                    gate.pass().await;
+                } else {
+                    length = length.min(after);
+                    sending.hold = Some((after - length, gate));
+                }
+            }
+            let chunk = sending.left.split_to(length);
             sending.remote.lock().sent += chunk.len() as u64;
             Some((Ok(chunk), sending))
         })

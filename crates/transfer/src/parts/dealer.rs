@@ -127,6 +127,7 @@ impl Dealer {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "a list of ranges may have one")]
 mod tests {
     use proptest::prelude::*;
 
@@ -192,7 +193,9 @@ mod tests {
                     _ => {}
                 }
             }
-            running.into_iter().for_each(|id| dealer.give_back(id));
+            for id in running {
+                dealer.give_back(id);
+            }
             dealer.passed(0, 1_000).into_iter().for_each(&mut count);
             prop_assert_eq!(dealer.here(), 1_000);
             prop_assert!(came.iter().all(|times| *times == 1));

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod failures;
+mod in_parts;
 mod interrupted;
+mod one_pass;
 mod plans;
 mod pulls;
 mod repair;

@@ -17,7 +17,7 @@ pub(crate) struct Site {
     pub(crate) remote: Remote,
     pub(crate) applier: Arc<Applier>,
     pub(crate) reference: Reference,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Site {
@@ -30,13 +30,8 @@ impl Site {
         let directory = TempDir::new().unwrap();
         let applier = Arc::new(Applier::new());
         let host = Host::new(Path::new(directory.path()), applier.clone()).with_capabilities(capabilities);
-        let site = Self {
-            host,
-            remote: Remote::new(),
-            applier,
-            reference: "registry.test/app:1".parse().unwrap(),
-            _directory: directory,
-        };
+        let site =
+            Self { host, remote: Remote::new(), applier, reference: "registry.test/app:1".parse().unwrap(), directory };
         site.remote.serve(&site.reference, bundle);
         site
     }
@@ -65,6 +60,12 @@ impl Site {
     pub(crate) async fn services(&self) -> Services {
         use windlass_core::Host as _;
         self.host.services(&Namespace::default().into()).await.unwrap()
+    }
+
+    /// How many directories of snapshots there are.
+    pub(crate) fn directories(&self) -> usize {
+        let namespaces = std::fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        namespaces.map(|namespace| std::fs::read_dir(namespace).unwrap().count()).sum()
     }
 
     /// Everything that the namespace holds, by kind.
