@@ -76,6 +76,11 @@ impl LayerPath {
         Some((parent, name))
     }
 
+    /// Returns the last component; nothing for the root.
+    pub fn name(&self) -> &[u8] {
+        self.0.get(self.parent_len()..).map(|name| name.strip_prefix(b"/").unwrap_or(name)).unwrap_or_default()
+    }
+
     /// Returns the path of a child. The name must be one component.
     pub fn join(&self, name: &[u8]) -> Self {
         let mut path = Self(Vec::with_capacity(self.0.len() + 1 + name.len()));
@@ -196,6 +201,8 @@ mod tests {
         let (parent, name) = path.split().unwrap();
         assert_eq!((parent.as_bytes(), name), (&b"a/b"[..], &b"c"[..]));
         assert_eq!(parent.join(name), path);
+        assert_eq!((path.name(), LayerPath::default().name()), (&b"c"[..], &b""[..]));
+        assert_eq!(LayerPath::clean(b"ab").unwrap().name(), b"ab");
         assert_eq!(LayerPath::default().join(b"x").split(), Some((LayerPath::default(), &b"x"[..])));
         assert!(path.is_within(&parent) && path.is_within(&path) && path.is_within(&LayerPath::default()));
         assert!(!LayerPath::clean(b"a/bc").unwrap().is_within(&parent));

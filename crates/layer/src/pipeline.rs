@@ -1,14 +1,15 @@
-//! A layer's way from compressed parts to files, on two threads of its own.
+//! A layer's way from compressed parts to files, on threads of its own.
 //!
 //! ```text
-//!   push(part) ──2──► inflate ──3──► hash the diff id, parse the tar, write the files
-//!                        ▲                         │
-//!                        └── used buffers ─────────┘
+//!   push(part) ──2──► inflate ──3──► hash the diff id, parse the tar, make directories ──► make and write the files
+//!                        ▲                                                                      │
+//!                        └──────────────────────────── used buffers ────────────────────────────┘
 //! ```
 //!
 //! Whoever has the parts of a layer in order can be the source: [`crate::Differ`] reads them from a content store, a
 //! one-pass pull hands them over as they arrive. The numbers are how many may wait: a few MiB a layer in all, whatever
-//! its size, and a slow disk holds the source back.
+//! its size, and a slow disk holds the source back. Nothing is copied on the way from the inflater to the kernel: a
+//! buffer is used again when all files are written that had bytes in it.
 //!
 //! Dropping a pipeline, or the future of one of its calls, stops the threads at the next buffer.
 
@@ -37,8 +38,13 @@ pub const PART: usize = 1 << 20;
 /// stay in the processor's cache.
 const BUFFER: usize = 256 << 10;
 
-/// How many buffers there are: one on either side, and those that wait.
-const BUFFERS: usize = 6;
+/// How many buffers there are: those that are being filled and read, those that wait, and those whose files are being
+/// written.
+const BUFFERS: usize = 12;
+
+/// How many threads make and write files. The work is more than half of a layer's, nearly all of it in the kernel, and two
+/// threads in different directories hinder each other little: in all they need as much time as one.
+const WRITERS: usize = 2;
 
 /// A layer being applied.
 #[derive(Debug)]
@@ -59,10 +65,8 @@ enum Part {
 
 /// What the inflater says.
 enum Chunk {
-    /// Decompressed bytes, in a buffer to give back.
-    Buffer(Output),
-    /// Bytes that were never compressed.
-    Plain(Bytes),
+    /// Bytes of the archive, in a [`Lent`] buffer.
+    Bytes(Bytes),
     End,
     Failed(Error),
 }
@@ -74,7 +78,7 @@ impl Pipeline {
     /// `ResourceExhausted` when there can be no more threads.
     pub fn start(target: Target, options: &Options) -> Result<Self> {
         let (parts, source) = parts::channel(2);
-        let (chunks, inflated) = mpsc::sync_channel(BUFFERS - 3);
+        let (chunks, inflated) = mpsc::sync_channel(3);
         let (give_back, spare) = mpsc::sync_channel(BUFFERS);
         let (result, outcome) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -83,8 +87,8 @@ impl Pipeline {
             let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
             spawned.map_err(|e| Error::resource_exhausted(format!("start thread {name}")).source(e))
         };
-        spawn("layer-inflate", Box::new(move || Inflate::new(source, chunks, spare).run()))?;
-        let sink = Extract { inflated, give_back, stop: Arc::clone(&stop), max_size: options.max_size };
+        spawn("layer-inflate", Box::new(move || Inflate::new(source, chunks, give_back, spare).run()))?;
+        let sink = Extract { inflated, stop: Arc::clone(&stop), max_size: options.max_size };
         spawn(
             "layer-extract",
             Box::new(move || {
@@ -133,10 +137,32 @@ impl Drop for Pipeline {
     }
 }
 
+/// A buffer that goes back to the inflater when nobody needs its bytes any more.
+struct Lent {
+    buffer: Output,
+    /// The bytes, if they were never compressed; the buffer then is a token.
+    plain: Option<Bytes>,
+    give_back: SyncSender<Output>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        self.plain.as_deref().unwrap_or_else(|| self.buffer.content())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // There is room for all buffers; an inflater that is gone needs none.
+        let _ = self.give_back.try_send(std::mem::take(&mut self.buffer));
+    }
+}
+
 /// The first thread: decompresses.
 struct Inflate {
     source: parts::Receiver<Part>,
     chunks: SyncSender<Chunk>,
+    give_back: SyncSender<Output>,
     spare: Receiver<Output>,
     buffer: Output,
     allocated: usize,
@@ -157,8 +183,13 @@ impl From<Error> for Stopped {
 }
 
 impl Inflate {
-    fn new(source: parts::Receiver<Part>, chunks: SyncSender<Chunk>, spare: Receiver<Output>) -> Self {
-        Self { source, chunks, spare, buffer: Output::default(), allocated: 0, ended: false }
+    fn new(
+        source: parts::Receiver<Part>,
+        chunks: SyncSender<Chunk>,
+        give_back: SyncSender<Output>,
+        spare: Receiver<Output>,
+    ) -> Self {
+        Self { source, chunks, give_back, spare, buffer: Output::default(), allocated: 0, ended: false }
     }
 
     fn run(mut self) {
@@ -177,7 +208,7 @@ impl Inflate {
         let mut part = Some(start).filter(|start| !start.is_empty());
         while let Some(bytes) = part {
             match &mut decompressor {
-                None => self.send(Chunk::Plain(bytes))?,
+                None => self.plain(bytes)?,
                 Some(decompressor) => self.part(decompressor, &bytes)?,
             }
             part = self.next()?;
@@ -218,19 +249,38 @@ impl Inflate {
         }
     }
 
-    /// Hands on what is in the buffer, and takes one that was used before, or a new one as long as there may be more.
+    /// Hands on a part that was never compressed, in pieces that the processor's cache has room for.
+    fn plain(&mut self, mut part: Bytes) -> Result<(), Stopped> {
+        while !part.is_empty() {
+            let piece = part.split_to(part.len().min(BUFFER));
+            let buffer = self.spare(Output::default)?;
+            self.lend(buffer, Some(piece))?;
+        }
+        Ok(())
+    }
+
+    /// Hands on what is in the buffer, and takes another one.
     fn flush(&mut self) -> Result<(), Stopped> {
-        let mut next = match self.spare.try_recv() {
-            Ok(buffer) => buffer,
-            Err(_) if self.allocated < BUFFERS => {
-                self.allocated += 1;
-                Output::new(BUFFER)
-            }
-            Err(_) => self.spare.recv().map_err(|_| Stopped::Abandoned)?,
-        };
+        let mut next = self.spare(|| Output::new(BUFFER))?;
         next.follow(&self.buffer);
         let full = std::mem::replace(&mut self.buffer, next);
-        if full.content().is_empty() { Ok(()) } else { self.send(Chunk::Buffer(full)) }
+        if full.content().is_empty() { Ok(()) } else { self.lend(full, None) }
+    }
+
+    /// Returns a buffer that was used before, or a new one as long as there may be more.
+    fn spare(&mut self, new: impl Fn() -> Output) -> Result<Output, Stopped> {
+        if let Ok(buffer) = self.spare.try_recv() {
+            return Ok(buffer);
+        }
+        if self.allocated < BUFFERS {
+            self.allocated += 1;
+            return Ok(new());
+        }
+        self.spare.recv().map_err(|_| Stopped::Abandoned)
+    }
+
+    fn lend(&self, buffer: Output, plain: Option<Bytes>) -> Result<(), Stopped> {
+        self.send(Chunk::Bytes(Bytes::from_owner(Lent { buffer, plain, give_back: self.give_back.clone() })))
     }
 
     /// Returns the next part; nothing, as often as it is asked, after the last one.
@@ -256,7 +306,6 @@ impl Inflate {
 /// The second thread: hashes, parses and writes.
 struct Extract {
     inflated: Receiver<Chunk>,
-    give_back: SyncSender<Output>,
     stop: Arc<AtomicBool>,
     max_size: Option<u64>,
 }
@@ -267,19 +316,13 @@ impl Extract {
             hasher: Algorithm::Sha256.hasher(),
             size: 0,
             parser: Parser::new(),
-            sink: sink::open(target)?,
+            sink: sink::open(target, WRITERS)?,
             ended: false,
         };
         loop {
             let chunk = self.inflated.recv().map_err(|_| Error::canceled("the layer was given up"))?;
             let outcome = match chunk {
-                Chunk::Buffer(buffer) => {
-                    let outcome = self.chunk(&mut layer, buffer.content())?;
-                    // There is room for all buffers; a sender that is gone needs none.
-                    let _ = self.give_back.try_send(buffer);
-                    outcome
-                }
-                Chunk::Plain(bytes) => self.chunk(&mut layer, &bytes)?,
+                Chunk::Bytes(bytes) => self.chunk(&mut layer, &bytes)?,
                 Chunk::End => break,
                 Chunk::Failed(error) => return Err(error),
             };
@@ -290,7 +333,7 @@ impl Extract {
         layer.finish()
     }
 
-    fn chunk(&self, layer: &mut Layer, bytes: &[u8]) -> Result<Outcome> {
+    fn chunk(&self, layer: &mut Layer, bytes: &Bytes) -> Result<Outcome> {
         let limit = self.max_size.unwrap_or(u64::MAX);
         if layer.size.saturating_add(bytes.len() as u64) > limit {
             return Err(Error::resource_exhausted(format!("the layer has more than {limit} bytes uncompressed"))
@@ -310,11 +353,11 @@ struct Layer {
 }
 
 impl Layer {
-    fn chunk(&mut self, bytes: &[u8], stop: &AtomicBool) -> Result<Outcome> {
+    fn chunk(&mut self, chunk: &Bytes, stop: &AtomicBool) -> Result<Outcome> {
         // Everything counts for the diff id, what comes after the archive's end too.
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        let mut input = bytes;
+        self.hasher.update(chunk);
+        self.size += chunk.len() as u64;
+        let mut input = &chunk[..];
         while !self.ended {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::canceled("the layer was given up"));
@@ -327,11 +370,12 @@ impl Layer {
                         return Ok(outcome);
                     }
                 }
-                Event::Data { offset, bytes } => self.sink.data(offset, bytes)?,
+                Event::Data { offset, bytes } => self.sink.data(offset, chunk.slice_ref(bytes))?,
                 Event::EndOfEntry => self.sink.end_of_entry()?,
                 Event::End => self.ended = true,
             }
         }
+        self.sink.flush()?;
         Ok(Outcome::Done)
     }
 

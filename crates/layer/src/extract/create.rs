@@ -1,8 +1,6 @@
 //! Making one entry of each kind.
 
 use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use rustix::fs::{
@@ -13,24 +11,13 @@ use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
 
 use super::dirs::{self, Dir};
+use super::files::{NewFile, create_file};
 use super::lower::Found;
 use super::metadata::{self, Metadata, New};
 use super::resolve::{Missing, Reached};
-use super::{Beneath, Current, Extractor, Outcome, Writing, os_error};
+use super::{Beneath, Extractor, Outcome, os_error};
 use crate::path::{LayerPath, shown};
 use crate::tar::{Device, Entry, Kind};
-
-impl Writing {
-    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-        if self.sparse {
-            self.file.write_all_at(bytes, offset)?;
-        } else {
-            self.file.write_all(bytes)?;
-        }
-        self.written = offset + bytes.len() as u64;
-        Ok(())
-    }
-}
 
 impl Extractor {
     pub(super) fn create(&mut self, parent: &Arc<Dir>, name: &[u8], path: LayerPath, mut entry: Entry) -> Result<()> {
@@ -39,13 +26,8 @@ impl Extractor {
         let metadata = Metadata::from(entry);
         let kind = match kind {
             Kind::Regular { size, sparse } => {
-                let file = self.place(parent, name, &path, || create_file(parent, name, plain))?;
-                self.note(parent, name, &path);
-                let parent = Arc::clone(parent);
-                let file = File::from(file);
-                let writing = Writing { file, path, parent, metadata, size, sparse, written: 0 };
-                self.current = Current::File(Box::new(writing));
-                return Ok(());
+                let (parent, habits) = (Arc::clone(parent), self.habits);
+                return self.file(NewFile { parent, path, metadata, habits, size, sparse, made: None });
             }
             Kind::Directory | Kind::Link { .. } => return self.create_directory(parent, name, &path, &metadata),
             Kind::Symlink { target } => {
@@ -63,6 +45,22 @@ impl Extractor {
         };
         self.note(parent, name, &path);
         New { parent, name, kind }.set(&self.habits, &metadata)
+    }
+
+    /// Begins a regular file.
+    fn file(&mut self, mut new: NewFile) -> Result<()> {
+        let parent = Arc::clone(&new.parent);
+        let path = new.path.clone();
+        let name = path.name();
+        let hash = self.hashed(parent.inode, name);
+        // Whatever has its name is known to be no directory, and to be nobody else's: it can be made beside this thread.
+        let beside = self.fresh && self.writers.are_beside() && !self.ours.contains(&hash);
+        if !beside {
+            let plain = Mode::from_raw_mode(new.metadata.mode & 0o777);
+            new.made = Some(self.place(&parent, name, &path, || create_file(&parent, name, plain))?);
+        }
+        self.note(&parent, name, &path);
+        self.writers.begin(new, beside.then_some(hash))
     }
 
     fn create_node(
@@ -85,6 +83,7 @@ impl Extractor {
         path: &LayerPath,
         make: impl Fn() -> Result<T, Errno>,
     ) -> Result<T> {
+        self.settle(parent, name)?;
         let attempt = |e| os_error(e, format!("create {path}"));
         match make() {
             Err(Errno::EXIST) => {
@@ -105,6 +104,8 @@ impl Extractor {
     ) -> Result<()> {
         let attempt = |e| os_error(e, format!("make directory {path}"));
         let mut hides = false;
+        self.settle(parent, name)?;
+        self.note_directory(parent, name);
         match mkdirat(&**parent, name, Mode::from_raw_mode(metadata.mode & 0o777)) {
             Ok(()) => New { parent, name, kind: FileType::Directory }.set(&self.habits, metadata)?,
             Err(Errno::EXIST) => {
@@ -133,6 +134,8 @@ impl Extractor {
     /// Gives a directory that is there the metadata of an entry.
     fn merge_directory(&mut self, parent: &Dir, name: &[u8], stat: &Stat, metadata: &Metadata) -> Result<()> {
         let attempt = |e| os_error(e, format!("open directory {}", shown(name)));
+        // Files on their way into it are made under the rules that it had when they came.
+        self.writers.settle_all()?;
         let fd = dirs::open(parent, name).map_err(attempt)?;
         metadata::set_directory(&fd, metadata)?;
         // Files in it may get another group from now on.
@@ -158,6 +161,8 @@ impl Extractor {
             Reached::Nowhere => return Err(missing()),
         };
         let target_path = from.path.join(target_name);
+        self.settle(&from, target_name)?;
+        self.settle(parent, name)?;
         if target_path == *path {
             // Written by archivers that are given a name twice. Nothing changes, if it is a file at all.
             return match self.existing(&from, target_name, path)? {
@@ -234,7 +239,7 @@ impl Extractor {
         if kind == FileType::RegularFile {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut from = File::from(openat(&dir, name, flags, Mode::empty()).map_err(attempt)?);
-            let mut to = File::from(create_file(parent, name, plain).map_err(attempt)?);
+            let mut to = create_file(parent, name, plain).map_err(attempt)?;
             let metadata = Metadata::read(&from).map_err(attempt)?;
             std::io::copy(&mut from, &mut to).attempt(|| format!("copy {path} from below the layer"))?;
             metadata::set_new_file(&to, parent, &self.habits, &metadata)?;
@@ -260,9 +265,4 @@ enum Existing {
     File,
     /// Only the layers below know.
     Below,
-}
-
-fn create_file(parent: &Dir, name: &[u8], mode: Mode) -> Result<rustix::fd::OwnedFd, Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name, flags, mode)
 }

@@ -12,18 +12,19 @@
 
 mod create;
 mod dirs;
+mod files;
 mod lower;
 mod metadata;
 mod remove;
 mod resolve;
 mod whiteout;
+mod writeback;
+mod writers;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
-use std::os::fd::AsFd;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, utimensat};
 use rustix::io::Errno;
 use windlass_core::error::IoResultExt as _;
@@ -33,6 +34,7 @@ use self::dirs::{Dir, Dirs};
 use self::lower::Lower;
 use self::metadata::{Habits, Metadata};
 use self::resolve::{Missing, Reached};
+use self::writers::Writers;
 use crate::path::{LayerPath, Marker, shown};
 use crate::tar::{Entry, Kind, Timestamp};
 use crate::target::{Below, Style, Target};
@@ -65,7 +67,7 @@ pub struct Extractor {
     fresh: bool,
     dirs: Dirs,
     habits: Habits,
-    /// What the layer brought, by directory and name; only kept when the directory was not empty.
+    /// What the layer brought, by directory and name; of a directory that was empty only the directories.
     ours: HashSet<u64>,
     hash: RandomState,
     /// What was taken over from below so that entries could refer to it; not the layer's.
@@ -77,7 +79,7 @@ pub struct Extractor {
     /// Times that directories get at the end.
     times: BTreeMap<LayerPath, Timestamp>,
     root_listed: bool,
-    current: Current,
+    writers: Writers,
 }
 
 /// What is below the layer.
@@ -91,32 +93,12 @@ enum Beneath {
     Unknown,
 }
 
-/// What the bytes that come are for.
-#[derive(Debug)]
-enum Current {
-    /// Nothing.
-    Nothing,
-    /// A file.
-    File(Box<Writing>),
-}
-
-#[derive(Debug)]
-struct Writing {
-    file: File,
-    path: LayerPath,
-    parent: Arc<Dir>,
-    metadata: Metadata,
-    size: u64,
-    sparse: bool,
-    written: u64,
-}
-
 impl Extractor {
-    /// Opens the directory of a target.
+    /// Opens the directory of a target. That many threads write files beside the one that calls; without any, it does.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn new(target: &Target) -> Result<Self> {
+    /// Those of the file system, and `ResourceExhausted` when there can be no more threads.
+    pub fn new(target: &Target, writers: usize) -> Result<Self> {
         let at = target.root.display();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, &target.root, flags, Mode::empty()).attempt(|| format!("open {at}"))?;
@@ -150,7 +132,7 @@ impl Extractor {
             marked: !fresh,
             times,
             root_listed: false,
-            current: Current::Nothing,
+            writers: Writers::start(writers)?,
         })
     }
 
@@ -201,26 +183,28 @@ impl Extractor {
         Ok(Outcome::Done)
     }
 
-    /// Takes bytes of the current entry.
+    /// Takes bytes of the current entry. They may be written later.
     ///
     /// # Errors
-    /// Those of the file system, `ResourceExhausted` among them.
-    pub fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let Current::File(writing) = &mut self.current else { return Ok(()) };
-        writing.write(offset, bytes).attempt(|| format!("write {}", writing.path))
+    /// Those of the file system, `ResourceExhausted` among them; also of files that came earlier.
+    pub fn data(&mut self, offset: u64, bytes: Bytes) -> Result<()> {
+        self.writers.data(offset, bytes)
     }
 
     /// Completes the current entry.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Those of the file system; also of files that came earlier.
     pub fn end_of_entry(&mut self) -> Result<()> {
-        let Current::File(writing) = std::mem::replace(&mut self.current, Current::Nothing) else { return Ok(()) };
-        if writing.sparse && writing.written < writing.size {
-            writing.file.set_len(writing.size).attempt(|| format!("extend {}", writing.path))?;
-        }
-        metadata::set_new_file(writing.file.as_fd(), &writing.parent, &self.habits, &writing.metadata)
-            .context(|| format!("extract {}", writing.path))
+        self.writers.end()
+    }
+
+    /// Says that what comes next may take a while: whatever was kept, to be handed over in one go, goes on its way.
+    ///
+    /// # Errors
+    /// Those of files that came earlier.
+    pub fn flush(&mut self) -> Result<()> {
+        self.writers.flush()
     }
 
     /// Completes the layer.
@@ -228,6 +212,7 @@ impl Extractor {
     /// # Errors
     /// Those of the file system.
     pub fn finish(mut self) -> Result<()> {
+        self.writers.wait()?;
         if self.fresh && !self.root_listed {
             self.take_over_root()?;
         }
@@ -251,6 +236,7 @@ impl Extractor {
         if entry.kind != Kind::Directory {
             return Err(Error::failed_precondition("the entry stands for the root, but is not a directory"));
         }
+        self.writers.settle_all()?;
         let root = self.dirs.root();
         let metadata = Metadata::from(entry);
         metadata::set_directory(&root.fd, &metadata)?;
@@ -294,13 +280,31 @@ impl Extractor {
             self.copied.remove(path);
         }
         if !self.fresh {
-            self.ours.insert(self.hash.hash_one((parent.inode, name)));
+            self.ours.insert(self.hashed(parent.inode, name));
+        }
+    }
+
+    /// Notes that there is a directory of that name, or may be.
+    fn note_directory(&mut self, parent: &Dir, name: &[u8]) {
+        if self.fresh {
+            self.ours.insert(self.hashed(parent.inode, name));
         }
     }
 
     /// Tells whether something that is there was brought by the layer.
     fn is_ours(&self, parent_inode: u64, name: &[u8], path: &LayerPath) -> bool {
-        !self.copied.contains(path) && (self.fresh || self.ours.contains(&self.hash.hash_one((parent_inode, name))))
+        !self.copied.contains(path) && (self.fresh || self.ours.contains(&self.hashed(parent_inode, name)))
+    }
+
+    /// What a name in a directory is remembered by.
+    fn hashed(&self, parent_inode: u64, name: &[u8]) -> u64 {
+        self.hash.hash_one((parent_inode, name))
+    }
+
+    /// Waits until a file of that name, if one is on its way, is there. Everything that looks at a name or makes one
+    /// comes after this.
+    fn settle(&mut self, parent: &Dir, name: &[u8]) -> Result<()> {
+        if self.writers.has_claims() { self.writers.settle(self.hashed(parent.inode, name)) } else { Ok(()) }
     }
 }
 

@@ -45,6 +45,7 @@ impl Extractor {
         path: &LayerPath,
         keep: Keep,
     ) -> Result<bool> {
+        self.writers.settle_all()?;
         let dir = dir.as_fd();
         let attempt = |e| os_error(e, format!("remove {path}"));
         let mut stays = keep == Keep::Ours && self.is_ours(inode, name, path);

@@ -70,6 +70,7 @@ impl Extractor {
         if let Some(dir) = self.dirs.get(&path) {
             return Ok(Reached::Directory(dir));
         }
+        self.settle(parent, name)?;
         let attempt = |e| os_error(e, format!("open {path}"));
         match dirs::open(parent, name) {
             Ok(fd) => return self.opened(parent, name, path, fd).map(Reached::Directory),
@@ -202,6 +203,7 @@ impl Extractor {
         path: &LayerPath,
         metadata: &Metadata,
     ) -> Result<()> {
+        self.note_directory(parent, name);
         mkdirat(parent, name, Mode::from_raw_mode(metadata.mode & 0o777))
             .map_err(|e| os_error(e, format!("make directory {path}")))?;
         if metadata.xattrs.contains_key(metadata::DEFAULT_ACL) {

@@ -75,6 +75,7 @@ impl Extractor {
 
     fn delete(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
         let path = dir.path.join(name);
+        self.settle(dir, name)?;
         let attempt = |e| os_error(e, format!("delete {path}"));
         match statat(&**dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {}
