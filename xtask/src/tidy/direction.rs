@@ -24,8 +24,11 @@ const CONFINED: &[(&str, &[&str])] = &[
 /// What the contract may never depend on: it does no I/O.
 const NOT_IN_CORE: &[&str] = &["tokio", "rustix", "libc", "tempfile"];
 
+/// The folders beside the contract: formats, which see nothing of ours.
+const FORMATS: &[&str] = &["erofs"];
+
 /// A crate of the first floor depends on the contract and on no neighbour (the shim sees `proto`); nothing depends on
-/// the top; the contract depends on none of ours and does no I/O.
+/// the top; the contract and the formats depend on none of ours, and the contract does no I/O.
 pub(super) fn layers(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for package in &tree.packages {
@@ -41,6 +44,8 @@ pub(super) fn layers(tree: &Tree) -> Vec<Finding> {
                 format!("{} depends on {}, which is above it", package.name, dependency.name)
             } else if room(package) == "core" && dependency.purpose != Purpose::Development && ours.is_some() {
                 format!("the contract depends on {}", dependency.name)
+            } else if FORMATS.contains(&room(package)) && ours.is_some() {
+                format!("{} is a format by itself, and depends on {}", package.name, dependency.name)
             } else if room(package) == "core" && NOT_IN_CORE.contains(&dependency.name.as_str()) {
                 format!("the contract does no I/O, and depends on {}", dependency.name)
             } else {
@@ -122,9 +127,12 @@ mod tests {
 
     fn house() -> Tree {
         let core = [("windlass-core", Purpose::Normal)];
+        let formats = [("windlass-core", Purpose::Normal), ("windlass-erofs", Purpose::Normal)];
         Tree::of(&[("crates/store/Cargo.toml", "[lints]\nworkspace = true\n")])
             .package("windlass-core", "crates/core", &[("serde", Purpose::Normal)])
+            .package("windlass-erofs", "crates/erofs", &[("tempfile", Purpose::Development)])
             .package("windlass-store", "crates/store", &core)
+            .package("windlass-layer", "crates/layer", &formats)
             .package("windlass-testkit", "crates/testkit", &core)
             .package("windlass", "crates/engine", &[("windlass-store", Purpose::Normal)])
             .package("windlass-cli", "crates/cli", &[("windlass", Purpose::Normal), ("clap", Purpose::Normal)])
