@@ -31,6 +31,17 @@ pub const TARGET_LABEL: &str = "containerd.io/snapshot.ref";
 /// The label of a view that is mounted for people to look at: the image that it shows.
 pub const VIEW_LABEL: &str = "windlass.dev/mount.image";
 
+/// The type of a mount that nobody can carry out: its source is a directory, into which an applier writes a layer as an
+/// EROFS image, [`LAYER_IMAGE`] and [`LAYER_DATA`]. The option `lower=PATH`, as often as there are layers below and the
+/// nearest first, names directories that have such images. Whoever does not know it says so, and writes nothing anywhere.
+pub const EROFS_LAYER: &str = "windlass/erofs-layer";
+
+/// The file that has the metadata of a layer as an EROFS image.
+pub const LAYER_IMAGE: &str = "layer.erofs";
+
+/// The file that has the bytes of the files of such a layer: an extra device of the image.
+pub const LAYER_DATA: &str = "layer.data";
+
 checked_text! {
     /// What a snapshot is called: the key of an active one or a view, the name of a committed one. Both live in one space.
     /// Up to 1024 bytes without control characters.

@@ -194,6 +194,19 @@ impl Tree {
         Some(entry.inode).filter(|inode| *inode != NONE).map(Node)
     }
 
+    /// Returns what is in a directory, in any order.
+    pub fn children(&self, directory: Node) -> impl Iterator<Item = (&[u8], Node)> {
+        let is_directory = self.file_type(directory) == FileType::Directory;
+        let mut at = if is_directory { self.record(directory).data } else { NONE };
+        let next = move || {
+            let entry = self.entries.get(at as usize)?;
+            at = entry.next;
+            Some(entry)
+        };
+        let live = |entry: &Entry| entry.inode != NONE;
+        std::iter::from_fn(next).filter(move |entry| live(entry)).map(|entry| (self.name(entry), Node(entry.inode)))
+    }
+
     /// Returns what a node is.
     pub fn file_type(&self, node: Node) -> FileType {
         FileType::of_mode(self.record(node).mode).unwrap_or(FileType::Regular)

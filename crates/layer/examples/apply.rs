@@ -1,4 +1,5 @@
-//! Applies one layer to a directory: `cargo run --release -p windlass-layer --example apply -- LAYER DIRECTORY`.
+//! Applies one layer to a directory: `cargo run --release -p windlass-layer --example apply -- LAYER DIRECTORY`, or with a
+//! third argument, `erofs`, makes an EROFS image of it there.
 //!
 //! The shortest way through the crate, and what its speed is measured with.
 
@@ -8,11 +9,10 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use windlass_core::diff::Whiteouts;
 use windlass_core::error::IoResultExt as _;
-use windlass_core::snapshot::Mount;
+use windlass_core::snapshot::{EROFS_LAYER, Mount};
 use windlass_core::{Error, Result};
-use windlass_layer::Options;
 use windlass_layer::pipeline::{PART, Pipeline};
-use windlass_layer::target::Target;
+use windlass_layer::{Destination, Options};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -20,14 +20,15 @@ async fn main() -> Result<()> {
     let (Some(layer), Some(directory)) = (arguments.next(), arguments.next()) else {
         return Err(Error::invalid_argument("two arguments are wanted: a layer and a directory"));
     };
+    let image = arguments.next().is_some_and(|kind| kind.as_os_str() == "erofs");
     let mount = Mount {
-        kind: "bind".into(),
+        kind: if image { EROFS_LAYER } else { "bind" }.into(),
         source: directory.to_string_lossy().into_owned(),
         target: String::new(),
         options: vec!["rw".into(), "rbind".into()],
     };
-    let target = Target::of(&[mount], Whiteouts::AsMounted)?;
-    let mut pipeline = Pipeline::start(target, &Options::default())?;
+    let destination = Destination::of(&[mount], Whiteouts::AsMounted)?;
+    let mut pipeline = Pipeline::start(destination, &Options::default())?;
     let mut file = std::fs::File::open(&layer).attempt(|| format!("open {}", layer.display()))?;
     loop {
         let mut part = vec![0; PART];

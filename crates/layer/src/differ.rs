@@ -10,7 +10,7 @@ use windlass_core::snapshot::Mount;
 use windlass_core::{Descriptor, Error, Result, ResultExt as _};
 
 use crate::pipeline::{PART, Pipeline};
-use crate::target::Target;
+use crate::sink::Destination;
 
 /// What can be chosen about applying layers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,9 +63,9 @@ impl Applier for Differ {
                 .hint("tar archives can be applied, plain or compressed with gzip or zstd")
                 .context(attempt()));
         }
-        let target = Target::of(mounts, whiteouts).context(attempt)?;
+        let destination = Destination::of(mounts, whiteouts).context(attempt)?;
         let reader = content.reader(layer).await.context(attempt)?;
-        let pipeline = Pipeline::start(target, &self.options).context(attempt)?;
+        let pipeline = Pipeline::start(destination, &self.options).context(attempt)?;
         feed(pipeline, &*reader, task).await.context(attempt)
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!   compressed parts ──► Pipeline ──► compression::Decompressor ──► diff id
-//!                                                              └──► tar::Parser ──► extract::Extractor ──► directory
+//!                                                              └──► tar::Parser ─┬► extract::Extractor ──► directory
+//!                                                                               └► image ───────────────► EROFS image
 //! ```
 //!
 //! Deliberately absent: the network, the content store, mounting anything, and durability, which is the snapshotter's
@@ -16,9 +17,11 @@ mod sink;
 
 pub mod compression;
 pub mod extract;
+pub mod image;
 pub mod path;
 pub mod pipeline;
 pub mod tar;
 pub mod target;
 
 pub use differ::{Differ, Options};
+pub use sink::Destination;

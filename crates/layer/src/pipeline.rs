@@ -27,9 +27,8 @@ use windlass_core::{DiffId, Error, Result};
 use crate::Options;
 use crate::compression::{Decompressor, MAGIC_LEN, Output, Step, detect};
 use crate::extract::Outcome;
-use crate::sink::{self, Sink};
+use crate::sink::{self, Destination, Sink};
 use crate::tar::{Event, Parser};
-use crate::target::Target;
 
 /// How large the parts should be: 1 MiB.
 pub const PART: usize = 1 << 20;
@@ -76,7 +75,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// `ResourceExhausted` when there can be no more threads.
-    pub fn start(target: Target, options: &Options) -> Result<Self> {
+    pub fn start(destination: impl Into<Destination>, options: &Options) -> Result<Self> {
+        let destination = destination.into();
         let (parts, source) = parts::channel(2);
         let (chunks, inflated) = mpsc::sync_channel(3);
         let (give_back, spare) = mpsc::sync_channel(BUFFERS);
@@ -93,7 +93,7 @@ impl Pipeline {
             "layer-extract",
             Box::new(move || {
                 // Nobody is there to be told when the pipeline was dropped.
-                let _ = result.send(sink.run(&target));
+                let _ = result.send(sink.run(&destination));
             }),
         )?;
         Ok(Self { parts: Some(parts), result: outcome, stop })
@@ -311,12 +311,12 @@ struct Extract {
 }
 
 impl Extract {
-    fn run(self, target: &Target) -> Result<Applied> {
+    fn run(self, destination: &Destination) -> Result<Applied> {
         let mut layer = Layer {
             hasher: Algorithm::Sha256.hasher(),
             size: 0,
             parser: Parser::new(),
-            sink: sink::open(target, WRITERS)?,
+            sink: sink::open(destination, WRITERS)?,
             ended: false,
         };
         loop {

@@ -1,13 +1,50 @@
 //! What becomes of the entries of a layer: the one thing that the pipeline asks of whoever writes them down.
 //!
-//! [`crate::extract::Extractor`] makes files of them.
+//! [`crate::extract::Extractor`] makes files of them, [`crate::image`] an EROFS image.
 
 use bytes::Bytes;
+use windlass_core::diff::Whiteouts;
+use windlass_core::snapshot::Mount;
 use windlass_core::{DiffId, Result};
 
 use crate::extract::{Extractor, Outcome};
+use crate::image::Imager;
 use crate::tar::Entry;
-use crate::target::Target;
+use crate::{image, target};
+
+/// Where a layer goes: decided from a snapshot's mounts, without touching anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Into a directory.
+    Directory(target::Target),
+    /// Into an EROFS image.
+    Image(image::Target),
+}
+
+impl Destination {
+    /// Decides for the mounts of an active snapshot.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for mounts that no layer can be applied to.
+    pub fn of(mounts: &[Mount], whiteouts: Whiteouts) -> Result<Self> {
+        match image::Target::of(mounts, whiteouts) {
+            Some(target) => Ok(Self::Image(target)),
+            None => target::Target::of(mounts, whiteouts).map(Self::Directory),
+        }
+    }
+}
+
+impl From<target::Target> for Destination {
+    fn from(target: target::Target) -> Self {
+        Self::Directory(target)
+    }
+}
+
+impl From<image::Target> for Destination {
+    fn from(target: image::Target) -> Self {
+        Self::Image(target)
+    }
+}
 
 /// Takes the entries of a layer, one after the other, each with its bytes.
 pub(crate) trait Sink {
@@ -29,9 +66,12 @@ pub(crate) trait Sink {
     fn finish(self: Box<Self>, diff_id: &DiffId) -> Result<()>;
 }
 
-/// Opens what a target asks for.
-pub(crate) fn open(target: &Target, writers: usize) -> Result<Box<dyn Sink>> {
-    Ok(Box::new(Extractor::new(target, writers)?))
+/// Opens what a destination asks for; a directory is written to by so many threads at once.
+pub(crate) fn open(destination: &Destination, writers: usize) -> Result<Box<dyn Sink>> {
+    Ok(match destination {
+        Destination::Directory(target) => Box::new(Extractor::new(target, writers)?),
+        Destination::Image(target) => Box::new(Imager::new(target)?),
+    })
 }
 
 impl Sink for Extractor {

@@ -53,7 +53,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn needs_parent(entry: &LayerPath) -> Self {
+    pub(crate) fn needs_parent(entry: &LayerPath) -> Self {
         Self::NeedsParent { path: String::from_utf8_lossy(entry.as_bytes()).into_owned() }
     }
 }
