@@ -1,4 +1,4 @@
-//! Bodies on their way: watched for stalls and early ends, cut where they must be, never copied.
+//! Bodies on their way: watched for stalls, trickling and early ends, cut where they must be, never copied.
 
 use std::time::Duration;
 
@@ -8,10 +8,14 @@ use futures::stream;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
+use hyper::body::Frame;
+use tokio::time::Instant;
 use windlass_core::{ByteStream, Error, Result};
 
 use crate::failure::{Failure, Peer};
-use crate::transport::{Response, ResponseBody};
+use crate::options::Floor;
+use crate::traffic::Transfer;
+use crate::transport::{BoxError, Response, ResponseBody};
 
 /// A body that is being received.
 pub(crate) struct Incoming {
@@ -20,6 +24,8 @@ pub(crate) struct Incoming {
     /// What is received, for messages.
     about: String,
     idle: Duration,
+    watch: Option<Watch>,
+    transfer: Option<Transfer>,
     received: u64,
     /// How many bytes the sender has announced.
     announced: Option<u64>,
@@ -39,7 +45,30 @@ impl Incoming {
         refuse_encoding(&head.headers, host, about)?;
         let announced = content_length(&head.headers);
         let (host, about) = (host.to_owned(), about.to_owned());
-        Ok(Self { body, host, about, idle, received: 0, announced, wanted: None, limit: None })
+        Ok(Self {
+            body,
+            host,
+            about,
+            idle,
+            watch: None,
+            transfer: None,
+            received: 0,
+            announced,
+            wanted: None,
+            limit: None,
+        })
+    }
+
+    /// Gives the body up when it trickles.
+    pub(crate) fn no_slower_than(mut self, floor: Floor) -> Self {
+        self.watch = Some(Watch { floor, waited: Duration::ZERO, since: 0 });
+        self
+    }
+
+    /// Counts the body among what comes from its host.
+    pub(crate) fn counted(mut self, transfer: Transfer) -> Self {
+        self.transfer = Some(transfer);
+        self
     }
 
     /// Ends after so many bytes, even if there are more.
@@ -63,10 +92,7 @@ impl Incoming {
     /// Returns the next bytes; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>> {
         while self.wanted.is_none_or(|wanted| self.received < wanted) {
-            let Ok(frame) = tokio::time::timeout(self.idle, self.body.frame()).await else {
-                return Err(self.failed(Failure::timeout(self.idle)));
-            };
-            let frame = match frame {
+            let frame = match self.frame().await? {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Err(self.failed(Failure::of(&*error))),
                 None => return self.ended(),
@@ -80,21 +106,80 @@ impl Incoming {
                 data.truncate(usize::try_from(wanted - self.received).unwrap_or(usize::MAX));
             }
             self.received += data.len() as u64;
+            if let Some(transfer) = &self.transfer {
+                transfer.add(data.len());
+            }
             self.check_limit(self.received)?;
             return Ok(Some(data));
         }
+        self.complete();
         Ok(None)
+    }
+
+    /// Waits for the next frame, unless it takes too long or too little has come lately.
+    async fn frame(&mut self) -> Result<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            let left = self.watch.as_ref().map_or(self.idle, |watch| watch.floor.over.saturating_sub(watch.waited));
+            let limit = left.min(self.idle);
+            let began = Instant::now();
+            let frame = tokio::time::timeout(limit, self.body.frame()).await;
+            if let Some(watch) = &mut self.watch {
+                watch.waited += began.elapsed();
+                if watch.waited >= watch.floor.over {
+                    let came = self.received - watch.since;
+                    let wanted = watch.floor.rate.saturating_mul(watch.floor.over.as_secs().max(1));
+                    let over = watch.floor.over;
+                    (watch.waited, watch.since) = (Duration::ZERO, self.received);
+                    if came < wanted {
+                        return Err(self.trickled(came, over));
+                    }
+                }
+            }
+            match frame {
+                Ok(frame) => return Ok(frame),
+                Err(_) if limit < self.idle => {}
+                Err(_) => return Err(self.failed(Failure::timeout(self.idle))),
+            }
+        }
     }
 
     fn ended(&self) -> Result<Option<Bytes>> {
         match self.announced {
-            Some(announced) if self.received < announced => Err(Error::unavailable(format!(
-                "{} ended the transfer of {} after {} of {announced} bytes",
-                self.host, self.about, self.received
-            ))
-            .hint("run the command again: it continues")),
-            _ => Ok(None),
+            Some(announced) if self.received < announced => {
+                self.broke();
+                Err(Error::unavailable(format!(
+                    "{} ended the transfer of {} after {} of {announced} bytes",
+                    self.host, self.about, self.received
+                ))
+                .hint("run the command again: it continues"))
+            }
+            _ => {
+                self.complete();
+                Ok(None)
+            }
         }
+    }
+
+    fn complete(&self) {
+        if let Some(transfer) = &self.transfer {
+            transfer.completed();
+        }
+    }
+
+    fn broke(&self) {
+        if let Some(transfer) = &self.transfer {
+            transfer.broke();
+        }
+    }
+
+    fn trickled(&self, came: u64, over: Duration) -> Error {
+        self.broke();
+        let Self { host, about, .. } = self;
+        Error::deadline_exceeded(format!(
+            "{host} sent no more than {came} bytes of {about} in {} s",
+            over.as_secs_f64()
+        ))
+        .hint("run the command again: it continues; look at the network in between when that does not help")
     }
 
     fn check_limit(&self, size: u64) -> Result<()> {
@@ -109,12 +194,23 @@ impl Incoming {
     }
 
     fn failed(&self, failure: Failure) -> Error {
+        self.broke();
         // Whatever the cause, the transfer had begun: it is worth continuing.
         let transient = if failure.is_transient() { failure } else { failure.interrupted() };
         transient
             .into_error(Peer { name: &self.host, authority: &self.host, answered: true })
             .context(format!("receive {} after {} bytes", self.about, self.received))
     }
+}
+
+/// What is watched of a body that might trickle.
+#[derive(Debug)]
+struct Watch {
+    floor: Floor,
+    /// How long was waited for the network, in the time over which the average is taken.
+    waited: Duration,
+    /// How much had come before.
+    since: u64,
 }
 
 /// Reads a whole body of at most `limit` bytes.
@@ -132,10 +228,19 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-fn refuse_encoding(headers: &HeaderMap, host: &str, about: &str) -> Result<()> {
+/// Tells whether a body is encoded, so that its bytes are not those that were asked for.
+pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+    encoding(headers).is_some()
+}
+
+fn encoding(headers: &HeaderMap) -> Option<&str> {
     let encoding = headers.get(CONTENT_ENCODING).map(|encoding| encoding.to_str().unwrap_or("unknown"));
-    match encoding {
-        None | Some("" | "identity") => Ok(()),
+    encoding.filter(|encoding| !matches!(*encoding, "" | "identity"))
+}
+
+fn refuse_encoding(headers: &HeaderMap, host: &str, about: &str) -> Result<()> {
+    match encoding(headers) {
+        None => Ok(()),
         Some(encoding) => Err(Error::data_loss(format!("{host} sends {about} encoded as {encoding:?}"))
             .hint("it was asked not to; look for a proxy or a cache in between that compresses")),
     }

@@ -3,6 +3,8 @@
 //! `Authorization` is for one host and leaves it in no case; what a redirect leads to is asked without, and its own
 //! challenges are not answered.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
@@ -13,12 +15,15 @@ use crate::challenge;
 use crate::exchange::Exchange;
 use crate::hosts::Repository;
 use crate::redirect::{self, MAX_HOPS, Refused};
+use crate::traffic::{Hosts, Traffic};
 use crate::transport::Response;
 
 /// Speaks to registries.
 pub(crate) struct Client {
     pub(crate) exchange: Exchange,
     pub(crate) authorizer: Authorizer,
+    pub(crate) hosts: Hosts,
+    pub(crate) transfers_per_host: usize,
 }
 
 /// An answer, and who gave it.
@@ -41,6 +46,11 @@ pub(crate) enum From {
 }
 
 impl Client {
+    /// Returns the traffic with the host of a repository, wherever it redirects to.
+    pub(crate) fn traffic(&self, repository: &Repository) -> Arc<Traffic> {
+        self.hosts.with(&repository.host.name, self.transfers_per_host)
+    }
+
     /// Asks for a part of a repository.
     ///
     /// # Errors
@@ -81,9 +91,10 @@ impl Client {
             request.headers_mut().insert(AUTHORIZATION, authorization.header());
         }
         let mut host = repository.host.name.clone();
+        let traffic = self.traffic(repository);
         let mut from = From::Registry;
         for _ in 0..=MAX_HOPS {
-            let response = self.exchange.send(&host, request.clone()).await?;
+            let response = self.exchange.send(&host, request.clone(), Some(&traffic)).await?;
             if !redirect::is_redirect(response.status()) {
                 return Ok(Answer { host, response, from });
             }

@@ -5,12 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, USER_AGENT};
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, StatusCode};
 use windlass_core::Result;
 
 use crate::failure::{Failure, Peer};
 use crate::options::Timeouts;
 use crate::retry::Retry;
+use crate::traffic::Traffic;
 use crate::transport::{Response, Transport};
 
 /// Sends requests.
@@ -25,10 +26,16 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// Sends a request, whose URL is absolute, until there is an answer that stands; `name` is what the user calls the host.
+    /// The traffic, when given, is told when the host has too much to do.
     ///
     /// # Errors
     /// Why there is no answer. An answer of any status is no error.
-    pub(crate) async fn send(&self, name: &str, mut request: Request<Bytes>) -> Result<Response> {
+    pub(crate) async fn send(
+        &self,
+        name: &str,
+        mut request: Request<Bytes>,
+        traffic: Option<&Traffic>,
+    ) -> Result<Response> {
         request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
         // Digests are of what is stored, so nothing may be encoded on the way.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -36,6 +43,11 @@ impl Exchange {
         loop {
             tried += 1;
             let result = self.once(request.clone()).await?;
+            if let (Ok(response), Some(traffic)) = (&result, traffic)
+                && matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+            {
+                traffic.refused();
+            }
             let wait = match &result {
                 Ok(response) => self.retry.after_status(tried, response.status(), response.headers()),
                 Err(failure) if failure.is_transient() => self.retry.after_failure(tried),

@@ -8,12 +8,13 @@ use http::header::{CONTENT_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use windlass_core::document::MAX_MANIFEST_SIZE;
 use windlass_core::media_type::Role;
-use windlass_core::remote::{Body, ByteRange, Fetcher};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
 use windlass_core::{Descriptor, Error, Kind, Result};
 
-use crate::body::{Incoming, content_length};
+use crate::body::{Incoming, content_length, is_encoded};
 use crate::client::{Answer, Client};
 use crate::hosts::Repository;
+use crate::options::Timeouts;
 use crate::resolver::accept;
 
 /// Fetches what belongs to a name.
@@ -60,6 +61,17 @@ impl Fetcher for RegistryFetcher {
         }
         Err(failed.unwrap_or_else(|| Error::internal(format!("there is no host to ask for {}", descriptor.digest))))
     }
+
+    fn lane(&self) -> Option<Lane> {
+        self.client.traffic(self.repositories.first()?).lane()
+    }
+
+    fn distrust_parts(&self) {
+        for repository in &self.repositories {
+            tracing::warn!(host = repository.host.name, "what was sent in parts was not what was asked for");
+            self.client.traffic(repository).distrust_parts();
+        }
+    }
 }
 
 impl RegistryFetcher {
@@ -89,17 +101,27 @@ impl RegistryFetcher {
         descriptor: &Descriptor,
         range: ByteRange,
     ) -> Result<Body> {
+        let traffic = self.client.traffic(repository);
         let answer = self.ask(shelf, repository, descriptor, range).await?;
-        let delivery = Delivery::of(answer.response.status(), answer.response.headers(), range);
+        let delivery = Delivery::of(&answer.response, range, descriptor);
         let (answer, delivery) = match delivery {
             Delivery::Misplaced => {
-                tracing::warn!(host = answer.host, digest = %descriptor.digest, "a part was not the one asked for; taking all");
+                tracing::warn!(
+                    host = answer.host,
+                    digest = %descriptor.digest,
+                    status = answer.response.status().as_u16(),
+                    "a part was not the one asked for; taking all"
+                );
+                traffic.distrust_parts();
                 let answer = self.ask(shelf, repository, descriptor, ByteRange::default()).await?;
-                let delivery = Delivery::of(answer.response.status(), answer.response.headers(), ByteRange::default());
+                let delivery = Delivery::of(&answer.response, ByteRange::default(), descriptor);
                 (answer, delivery)
             }
             delivery => (answer, delivery),
         };
+        if range_header(range).is_some() && matches!(delivery, Delivery::Whole { .. }) {
+            traffic.distrust_parts();
+        }
         let object = shelf.object(descriptor);
         let (offset, size, cut) = match delivery {
             Delivery::Whole { size } => (0, size, range.end),
@@ -112,8 +134,11 @@ impl RegistryFetcher {
             }
         };
         let limit = (shelf == Shelf::Manifests).then_some(MAX_MANIFEST_SIZE);
-        let idle = self.client.exchange.timeouts.idle;
-        let body = Incoming::new(answer.response, &answer.host, &object, idle)?.cut(cut).limit(limit)?;
+        let Timeouts { idle, floor, .. } = self.client.exchange.timeouts;
+        let mut body = Incoming::new(answer.response, &answer.host, &object, idle)?.cut(cut).limit(limit)?;
+        if shelf == Shelf::Blobs {
+            body = body.no_slower_than(floor).counted(traffic.transfer());
+        }
         Ok(Body { offset, size, stream: body.into_stream() })
     }
 
@@ -165,29 +190,46 @@ enum Delivery {
     Part { start: u64, size: Option<u64> },
     /// Nothing, because the content ends where the range begins.
     Nothing { at: u64 },
-    /// A part that was not asked for, or that does not say where it belongs.
+    /// Not what was asked for, because it was a part: another one, one that does not say where it belongs or is of something
+    /// else, an encoded one, or a refusal. All of it may be had.
     Misplaced,
     /// No content.
     Refused,
 }
 
 impl Delivery {
-    fn of(status: StatusCode, headers: &HeaderMap, range: ByteRange) -> Self {
+    fn of<B>(response: &http::Response<B>, range: ByteRange, wanted: &Descriptor) -> Self {
+        let (status, headers) = (response.status(), response.headers());
+        let asked = range_header(range).is_some();
         match status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT if asked && is_encoded(headers) => Self::Misplaced,
             StatusCode::OK => Self::Whole { size: content_length(headers) },
-            StatusCode::PARTIAL_CONTENT => match ContentRange::of(headers) {
-                Some(ContentRange { part: Some((start, _)), size }) if start == range.start => {
-                    Self::Part { start, size }
-                }
-                _ => Self::Misplaced,
-            },
+            StatusCode::PARTIAL_CONTENT => Self::part(headers, range, wanted),
             StatusCode::RANGE_NOT_SATISFIABLE => match ContentRange::of(headers) {
                 Some(ContentRange { part: None, size: Some(size) }) if size == range.start => {
                     Self::Nothing { at: size }
                 }
+                Some(ContentRange { part: None, size: Some(size) }) if size < range.start => Self::Refused,
+                // It is within the range that is not satisfiable.
+                _ if range.start < wanted.size => Self::Misplaced,
                 _ => Self::Refused,
             },
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED if asked => Self::Misplaced,
             _ => Self::Refused,
+        }
+    }
+
+    fn part(headers: &HeaderMap, range: ByteRange, wanted: &Descriptor) -> Self {
+        match ContentRange::of(headers) {
+            // A blob of another size is looked at as a whole: then it is known who is wrong.
+            Some(ContentRange { part: Some((start, last)), size })
+                if start == range.start
+                    && range.end.is_none_or(|end| last < end)
+                    && size.is_none_or(|size| size == wanted.size || wanted.size == 0) =>
+            {
+                Self::Part { start, size }
+            }
+            _ => Self::Misplaced,
         }
     }
 }
@@ -226,7 +268,10 @@ mod tests {
         if !content_range.is_empty() {
             headers.insert(CONTENT_RANGE, content_range.parse().unwrap());
         }
-        Delivery::of(StatusCode::from_u16(status).unwrap(), &headers, range)
+        let mut response = http::Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        *response.headers_mut() = headers;
+        Delivery::of(&response, range, &Descriptor::of("application/octet-stream", b"0123456789"))
     }
 
     #[test]
@@ -240,7 +285,17 @@ mod tests {
         }
         assert_eq!(delivery(416, "bytes */5", range), Delivery::Nothing { at: 5 });
         assert_eq!(delivery(416, "bytes */4", range), Delivery::Refused);
-        assert_eq!(delivery(416, "", range), Delivery::Refused);
+        assert_eq!(delivery(416, "", range), Delivery::Misplaced);
+        assert_eq!(delivery(416, "bytes */10", range), Delivery::Misplaced);
+        assert_eq!(delivery(416, "", ByteRange::from(10)), Delivery::Refused);
+        assert_eq!(delivery(400, "", range), Delivery::Misplaced);
+        assert_eq!(delivery(400, "", ByteRange::default()), Delivery::Refused);
+        assert_eq!(delivery(206, "bytes 5-9/11", range), Delivery::Misplaced, "of another size");
+        assert_eq!(
+            delivery(206, "bytes 5-9/10", ByteRange { start: 5, end: Some(9) }),
+            Delivery::Misplaced,
+            "too much"
+        );
         assert_eq!(delivery(200, "", range), Delivery::Whole { size: None });
     }
 

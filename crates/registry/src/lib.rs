@@ -37,11 +37,12 @@ mod resolver;
 mod retry;
 mod tls;
 mod token;
+mod traffic;
 mod transport;
 
 pub use credentials::{Anonymous, Credential, Credentials, Known, Secret};
 pub use docker_config::DockerConfig;
-pub use options::{Options, PlainHttp, Timeouts};
+pub use options::{Floor, Options, PlainHttp, Timeouts};
 pub use remote::Remote;
 pub use retry::Retry;
 pub use tls::Certificate;

@@ -27,6 +27,8 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How often to try again.
     pub retry: Retry,
+    /// How many transfers of blobs from one host may run at once, those beside the first of each blob included.
+    pub transfers_per_host: usize,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             addresses: BTreeMap::new(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
+            transfers_per_host: 8,
         }
     }
 }
@@ -52,6 +55,7 @@ impl fmt::Debug for Options {
             .field("addresses", &self.addresses)
             .field("timeouts", &self.timeouts)
             .field("retry", &self.retry)
+            .field("transfers_per_host", &self.transfers_per_host)
             .finish_non_exhaustive()
     }
 }
@@ -77,10 +81,32 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of a body.
     pub idle: Duration,
+    /// For a body that trickles.
+    pub floor: Floor,
+}
+
+/// How slowly a body may come before its connection is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// How many bytes have to come in a second, on average.
+    pub rate: u64,
+    /// Over how long the average is taken; time in which nobody takes what has come does not count.
+    pub over: Duration,
+}
+
+impl Default for Floor {
+    fn default() -> Self {
+        Self { rate: 1024, over: Duration::from_secs(20) }
+    }
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(30), response: Duration::from_mins(1), idle: Duration::from_mins(1) }
+        Self {
+            connect: Duration::from_secs(30),
+            response: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
+            floor: Floor::default(),
+        }
     }
 }

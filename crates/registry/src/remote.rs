@@ -18,6 +18,7 @@ use crate::hosts;
 use crate::layout::{self, LayoutFetcher};
 use crate::options::{Options, PlainHttp};
 use crate::resolver::RegistryResolver;
+use crate::traffic::Hosts;
 use crate::transport::Network;
 
 /// Resolves references to registries and to OCI layout directories. Cheap to clone; connections and tokens are shared.
@@ -63,6 +64,8 @@ impl Remote {
                 answered: Mutex::new(HashSet::new()),
             },
             authorizer: Authorizer::new(options.credentials),
+            hosts: Hosts::default(),
+            transfers_per_host: options.transfers_per_host,
         };
         Ok(Self { client: Arc::new(client), plain_http: options.plain_http })
     }

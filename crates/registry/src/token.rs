@@ -116,7 +116,7 @@ pub(crate) async fn fetch(
 ) -> Result<Token> {
     let request = request(server, scopes, credential)?;
     // Redirects are not followed: what is sent is meant for this server alone.
-    let response = exchange.send(server.host(), request).await?;
+    let response = exchange.send(server.host(), request, None).await?;
     let asked = Instant::now();
     if response.status() != StatusCode::OK {
         return Err(refused(exchange, repository, server, response, credential.is_some()).await);

@@ -33,7 +33,9 @@ const IDLE_CONNECTIONS: usize = 16;
 const IDLE_FOR: Duration = Duration::from_mins(1);
 
 /// The body of an answer.
-pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+/// Why a body does not go on.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// An answer whose body is still to come.
 pub(crate) type Response = http::Response<ResponseBody>;
 

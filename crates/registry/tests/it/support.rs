@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use windlass_core::remote::{Body, ByteRange, Fetcher, Resolved, Resolver as _};
 use windlass_core::{Descriptor, Error, Kind, Reference, Result};
-use windlass_registry::{Credential, Credentials, Known, Options, Remote, Retry, Timeouts};
+use windlass_registry::{Credential, Credentials, Floor, Known, Options, Remote, Retry, Timeouts};
 use windlass_testkit::registry::Fake;
 
 /// A host name that leads to this machine, and is not known to be loopback.
@@ -24,6 +24,7 @@ pub(crate) fn options() -> Options {
             connect: Duration::from_secs(30),
             response: Duration::from_secs(30),
             idle: Duration::from_secs(30),
+            floor: Floor { rate: 1024, over: Duration::from_secs(30) },
         },
         retry: Retry { attempts: 3, first_delay: Duration::from_millis(1), longest_wait: Duration::from_secs(2) },
         ..Options::default()

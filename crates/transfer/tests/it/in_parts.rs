@@ -24,7 +24,7 @@ fn options() -> Pull {
 /// next goes as the script says.
 fn site(bundle: &Bundle, script: impl IntoIterator<Item = Fault>) -> (Site, Descriptor) {
     let site = Site::serving(bundle);
-    let layer = bundle.image().layers[0].clone();
+    let layer = bundle.image().layers.first().unwrap().clone();
     site.remote.give_lanes(3);
     site.remote.script(&layer.digest, [Fault::HoldAfter(100_000, Gate::new())]);
     site.remote.script(&layer.digest, script);

@@ -101,7 +101,7 @@ async fn few_places_and_a_short_lead_let_everything_pass() {
             site.remote.give_lanes(2);
             let parts = Parts { threshold: 20_000, size: 10_000, at_once: 3 };
             let options = Pull { concurrent_downloads, concurrent_unpacks, lead: 10, parts, ..Pull::default() };
-            let pulled = tokio::time::timeout(Duration::from_secs(60), site.pull_with(&options)).await;
+            let pulled = tokio::time::timeout(Duration::from_mins(1), site.pull_with(&options)).await;
             pulled.expect("nobody waits in a circle").unwrap();
             assert_eq!(site.holds().await.snapshots, bundle.image().layers.len());
         }
