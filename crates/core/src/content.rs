@@ -35,6 +35,10 @@ pub use ranges::Ranges;
 /// How long after the last write an ingest is kept that no lease holds, as containerd has it.
 pub const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
+/// The prefix of the labels of a manifest that name the layers whose blobs were not kept: a number follows, the digest is
+/// the value. They are here as snapshots only, and can be fetched again.
+pub const DROPPED_LABEL: &str = "windlass.dev/dropped.";
+
 checked_text! {
     /// The key of an ongoing ingest, chosen by whoever writes: up to 1024 bytes without control characters.
     IngestRef, "ingest ref", text::validate

@@ -9,10 +9,12 @@
 mod arrival;
 mod documents;
 mod download;
+mod dropped;
 mod fetch;
 mod interrupted;
 mod missing;
 mod parts;
+mod passing;
 pub mod plan;
 pub mod pull;
 pub mod repair;
@@ -25,5 +27,5 @@ pub mod walk;
 
 pub use parts::Parts;
 pub use plan::Plan;
-pub use pull::{Fetched, Pull, Pulled, Unpack, fetch, plan, pull};
+pub use pull::{Content, Fetched, Pull, Pulled, Unpack, fetch, plan, pull};
 pub use unfinished::Unfinished;

@@ -9,25 +9,36 @@ use windlass_core::{Error, Kind, Leased, Result};
 
 use crate::fetch::Fetch;
 use crate::plan::{BlobPlan, Plan};
+use crate::pull::Content;
 use crate::room::{Amount, Missing, MissingLayer, Room, Verdict};
 use crate::unpack::Unpacker;
 
 /// Looks what of a plan is missing and how much is free for it.
 ///
 /// What another namespace has is found out only where it matters: when there is too little room for all of it.
-pub(crate) async fn survey(leased: &Leased, fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>) -> Result<Room> {
-    let content = free(&*leased.room, Keeps::Content).await;
+pub(crate) async fn survey(
+    leased: &Leased,
+    fetch: &Fetch,
+    plan: &Plan,
+    unpacker: Option<&Unpacker>,
+    content: Content,
+) -> Result<Room> {
+    let kept = |blob: &&BlobPlan| {
+        content == Content::Keep || unpacker.is_none() || !matches!(blob.descriptor.media_type.role(), Role::Layer(_))
+    };
+    let blobs: Vec<&BlobPlan> = plan.blobs.iter().filter(|blob| !blob.present).filter(kept).collect();
+    let free_content = free(&*leased.room, Keeps::Content).await;
     let snapshots = match unpacker {
         Some(unpacker) => free(&*leased.room, Keeps::Snapshots(&unpacker.name)).await,
         None => None,
     };
-    let missing = missing(fetch, plan, unpacker, Sharing::Ignored).await?;
-    let room = Room::of(&missing, content.clone(), snapshots.clone());
+    let missing = missing(fetch, plan, &blobs, unpacker, Sharing::Ignored).await?;
+    let room = Room::of(&missing, free_content.clone(), snapshots.clone());
     if room.verdict != Verdict::TooLittle {
         return Ok(room);
     }
-    let missing = self::missing(fetch, plan, unpacker, Sharing::TakenOver).await?;
-    Ok(Room::of(&missing, content, snapshots))
+    let missing = self::missing(fetch, plan, &blobs, unpacker, Sharing::TakenOver).await?;
+    Ok(Room::of(&missing, free_content, snapshots))
 }
 
 /// Adds to the error of a full disk what was reached and what is free there now.
@@ -63,9 +74,15 @@ enum Sharing {
     TakenOver,
 }
 
-async fn missing(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, sharing: Sharing) -> Result<Missing> {
+async fn missing(
+    fetch: &Fetch,
+    plan: &Plan,
+    blobs: &[&BlobPlan],
+    unpacker: Option<&Unpacker>,
+    sharing: Sharing,
+) -> Result<Missing> {
     let mut missing = Missing::default();
-    for blob in plan.blobs.iter().filter(|blob| !blob.present) {
+    for blob in blobs {
         if sharing == Sharing::TakenOver && is_taken_over(fetch, blob).await? {
             continue;
         }

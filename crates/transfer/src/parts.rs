@@ -273,7 +273,7 @@ impl InParts<'_> {
 }
 
 /// Takes what has come already behind some bytes, so that they are written at once; and the error that ended it.
-fn gather(first: Bytes, stream: &mut ByteStream) -> (Vec<Bytes>, Option<Error>) {
+pub(crate) fn gather(first: Bytes, stream: &mut ByteStream) -> (Vec<Bytes>, Option<Error>) {
     let mut length = first.len();
     let mut batch = vec![first];
     while length < BATCH {

@@ -28,7 +28,7 @@ use crate::fetch::Fetch;
 use crate::parts::Parts;
 use crate::plan::Plan;
 use crate::unpack::Unpacker;
-use crate::{interrupted, missing, run};
+use crate::{dropped, interrupted, missing, run};
 
 /// The label of a running pull's lease: the reference that is pulled.
 pub const LEASE_LABEL: &str = "windlass.dev/pull";
@@ -62,9 +62,21 @@ pub struct Pull {
     pub concurrent_unpacks: usize,
     /// How large blobs are split.
     pub parts: Parts,
+    /// What becomes of the compressed bytes of layers.
+    pub content: Content,
     /// How far the download of a layer may be ahead of its unpacking, in bytes. They wait in the page cache,
     /// not in this process.
     pub lead: u64,
+}
+
+/// What becomes of the compressed bytes of layers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Content {
+    /// They are kept.
+    #[default]
+    Keep,
+    /// Those of layers that are unpacked are never written down; a fetch brings them. What is here already stays.
+    Drop,
 }
 
 /// Whether layers become snapshots.
@@ -89,6 +101,7 @@ impl Default for Pull {
             concurrent_downloads: 6,
             concurrent_unpacks: cores.max(2),
             parts: Parts::default(),
+            content: Content::default(),
             lead: 256 << 20,
         }
     }
@@ -179,7 +192,7 @@ async fn survey(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &P
     let unpacker = unpacker(leased, fetch, options)?;
     let mut plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms).await?;
     if !options.metadata_only {
-        plan.room = Some(missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?);
+        plan.room = Some(missing::survey(leased, fetch, &plan, unpacker.as_ref(), options.content).await?);
     }
     Ok(plan)
 }
@@ -308,7 +321,7 @@ async fn prepare(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &
         plan.check_unpackable()?;
     }
     if !options.metadata_only {
-        let room = missing::survey(leased, fetch, &plan, unpacker.as_ref()).await?;
+        let room = missing::survey(leased, fetch, &plan, unpacker.as_ref(), options.content).await?;
         match room.check() {
             Err(error) if options.ignore_space => tracing::warn!("{error}; the disk may become full"),
             checked => checked?,
@@ -337,6 +350,7 @@ async fn execute(
             clean_up(fetch, plan, unpacker, is_kept(&error, earlier)).await;
             return Err(error);
         }
+        dropped::record(&*leased.content, plan).await?;
         match unpacker {
             Some(unpacker) => keep_snapshots(&*leased.content, plan, &unpacker.name).await?,
             None => Vec::new(),

@@ -24,7 +24,7 @@ use crate::download::Download;
 use crate::fetch::Fetch;
 use crate::plan::{LayerPlan, layers};
 use crate::pull::{SOURCE_LABEL, source_labels};
-use crate::unpack::Unpacker;
+use crate::unpack::{Origin, Unpacker};
 
 /// What the images of a namespace are made of, as far as their documents are here and right.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -218,6 +218,7 @@ pub async fn unpack(
     let unpacker = Unpacker::new(leased, name, snapshotter, "a repair".into(), Arc::new(Semaphore::new(1)));
     let here = Arrival::new(u64::MAX);
     here.is_here();
+    let here = Origin::Arriving(here);
     let task = progress.task(layer.descriptor.ingest_ref().as_str());
     unpacker.layer(layer, &here, None, &task).await.context(|| format!("unpack {}", layer.chain_id))
 }

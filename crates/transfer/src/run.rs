@@ -3,8 +3,9 @@
 //! There are places for downloads and places for unpacking. A download has its place until the blob is here; an unpacker
 //! takes one only once its blob can be read, and has it until the layer is applied. So whoever has a place for unpacking
 //! waits for nothing but a download that has a place too, and that waits for nothing but the network, the disk, and an
-//! unpacker that has a place and bytes to read: nobody waits in a circle, however few places there are. What waits for
-//! the layer below, for a blob to be verified, or for another pull, has no place.
+//! unpacker that has a place and bytes to read: nobody waits in a circle, however few places there are. A layer whose
+//! blob is not kept takes both places, that for a download first. What waits for the layer below, for a blob to be
+//! verified, or for another pull, has no place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +18,18 @@ use windlass_core::{ChainId, Digest, Error, Result};
 use crate::arrival::Arrival;
 use crate::download::Download;
 use crate::fetch::Fetch;
+use crate::passing::Passing;
 use crate::plan::{LayerPlan, Plan};
-use crate::pull::Pull;
-use crate::unpack::{Gate, Unpacker};
+use crate::pull::{Content, Pull};
+use crate::unpack::{Gate, Origin, Unpacker};
 
 /// Fetches the blobs of a plan and unpacks its layers; the first failure ends everything.
 pub(crate) async fn run(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>, options: &Pull) -> Result<()> {
     let mut work: JoinSet<Result<()>> = JoinSet::new();
-    let arrivals = spawn_downloads(&mut work, fetch, plan, unpacker, options);
+    let places = Arc::new(Semaphore::new(options.concurrent_downloads.max(1)));
+    let arrivals = spawn_downloads(&mut work, fetch, plan, unpacker, options, &places);
     if let Some(unpacker) = unpacker {
-        spawn_unpacks(&mut work, fetch, plan, unpacker, &arrivals)?;
+        spawn_unpacks(&mut work, fetch, plan, unpacker, &arrivals, &places);
     }
     let mut result = Ok(());
     while let Some(joined) = work.join_next().await {
@@ -45,20 +48,23 @@ pub(crate) async fn run(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>,
     result
 }
 
-/// Starts the download of every blob and returns how each can be followed.
+/// Starts the download of every blob that is kept and returns how each can be followed.
 fn spawn_downloads(
     work: &mut JoinSet<Result<()>>,
     fetch: &Fetch,
     plan: &Plan,
     unpacker: Option<&Unpacker>,
     options: &Pull,
+    places: &Arc<Semaphore>,
 ) -> BTreeMap<Digest, Arrival> {
-    let places = Arc::new(Semaphore::new(options.concurrent_downloads.max(1)));
     let mut arrivals = BTreeMap::new();
     for blob in &plan.blobs {
+        let unpacks = unpacker.is_some() && matches!(blob.descriptor.media_type.role(), Role::Layer(_));
+        if unpacks && options.content == Content::Drop && !blob.present {
+            continue;
+        }
         let arrival = Arrival::new(options.lead);
         arrivals.insert(blob.descriptor.digest.clone(), arrival.clone());
-        let unpacks = unpacker.is_some() && matches!(blob.descriptor.media_type.role(), Role::Layer(_));
         let task = fetch.progress.task(blob.descriptor.ingest_ref().as_str());
         let (fetch, descriptor, places) = (fetch.clone(), blob.descriptor.clone(), places.clone());
         if plan.has_read(&descriptor.digest) && blob.present {
@@ -84,22 +90,25 @@ fn spawn_unpacks(
     plan: &Plan,
     unpacker: &Unpacker,
     arrivals: &BTreeMap<Digest, Arrival>,
-) -> Result<()> {
+    places: &Arc<Semaphore>,
+) {
     let mut committed: BTreeMap<ChainId, Gate> = BTreeMap::new();
     for layer in plan.layers() {
         let done = Gate::new();
         let parent = layer.parent.as_ref().and_then(|parent| committed.get(parent).cloned());
         committed.insert(layer.chain_id.clone(), done.clone());
-        let arrival = arrivals.get(&layer.descriptor.digest).cloned();
-        let arrival =
-            arrival.ok_or_else(|| Error::internal(format!("layer {} is not planned", layer.descriptor.digest)))?;
+        let passing = || {
+            let (fetch, descriptor, places) = (fetch.clone(), layer.descriptor.clone(), places.clone());
+            Origin::Passing(Box::new(Passing { fetch, descriptor, places }))
+        };
+        let arriving = arrivals.get(&layer.descriptor.digest).map(|arrival| Origin::Arriving(arrival.clone()));
+        let origin = arriving.unwrap_or_else(passing);
         let task = fetch.progress.task(layer.descriptor.ingest_ref().as_str()).unpacking();
         let (unpacker, layer): (Unpacker, LayerPlan) = (unpacker.clone(), layer.clone());
         work.spawn(async move {
-            unpacker.layer(&layer, &arrival, parent.as_ref(), &task).await?;
+            unpacker.layer(&layer, &origin, parent.as_ref(), &task).await?;
             done.open();
             Ok(())
         });
     }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 use windlass_core::claim::{Claim, Claims};
-use windlass_core::content::{ProviderExt, Store};
+use windlass_core::content::{Provider, ProviderExt, Store};
 use windlass_core::diff::{Applied, Applier, Whiteouts};
 use windlass_core::progress::{State, Task};
 use windlass_core::room::{Keeps, Room, Size};
@@ -19,6 +19,7 @@ use windlass_core::{ChainId, Error, Kind, Labels, Leased, Namespace, Result, Res
 use crate::arrival::Arrival;
 use crate::fetch::POLL;
 use crate::missing;
+use crate::passing::Passing;
 use crate::plan::LayerPlan;
 use crate::room::Amount;
 
@@ -59,10 +60,41 @@ pub(crate) struct Unpacker {
     by: Arc<str>,
 }
 
+/// Where the bytes of a layer come from.
+pub(crate) enum Origin {
+    /// From the content store, which they may still be on their way to.
+    Arriving(Arrival),
+    /// From the remote, and they are not kept.
+    Passing(Box<Passing>),
+}
+
+impl Origin {
+    async fn readable(&self) {
+        if let Self::Arriving(arrival) = self {
+            arrival.readable().await;
+        }
+    }
+
+    fn round(&self) -> u64 {
+        match self {
+            Self::Arriving(arrival) => arrival.round(),
+            Self::Passing(_) => 0,
+        }
+    }
+
+    /// Waits until it is known whether what was read in a round is the blob. What passes is verified as it is read.
+    async fn verdict(&self, round: u64) -> bool {
+        match self {
+            Self::Arriving(arrival) => arrival.verdict(round).await,
+            Self::Passing(_) => true,
+        }
+    }
+}
+
 /// A layer that is unpacked while its blob arrives.
 struct Coming<'a> {
     layer: &'a LayerPlan,
-    arrival: &'a Arrival,
+    origin: &'a Origin,
     parent: Option<&'a Gate>,
     task: &'a Task,
 }
@@ -73,7 +105,7 @@ impl Coming<'_> {
     /// # Errors
     /// `Aborted` when what was read in that round was not the blob.
     async fn verified(&self, round: u64) -> Result<()> {
-        if self.arrival.verdict(round).await {
+        if self.origin.verdict(round).await {
             return Ok(());
         }
         Err(Error::aborted(format!("the download of {} starts over", self.layer.descriptor.digest)))
@@ -161,12 +193,12 @@ impl Unpacker {
     pub(crate) async fn layer(
         &self,
         layer: &LayerPlan,
-        arrival: &Arrival,
+        origin: &Origin,
         parent: Option<&Gate>,
         task: &Task,
     ) -> Result<()> {
-        arrival.readable().await;
-        match self.once(&Coming { layer, arrival, parent, task }).await {
+        origin.readable().await;
+        match self.once(&Coming { layer, origin, parent, task }).await {
             Ok(()) => {
                 task.set(State::Done);
                 Ok(())
@@ -186,7 +218,10 @@ impl Unpacker {
         if !error.is(Kind::DataLoss) {
             return error;
         }
-        self.content.verify(&layer.descriptor).await.err().unwrap_or(error)
+        match self.content.verify(&layer.descriptor).await {
+            Err(damaged) if !damaged.is(Kind::NotFound) => damaged,
+            _ => error,
+        }
     }
 
     /// Says of a full disk what is free on it, before what was half-made is removed.
@@ -198,18 +233,18 @@ impl Unpacker {
 
     /// Does it unless somebody else does, who is waited for, and again when what was read turns out not to be the blob.
     async fn once(&self, coming: &Coming<'_>) -> Result<()> {
-        let Coming { layer, arrival, task, .. } = coming;
+        let Coming { layer, origin, task, .. } = coming;
         let _claim = self.claim(layer, task).await;
         let rebase = self.snapshotter.capabilities().rebase && layer.parent.is_some();
         loop {
-            let round = arrival.round();
+            let round = origin.round();
             let result = if rebase { self.rebased(coming, round).await } else { self.stacked(coming, round).await };
             match result {
                 // Whose fault it is, is known once the blob is here with the right digest, or never will be.
-                Err(error) if is_of_bytes(&error) && !arrival.verdict(round).await => {
+                Err(error) if is_of_bytes(&error) && !origin.verdict(round).await => {
                     tracing::debug!(%error, layer = %layer.descriptor.digest, "the layer is unpacked again");
                     self.forget(layer).await;
-                    arrival.readable().await;
+                    origin.readable().await;
                 }
                 result => return result,
             }
@@ -233,14 +268,13 @@ impl Unpacker {
         // Whether the stack is here already is asked by preparing it: the answer then is held by the lease.
         match self.fill(coming, &Onto::Rebase).await? {
             Filled::Here => return Ok(()),
-            Filled::Complete => {}
+            Filled::Complete => coming.verified(round).await?,
             Filled::NeedsParent { path } => {
                 tracing::debug!(layer = %layer.descriptor.digest, path, "the layer is applied again, onto its parent");
                 self.forget(layer).await;
                 return self.stacked(coming, round).await;
             }
         }
-        coming.verified(round).await?;
         coming.wait_for_parent().await;
         self.commit(layer, layer.parent.as_ref()).await
     }
@@ -262,18 +296,39 @@ impl Unpacker {
 
     /// Prepares a snapshot and applies the layer to it, as far as it has come and then as it comes.
     async fn fill(&self, coming: &Coming<'_>, onto: &Onto<'_>) -> Result<Filled> {
-        let Coming { layer, arrival, task, .. } = coming;
+        let Coming { layer, origin, task, .. } = coming;
         task.set(State::Queued);
+        let _download = match origin {
+            Origin::Passing(passing) => Some(passing.places.acquire().await),
+            Origin::Arriving(_) => None,
+        };
         // Acquiring fails only when the semaphore is closed, and nobody closes it.
         let _place = self.places.acquire().await.map_err(|_| Error::canceled("the pull was stopped"))?;
         let (parent, whiteouts) = match onto {
             Onto::Rebase => (None, Whiteouts::Overlay),
             Onto::Parent(parent) => (*parent, Whiteouts::AsMounted),
         };
-        let Some(mounts) = self.prepare(layer, parent).await? else { return Ok(Filled::Here) };
+        let Some(mounts) = self.prepare(layer, parent).await? else {
+            if let Origin::Passing(passing) = origin {
+                passing.is_needless();
+            }
+            return Ok(Filled::Here);
+        };
         task.set(State::Unpacking { offset: 0, total: layer.descriptor.size });
-        let content = arrival.follow(self.content.clone());
-        let applied = self.applier.apply(&content, &layer.descriptor, &mounts, whiteouts, Some(task)).await?;
+        let apply = async |content: &dyn Provider| {
+            self.applier.apply(content, &layer.descriptor, &mounts, whiteouts, Some(task)).await
+        };
+        let applied = match origin {
+            Origin::Arriving(arrival) => apply(&arrival.follow(self.content.clone())).await?,
+            Origin::Passing(passing) => {
+                let pass = passing.begin();
+                let applied = apply(&pass).await?;
+                if matches!(applied, Applied::Complete { .. }) {
+                    pass.verified().await?;
+                }
+                applied
+            }
+        };
         match applied {
             Applied::NeedsParent { path } => Ok(Filled::NeedsParent { path }),
             Applied::Complete { diff_id, .. } if diff_id == layer.diff_id => Ok(Filled::Complete),

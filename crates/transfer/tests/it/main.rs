@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod dropping;
 mod failures;
 mod in_parts;
 mod interrupted;
+mod once;
 mod one_pass;
 mod plans;
 mod pulls;

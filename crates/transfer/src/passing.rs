@@ -1,0 +1,233 @@
+//! Layers that pass through: from the remote into a snapshot, hashed on the way, and never kept.
+//!
+//! There is one stream, taken as fast as the layer is applied. The hash is in memory, so a stream that breaks is continued
+//! by the next one where it stopped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Buf as _, Bytes};
+use futures::StreamExt as _;
+use tokio::sync::{Mutex, Semaphore};
+use windlass_core::content::{Provider, ReaderAt};
+use windlass_core::digest::Hasher;
+use windlass_core::progress::{State, Task};
+use windlass_core::remote::ByteRange;
+use windlass_core::{ByteStream, Descriptor, Error, Result};
+
+use crate::fetch::{Fetch, MAX_IDLE_RETRIES, back_off, is_transient};
+use crate::parts::gather;
+
+/// A layer that is to be fetched and not kept. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Passing {
+    pub(crate) fetch: Fetch,
+    pub(crate) descriptor: Descriptor,
+    /// How many blobs are fetched at once.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+impl Passing {
+    /// Says that it need not be fetched.
+    pub(crate) fn is_needless(&self) {
+        self.fetch.progress.task(self.descriptor.ingest_ref().as_str()).set(State::Exists);
+    }
+
+    /// Begins to fetch it.
+    pub(crate) fn begin(&self) -> Pass {
+        let task = self.fetch.progress.task(self.descriptor.ingest_ref().as_str());
+        task.set(State::Fetching { offset: 0, total: self.descriptor.size });
+        let stream = Stream {
+            at: 0,
+            ready: VecDeque::new(),
+            open: None,
+            hashed: Hashed::SoFar(Box::new(self.descriptor.digest.algorithm().hasher())),
+            task,
+        };
+        Pass(Arc::new(Once { passing: self.clone(), stream: Mutex::new(stream) }))
+    }
+}
+
+/// A layer that passes; it can be read once, from its first byte to its last.
+#[derive(Clone)]
+pub(crate) struct Pass(Arc<Once>);
+
+struct Once {
+    passing: Passing,
+    stream: Mutex<Stream>,
+}
+
+struct Stream {
+    /// How far it was read.
+    at: u64,
+    /// What has come, was hashed, and not read yet.
+    ready: VecDeque<Bytes>,
+    open: Option<ByteStream>,
+    hashed: Hashed,
+    task: Task,
+}
+
+enum Hashed {
+    SoFar(Box<Hasher>),
+    /// The digest was the right one.
+    Right,
+    /// A hash that was being worked on when its reader went away.
+    Lost,
+}
+
+impl Pass {
+    /// Takes what was left over and checks the digest.
+    ///
+    /// # Errors
+    /// `DataLoss` when it is another one.
+    pub(crate) async fn verified(&self) -> Result<()> {
+        let size = self.0.passing.descriptor.size;
+        loop {
+            let at = self.0.stream.lock().await.at;
+            if self.0.read_at(at, 1 << 20).await?.is_empty() && at >= size {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Pass {
+    async fn reader(&self, _: &Descriptor) -> Result<Box<dyn ReaderAt>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl ReaderAt for Pass {
+    fn size(&self) -> u64 {
+        self.0.passing.descriptor.size
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        self.0.read_at(offset, length).await
+    }
+}
+
+impl Once {
+    /// Reads what comes next. The last bytes are given only when the digest of everything is right.
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let mut stream = self.stream.lock().await;
+        if offset != stream.at {
+            return Err(Error::failed_precondition(format!(
+                "{} passes once, and byte {offset} was asked for at byte {}",
+                self.passing.descriptor.digest, stream.at
+            )));
+        }
+        let size = self.passing.descriptor.size;
+        if stream.ready.is_empty() && (stream.at < size || !matches!(stream.hashed, Hashed::Right)) {
+            self.receive(&mut stream).await?;
+        }
+        let Some(mut bytes) = stream.ready.pop_front() else { return Ok(Bytes::new()) };
+        let part = bytes.split_to(length.min(bytes.len()));
+        if bytes.has_remaining() {
+            stream.ready.push_front(bytes);
+        }
+        stream.at += part.len() as u64;
+        Ok(part)
+    }
+
+    /// Waits for more bytes and hashes them; goes on with another stream when one breaks.
+    async fn receive(&self, stream: &mut Stream) -> Result<()> {
+        let Passing { fetch, descriptor, .. } = &self.passing;
+        let mut attempt = 0;
+        let mut batch = Vec::new();
+        while batch.is_empty() && stream.at < descriptor.size {
+            match self.next(stream).await {
+                Ok(next) => batch = next,
+                Err(error) if is_transient(&error) && attempt < MAX_IDLE_RETRIES => {
+                    stream.open = None;
+                    back_off(&stream.task, &mut attempt, &error).await;
+                }
+                Err(error) => return Err(error.context(format!("fetch {}", descriptor.ingest_ref()))),
+            }
+        }
+        let length: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
+        let came = stream.at + length;
+        fetch.progress.add_downloaded(length);
+        stream.task.set(State::Fetching { offset: came, total: descriptor.size });
+        if came > descriptor.size {
+            return Err(self.contradicts(&format!("{came} bytes or more, {} are declared", descriptor.size)));
+        }
+        self.hash(stream, &batch).await?;
+        if came == descriptor.size {
+            let Hashed::SoFar(hasher) = std::mem::replace(&mut stream.hashed, Hashed::Right) else {
+                return Err(Error::internal("a hash was lost"));
+            };
+            let found = hasher.finish();
+            if found != descriptor.digest {
+                stream.hashed = Hashed::Lost;
+                return Err(self.contradicts(&format!("the digest {found}")));
+            }
+            stream.task.set(State::Fetched);
+        }
+        stream.ready.extend(batch);
+        Ok(())
+    }
+
+    /// Returns what comes next, which is more than nothing.
+    async fn next(&self, stream: &mut Stream) -> Result<Vec<Bytes>> {
+        if stream.open.is_none() {
+            stream.open = Some(self.open(stream.at).await?);
+        }
+        let (at, size) = (stream.at, self.passing.descriptor.size);
+        let Some(open) = &mut stream.open else { return Ok(Vec::new()) };
+        let ended = || Error::unavailable(format!("the source ended after {at} of {size} bytes"));
+        let first = open.next().await.ok_or_else(ended)??;
+        // What broke behind these bytes is seen again when more are asked for.
+        let (mut batch, error) = gather(first, open);
+        if error.is_some() {
+            stream.open = None;
+        }
+        batch.retain(|bytes| !bytes.is_empty());
+        Ok(batch)
+    }
+
+    /// Opens the layer at an offset; what a remote that cannot seek sends before is skipped.
+    async fn open(&self, at: u64) -> Result<ByteStream> {
+        let Passing { fetch, descriptor, .. } = &self.passing;
+        let body = fetch.fetcher.fetch(descriptor, ByteRange::from(at)).await?;
+        if let Some(size) = body.size.filter(|size| *size != descriptor.size) {
+            return Err(self.contradicts(&format!("{size} bytes, {} are declared", descriptor.size)));
+        }
+        let Some(mut skip) = at.checked_sub(body.offset) else {
+            return Err(Error::unavailable(format!("the source begins at byte {}, {at} was asked for", body.offset)));
+        };
+        let rest = body.stream.map(move |part| {
+            part.map(|mut bytes| {
+                let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+                skip -= skipped as u64;
+                bytes.split_off(skipped)
+            })
+        });
+        Ok(rest.boxed())
+    }
+
+    async fn hash(&self, stream: &mut Stream, batch: &[Bytes]) -> Result<()> {
+        let Hashed::SoFar(mut hasher) = std::mem::replace(&mut stream.hashed, Hashed::Lost) else {
+            return Err(Error::canceled(format!("{} was given up", self.passing.descriptor.digest)));
+        };
+        let parts = batch.to_vec();
+        let hashed = tokio::task::spawn_blocking(move || {
+            for bytes in parts {
+                hasher.update(&bytes);
+            }
+            hasher
+        });
+        let hasher = hashed.await.map_err(|e| Error::internal("the hash of a layer panicked").source(e))?;
+        stream.hashed = Hashed::SoFar(hasher);
+        Ok(())
+    }
+
+    fn contradicts(&self, found: &str) -> Error {
+        let digest = &self.passing.descriptor.digest;
+        Error::data_loss(format!("layer {digest} came with {found}"))
+            .hint("the registry, or something between it and this machine, changes content; nothing was kept")
+    }
+}
