@@ -1,6 +1,9 @@
 //! Where content is looked for, and what becomes of ranges.
 
-use windlass_core::remote::ByteRange;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use windlass_core::remote::{ByteRange, Fetcher, Resolver as _};
 use windlass_core::{Descriptor, Kind, MediaType};
 use windlass_testkit::registry::{Fake, Fault};
 
@@ -83,6 +86,69 @@ async fn a_part_that_was_not_asked_for_is_not_taken_for_the_one_that_was() {
     fake.clear_faults();
     fake.fault("/v2/", Fault::WithoutHeader("content-range".to_owned()));
     assert_eq!(fetch(&remote(), &name, &blob, ByteRange::from(1000)).await.unwrap(), whole);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_send_parts_is_asked_for_everything_and_gets_no_lane_any_more() {
+    let lying = |range: &str| Fault::header("content-range", range);
+    let cases = [
+        vec![Fault::IgnoreRange],
+        vec![Fault::ShiftRange(7)],
+        vec![Fault::WithoutHeader("content-range".to_owned())],
+        vec![lying("bytes 1000-1999/2000")],
+        vec![lying("bytes 10-19/300000")],
+        vec![lying("nonsense")],
+        vec![Fault::header("content-encoding", "gzip")],
+        vec![Fault::status(400, "no ranges")],
+        vec![Fault::status(416, "no ranges")],
+        vec![Fault::status(416, ""), lying("bytes */300000")],
+        vec![Fault::status(501, "")],
+    ];
+    futures::future::join_all(cases.map(falls_back)).await;
+}
+
+async fn falls_back(faults: Vec<Fault>) {
+    let (fake, name, blob, bytes) = one_blob().await;
+    let remote = remote();
+    let closed = ByteRange { start: 1000, end: Some(2000) };
+    let right = fetch(&remote, &name, &blob, closed).await.unwrap();
+    assert_eq!(right, (1000, Some(blob.size), bytes[1000..2000].to_vec()));
+    let fetcher = remote.fetcher(&name.parse().unwrap()).await.unwrap();
+
+    let said = format!("{faults:?}");
+    for fault in faults {
+        fake.fault_when_ranged("/v2/", fault);
+    }
+    let (offset, size, part) = fetch(&remote, &name, &blob, closed).await.unwrap();
+    assert_eq!((offset, size), (0, Some(blob.size)), "{said}");
+    assert_eq!(part, bytes[..2000], "{said}");
+    fake.fault("/v2/", SLOW);
+    assert!(!gets_a_lane(&*fetcher, &blob).await, "{said}");
+}
+
+/// A host that would do better with more connections.
+const SLOW: Fault = Fault::Trickle { piece: 1000, pause: Duration::from_millis(10) };
+
+#[tokio::test]
+async fn a_host_that_limits_each_connection_gives_lanes_for_as_long_as_parts_are_trusted() {
+    let (fake, name, blob, _) = one_blob().await;
+    fake.fault("/v2/", SLOW);
+    let fetcher = remote().fetcher(&name.parse().unwrap()).await.unwrap();
+    assert!(gets_a_lane(&*fetcher, &blob).await);
+    fetcher.distrust_parts();
+    assert!(fetcher.lane().is_none());
+}
+
+/// Receives a blob slowly, and tells whether a lane was given meanwhile.
+async fn gets_a_lane(fetcher: &dyn Fetcher, blob: &Descriptor) -> bool {
+    let mut body = fetcher.fetch(blob, ByteRange::default()).await.unwrap();
+    while let Some(part) = body.stream.next().await {
+        part.unwrap();
+        if fetcher.lane().is_some() {
+            return true;
+        }
+    }
+    false
 }
 
 #[tokio::test]

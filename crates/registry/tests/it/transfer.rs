@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use windlass_core::remote::ByteRange;
+use windlass_core::remote::{ByteRange, Resolver as _};
 use windlass_core::{Descriptor, Kind, MediaType};
+use windlass_registry::{Floor, Options, Remote, Timeouts};
 use windlass_testkit::registry::{Fake, Fault};
 
-use crate::support::{assert_says, fetch, fetcher, impatient, noise, read, remote};
+use crate::support::{assert_says, fetch, fetcher, impatient, noise, options, read, remote};
 
 const SIZE: usize = 500_000;
 
@@ -60,6 +61,25 @@ async fn a_stalled_body_is_given_up_and_a_trickling_one_is_not() {
     fake.fault("/v2/", Fault::Trickle { piece: 50_000, pause: Duration::from_millis(50) });
     let (_, _, received) = fetch(&impatient(), &name, &blob, ByteRange::default()).await.unwrap();
     assert_eq!(received, bytes);
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_given_up_unless_it_is_the_receiver_who_takes_his_time() {
+    let (fake, name, blob, bytes) = one_blob().await;
+    let floor = Floor { rate: 10_000, over: Duration::from_secs(1) };
+    let remote = Remote::new(Options { timeouts: Timeouts { floor, ..options().timeouts }, ..options() }).unwrap();
+    let fetcher = remote.fetcher(&name.parse().unwrap()).await.unwrap();
+    let mut slow = fetcher.fetch(&blob, ByteRange::default()).await.unwrap();
+    let mut received = Vec::new();
+    while let Some(part) = slow.stream.next().await {
+        received.extend_from_slice(&part.unwrap());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(received, bytes);
+
+    fake.fault("/v2/", Fault::Trickle { piece: 100, pause: Duration::from_millis(50) });
+    let trickling = fetch(&remote, &name, &blob, ByteRange::default()).await;
+    assert_says(trickling, Kind::DeadlineExceeded, &[&blob.digest.to_string(), &fake.host(), "in 1 s"]);
 }
 
 #[tokio::test]

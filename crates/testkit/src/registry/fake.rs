@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use windlass_core::{Descriptor, Digest, MediaType};
 
 use super::access::{Access, Auth};
-use super::fault::{Fault, Scripted};
+use super::fault::{Fault, Scripted, When};
 use super::serve;
 use super::tls::Identity;
 
@@ -178,8 +178,21 @@ impl Fake {
         self.script(path.into(), fault, Some(times));
     }
 
+    /// Goes wrong for every request for a part of what is at a path that begins so.
+    pub fn fault_when_ranged(&self, path: impl Into<String>, fault: Fault) {
+        let when = When { path: path.into(), ranged: true, skip: 0 };
+        self.shared.state().scripted.push(Scripted { when, fault, times: None });
+    }
+
+    /// Goes right for so many requests for a part, and then wrong for so many.
+    pub fn fault_ranged_after(&self, path: impl Into<String>, fault: Fault, skip: usize, times: usize) {
+        let when = When { path: path.into(), ranged: true, skip };
+        self.shared.state().scripted.push(Scripted { when, fault, times: Some(times) });
+    }
+
     fn script(&self, path: String, fault: Fault, times: Option<usize>) {
-        self.shared.state().scripted.push(Scripted { path, fault, times });
+        let when = When { path, ranged: false, skip: 0 };
+        self.shared.state().scripted.push(Scripted { when, fault, times });
     }
 
     /// Goes right from now on.

@@ -79,16 +79,30 @@ impl Fault {
 /// A fault, where it happens, and how often.
 #[derive(Debug)]
 pub(super) struct Scripted {
-    pub(super) path: String,
+    pub(super) when: When,
     pub(super) fault: Fault,
     pub(super) times: Option<usize>,
 }
 
-/// Takes the faults that happen to a request for a path.
-pub(super) fn take(scripted: &mut Vec<Scripted>, path: &str) -> Vec<Fault> {
+/// Which requests a fault happens to.
+#[derive(Debug)]
+pub(super) struct When {
+    pub(super) path: String,
+    /// Only those for a part.
+    pub(super) ranged: bool,
+    /// How many of them it does not happen to at first.
+    pub(super) skip: usize,
+}
+
+/// Takes the faults that happen to a request for a path, or for a part of it.
+pub(super) fn take(scripted: &mut Vec<Scripted>, path: &str, ranged: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     scripted.retain_mut(|script| {
-        if !path.starts_with(&script.path) {
+        if !path.starts_with(&script.when.path) || (script.when.ranged && !ranged) {
+            return true;
+        }
+        if let Some(left) = script.when.skip.checked_sub(1) {
+            script.when.skip = left;
             return true;
         }
         match &mut script.times {

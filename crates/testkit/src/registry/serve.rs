@@ -107,7 +107,11 @@ impl Connection {
             let mut state = self.shared.state();
             state.recorded.push(recorded.clone());
             let whole = recorded.header("range").map(|_| self.right(&mut state, &recorded, true));
-            (fault::take(&mut state.scripted, &recorded.path), self.right(&mut state, &recorded, false), whole)
+            (
+                fault::take(&mut state.scripted, &recorded.path, recorded.header("range").is_some()),
+                self.right(&mut state, &recorded, false),
+                whole,
+            )
         };
         for fault in faults {
             match fault {
