@@ -17,6 +17,7 @@ mod log;
 mod progress;
 mod remote;
 mod render;
+mod transfers;
 mod version;
 
 use std::process::ExitCode;

@@ -10,7 +10,13 @@ use crate::version::VERSION;
 
 /// Makes the resolver of every kind of reference. No host is asked before something is.
 pub(crate) fn resolver(plain_http: bool) -> Result<Remote> {
-    let mut options = Options { user_agent: format!("windlass/{VERSION}"), ..Options::default() };
+    resolver_with(plain_http, Options::default().transfers_per_host)
+}
+
+/// Makes a resolver that gives a host so many connections for blobs.
+pub(crate) fn resolver_with(plain_http: bool, transfers_per_host: usize) -> Result<Remote> {
+    let user_agent = format!("windlass/{VERSION}");
+    let mut options = Options { user_agent, transfers_per_host, ..Options::default() };
     if plain_http {
         options.plain_http = PlainHttp::Always;
     }

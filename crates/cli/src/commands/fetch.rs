@@ -7,7 +7,6 @@ use super::pull::{Source, print_pulled};
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
-use crate::remote;
 
 /// Fetch all content of an image into the store and record its name, without unpacking.
 ///
@@ -30,10 +29,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let Args { source, metadata_only } = args;
     let (platforms, ignore_space) = (source.selection(), source.ignore_space);
-    let options = Pull { platforms, metadata_only, ignore_space, ..Pull::default() };
+    let options = Pull { platforms, metadata_only, ignore_space, ..source.transfers.pull() };
     let tracker = Tracker::new();
     let work = Box::pin(async {
-        let resolver = remote::resolver(source.plain_http)?;
+        let resolver = source.resolver()?;
         let engine = context.engine().await?;
         let namespace = &context.globals.namespace;
         Ok(transfer::fetch(&engine, namespace, &resolver, &source.reference, &options, &tracker).await?)

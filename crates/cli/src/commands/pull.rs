@@ -1,17 +1,19 @@
 //! `dist pull`: resolve, plan, fetch, unpack, record.
 
 use serde::Serialize;
+use windlass::registry::Remote;
 use windlass::transfer::room::{Amount, Place, Room, Verdict};
-use windlass::transfer::{self, Plan, Pull, Pulled, Unpack};
+use windlass::transfer::{self, Content, Plan, Pull, Pulled, Unpack};
 use windlass_core::media_type::Role;
 use windlass_core::platform::Selection;
 use windlass_core::progress::Tracker;
-use windlass_core::{Descriptor, Digest, Error, Platform, Reference};
+use windlass_core::{Descriptor, Digest, Error, Platform, Reference, Result};
 
 use crate::context::{Context, is_root};
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
 use crate::render::{Format, count, digest, fields, line, size};
+use crate::transfers::{Transfers, content};
 use crate::{familiar, remote};
 
 /// Pull an image: fetch what is missing, unpack it, and record its name.
@@ -25,6 +27,7 @@ Examples:
   dist pull --platform linux/arm64 redis:7     for another platform
   dist pull --no-unpack quay.io/x/app:1        content only; needs no root
   dist pull --plan redis                       what would be done
+  dist pull --content drop redis               without the compressed layers
   dist pull --plain-http registry.test:5000/x  without TLS (loopback hosts need no flag)
   dist pull oci:./layout:latest                from a directory in OCI layout")]
 pub(crate) struct Args {
@@ -36,6 +39,17 @@ pub(crate) struct Args {
     /// Keep the layers' blobs only, and make no snapshots.
     #[arg(long, conflicts_with = "snapshotter")]
     no_unpack: bool,
+    /// What becomes of the compressed bytes of layers: keep them, or drop those of layers that are unpacked, which saves the
+    /// space and the writing; `dist fetch` brings them back when they are needed.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "DIST_CONTENT",
+        hide_env_values = true,
+        default_value = "keep",
+        value_parser = content
+    )]
+    content: Content,
     /// Print what a pull would do, and stop.
     #[arg(long)]
     plan: bool,
@@ -60,9 +74,16 @@ pub(crate) struct Source {
     /// Try although too little space seems to be free.
     #[arg(long)]
     pub(crate) ignore_space: bool,
+    #[command(flatten)]
+    pub(crate) transfers: Transfers,
 }
 
 impl Source {
+    /// Makes the resolver of the reference.
+    pub(crate) fn resolver(&self) -> Result<Remote> {
+        remote::resolver_with(self.plain_http, self.transfers.per_host())
+    }
+
     /// Returns the platforms to bring.
     pub(crate) fn selection(&self) -> Selection {
         match self.platforms.as_slice() {
@@ -88,7 +109,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         unpack,
         snapshotter: args.snapshotter,
         ignore_space: args.source.ignore_space,
-        ..Pull::default()
+        content: args.content,
+        ..args.source.transfers.pull()
     };
     if args.plan { plan(context, &args.source, &options).await } else { pull(context, &args.source, &options).await }
 }
@@ -96,7 +118,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
 async fn pull(context: &Context, source: &Source, options: &Pull) -> Outcome {
     let tracker = Tracker::new();
     let work = Box::pin(async {
-        let resolver = remote::resolver(source.plain_http)?;
+        let resolver = source.resolver()?;
         let engine = context.engine().await?;
         let namespace = &context.globals.namespace;
         Ok(transfer::pull(&engine, namespace, &resolver, &source.reference, options, &tracker).await?)
@@ -108,7 +130,7 @@ async fn pull(context: &Context, source: &Source, options: &Pull) -> Outcome {
 async fn plan(context: &Context, source: &Source, options: &Pull) -> Outcome {
     let tracker = Tracker::new();
     let work = Box::pin(async {
-        let resolver = remote::resolver(source.plain_http)?;
+        let resolver = source.resolver()?;
         let engine = context.engine().await?;
         let namespace = &context.globals.namespace;
         Ok(transfer::plan(&engine, namespace, &resolver, &source.reference, options, &tracker).await?)

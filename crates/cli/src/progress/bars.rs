@@ -50,7 +50,10 @@ impl Bars {
             let bar = self.all.insert_before(&self.total, bar);
             Line { bar, state: discriminant(&State::Queued), rate: Rate::default() }
         });
-        let (state, extent) = describe(&object.state);
+        let (mut state, extent) = describe(&object.state);
+        if let Some(stalled) = object.stalled {
+            state = format!("stalled {}", seconds(stalled));
+        }
         let changed = std::mem::replace(&mut line.state, discriminant(&object.state)) != discriminant(&object.state);
         if changed {
             line.rate = Rate::default();
@@ -61,7 +64,8 @@ impl Bars {
                 line.bar.set_length(total);
                 line.bar.set_position(offset.min(total));
                 let rate = line.rate.update(offset, elapsed);
-                format!("{state:<9} {:>8}/{:<8} {:>8}/s {time:>5}", size(offset), size(total), size(rate))
+                let unpacked = unpacked(object.unpack.as_ref());
+                format!("{state:<9} {:>8}/{:<8} {:>8}/s {time:>5}{unpacked}", size(offset), size(total), size(rate))
             }
             None if matches!(object.state, State::Queued) => state,
             None => format!("{state}  {time}"),
@@ -116,6 +120,17 @@ fn describe(state: &State) -> (String, Option<(u64, u64)>) {
         State::Retrying { reason } => (format!("retrying: {}", printable(reason)), None),
         State::Done => word("done"),
         State::Failed { reason } => (format!("failed: {}", printable(reason)), None),
+    }
+}
+
+/// Says how far an object is unpacked that is still on its way.
+fn unpacked(unpack: Option<&State>) -> String {
+    match unpack {
+        Some(State::Unpacking { offset, total }) if *total > 0 => {
+            format!(", {}% unpacked", offset.saturating_mul(100) / total)
+        }
+        Some(State::Waiting { .. }) => ", unpacking waits".to_owned(),
+        _ => String::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::{End, Renderer, Sample};
 /// Prints JSON lines.
 pub(super) struct Json<W> {
     out: W,
-    shown: HashMap<String, State>,
+    shown: HashMap<String, Shown>,
     totals: Option<Totals>,
     rate: Rate,
 }
@@ -22,7 +22,13 @@ pub(super) struct Json<W> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
-    Object(&'a Object),
+    Object {
+        #[serde(flatten)]
+        object: &'a Object,
+        /// While bytes arrive.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rate: Option<u64>,
+    },
     Totals {
         #[serde(flatten)]
         totals: Totals,
@@ -35,6 +41,14 @@ enum Line<'a> {
         totals: Totals,
         elapsed_ms: u64,
     },
+}
+
+/// What was shown of an object last.
+#[derive(Default)]
+struct Shown {
+    state: Option<(State, Option<State>)>,
+    stalled: Option<u64>,
+    rate: Rate,
 }
 
 impl<W: Write> Json<W> {
@@ -53,9 +67,17 @@ impl<W: Write> Json<W> {
 impl<W: Write + Send> Renderer for Json<W> {
     fn sample(&mut self, sample: &Sample) {
         for object in &sample.objects {
-            if self.shown.get(&object.id) != Some(&object.state) {
-                self.shown.insert(object.id.clone(), object.state.clone());
-                self.print(&Line::Object(object));
+            let shown = self.shown.entry(object.id.clone()).or_default();
+            let rate = match object.state {
+                State::Fetching { offset, .. } => Some(shown.rate.update(offset, sample.elapsed)),
+                _ => None,
+            };
+            let state = Some((object.state.clone(), object.unpack.clone()));
+            // A stall is told once a second.
+            let stalled = object.stalled.map(|stalled| stalled.as_secs());
+            if shown.state != state || shown.stalled != stalled {
+                (shown.state, shown.stalled) = (state, stalled);
+                self.print(&Line::Object { object, rate });
             }
         }
         let rate = self.rate.update(sample.totals.downloaded, sample.elapsed);
@@ -102,7 +124,7 @@ mod tests {
         let text = String::from_utf8(json.out).unwrap();
         assert_eq!(
             text,
-            r#"{"type":"object","id":"layer-1","state":"fetching","offset":1,"total":2,"elapsed_ms":7}
+            r#"{"type":"object","id":"layer-1","state":"fetching","offset":1,"total":2,"elapsed_ms":7,"rate":0}
 {"type":"totals","downloaded":1,"reused":5,"rate":0,"elapsed_ms":100}
 {"type":"object","id":"layer-1","state":"done","elapsed_ms":7}
 {"type":"totals","downloaded":2,"reused":5,"rate":0,"elapsed_ms":100}

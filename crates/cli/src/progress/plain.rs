@@ -14,14 +14,23 @@ use crate::render::{printable, size};
 pub(super) struct Plain<W> {
     out: W,
     shown: HashMap<String, Discriminant<State>>,
+    /// What the unpacking was doing, of objects that are still on their way.
+    unpacking: HashMap<String, Discriminant<State>>,
 }
 
 impl<W: Write> Plain<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out, shown: HashMap::new() }
+        Self { out, shown: HashMap::new(), unpacking: HashMap::new() }
     }
 
     fn print(&mut self, object: &Object) {
+        if let Some(unpack) = &object.unpack
+            && !matches!(unpack, State::Queued)
+            && self.unpacking.insert(object.id.clone(), discriminant(unpack)) != Some(discriminant(unpack))
+        {
+            let line = format!("{}: {} while it arrives", object.id, describe(unpack, object.elapsed));
+            let _ = writeln!(self.out, "{}", printable(&line));
+        }
         let state = discriminant(&object.state);
         if object.state == State::Queued || self.shown.insert(object.id.clone(), state) == Some(state) {
             return;

@@ -1,0 +1,129 @@
+//! How blobs are transferred: the options that every command takes which brings an image.
+
+use windlass::registry::Options;
+use windlass::transfer::{Content, Parts, Pull};
+use windlass_core::{Error, Result};
+
+/// How blobs are transferred.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Transfers")]
+pub(crate) struct Transfers {
+    /// How many blobs are downloaded at once.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "DIST_MAX_CONCURRENT_DOWNLOADS",
+        hide_env_values = true,
+        default_value_t = Pull::default().concurrent_downloads
+    )]
+    max_concurrent_downloads: usize,
+    /// How many parts of one large layer are downloaded at once, at most, where that is faster; with 1, each comes in one
+    /// stream.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "DIST_MAX_CONCURRENT_RANGES",
+        hide_env_values = true,
+        default_value_t = Parts::default().at_once
+    )]
+    max_concurrent_ranges: usize,
+    /// How many connections for blobs one host is given, at most; layers that are downloaded at once have one each in any
+    /// case.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "DIST_MAX_CONNECTIONS_PER_HOST",
+        hide_env_values = true,
+        default_value_t = Options::default().transfers_per_host
+    )]
+    max_connections_per_host: usize,
+    /// The smallest layer that may be downloaded in parts.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "DIST_RANGE_THRESHOLD",
+        hide_env_values = true,
+        default_value = "16MiB",
+        value_parser = bytes
+    )]
+    range_threshold: u64,
+    /// How large a part is.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "DIST_RANGE_SIZE",
+        hide_env_values = true,
+        default_value = "8MiB",
+        value_parser = bytes
+    )]
+    range_size: u64,
+}
+
+impl Transfers {
+    /// Returns what a pull is told.
+    pub(crate) fn pull(&self) -> Pull {
+        Pull {
+            concurrent_downloads: self.max_concurrent_downloads,
+            parts: Parts {
+                threshold: self.range_threshold,
+                size: self.range_size.max(1 << 10),
+                at_once: self.max_concurrent_ranges,
+            },
+            ..Pull::default()
+        }
+    }
+
+    /// Returns how many connections a host is given.
+    pub(crate) fn per_host(&self) -> usize {
+        self.max_connections_per_host
+    }
+}
+
+/// An empty value, as an environment often has it, is the default.
+pub(crate) fn content(text: &str) -> Result<Content> {
+    match text {
+        "" | "keep" => Ok(Content::Keep),
+        "drop" => Ok(Content::Drop),
+        _ => Err(Error::invalid_argument(format!("{text:?} does not say what becomes of content"))
+            .hint("it is keep or drop")),
+    }
+}
+
+/// Reads a size: a number of bytes, or one with a binary unit.
+fn bytes(text: &str) -> Result<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text.get(digits.len()..).unwrap_or_default().trim() {
+        "" | "B" => Some(1),
+        "K" | "KiB" => Some(1 << 10),
+        "M" | "MiB" => Some(1 << 20),
+        "G" | "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let size = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    size.ok_or_else(|| {
+        Error::invalid_argument(format!("{text:?} is not a size")).hint("a size looks like 16MiB, 512KiB or 1048576")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        for (text, size) in
+            [("0", 0), ("1048576", 1 << 20), ("512KiB", 512 << 10), ("16 MiB", 16 << 20), ("1G", 1 << 30)]
+        {
+            assert_eq!(bytes(text).unwrap(), size, "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5MiB", "16MB", "99999999999999999999", "99999999999GiB"] {
+            assert!(bytes(text).unwrap_err().hint_text().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_a_pull() {
+        let Parts { threshold, size, .. } = Parts::default();
+        assert_eq!((bytes("16MiB").unwrap(), bytes("8MiB").unwrap()), (threshold, size));
+    }
+}
