@@ -188,7 +188,13 @@ impl Survivor {
 
     fn line(&self, deed: Deed) -> Vec<String> {
         let line = match deed {
-            Deed::Pull(snapshotter) => format!("pull --snapshotter {snapshotter} {}", self.reference),
+            Deed::Pull(snapshotter) => {
+                // Small enough for parts, which are continued as such whether there were several at once or not.
+                format!(
+                    "pull --snapshotter {snapshotter} --range-threshold 64KiB --range-size 32KiB {}",
+                    self.reference
+                )
+            }
             Deed::Remove => format!("images rm {}", self.reference),
             Deed::Ingest(number) => {
                 format!("content ingest blob-{number} --expected-digest {}", self.blob(number))
@@ -335,7 +341,7 @@ fn blob(number: u64) -> Vec<u8> {
 }
 
 /// Bytes that do not compress.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..length / 8).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,13 +34,16 @@ pub(super) enum End {
 }
 
 /// Makes a body.
-pub(super) fn of(bytes: &Bytes, pace: Pace, reset: Arc<AtomicBool>) -> Body {
+pub(super) fn of(bytes: &Bytes, pace: Pace, reset: Arc<AtomicBool>, count: Arc<AtomicU64>) -> Body {
     let sent = match pace.end {
         End::Complete => bytes.len(),
         End::Close(after) | End::Reset(after) | End::Stall(after) => after.min(bytes.len()),
     };
     let (piece, pause) = pace.pieces.unwrap_or((64 << 10, Duration::ZERO));
-    let pieces = pieces(bytes.slice(..sent), piece.max(1), pause).map(|bytes| Ok(Frame::data(bytes)));
+    let pieces = pieces(bytes.slice(..sent), piece.max(1), pause).map(move |bytes| {
+        count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(Frame::data(bytes))
+    });
     let end = stream::once(async move {
         match pace.end {
             End::Complete => return None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub(super) struct Shared {
     pub(super) address: SocketAddr,
     /// Whether the registry speaks TLS.
     pub(super) secure: bool,
+    /// How many bytes of bodies were sent.
+    pub(super) sent: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -94,7 +97,8 @@ impl Fake {
     async fn listen(identity: Option<&Identity>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { address, secure: identity.is_some(), state: Mutex::default() });
+        let shared =
+            Arc::new(Shared { address, secure: identity.is_some(), sent: Arc::default(), state: Mutex::default() });
         let acceptor = identity.map(Identity::acceptor);
         let server = tokio::spawn(serve::accept(listener, acceptor, shared.clone()));
         Self { shared, server }
@@ -213,6 +217,11 @@ impl Fake {
     /// Returns every request so far, in the order they arrived.
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.state().recorded.clone()
+    }
+
+    /// Returns how many bytes of bodies it has sent.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::Relaxed)
     }
 
     /// Returns how many requests there were for a path, with any method.

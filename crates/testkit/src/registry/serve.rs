@@ -133,7 +133,7 @@ impl Connection {
             reply.set("content-length", &length);
         }
         let bytes = if recorded.method == "HEAD" { Bytes::new() } else { reply.bytes };
-        let mut response = Response::new(body::of(&bytes, reply.pace, self.reset.clone()));
+        let mut response = Response::new(body::of(&bytes, reply.pace, self.reset.clone(), self.shared.sent.clone()));
         *response.status_mut() = StatusCode::from_u16(reply.status).expect("a status");
         *response.headers_mut() = reply.headers;
         response
