@@ -134,6 +134,16 @@ pub(crate) struct Globals {
         global = true
     )]
     pub(crate) content_sharing: Sharing,
+    /// Do not wait for the disk: faster, but a power cut may lose what was done and leave damaged images.
+    #[arg(
+        long,
+        env = "DIST_NO_SYNC",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new(),
+        action = clap::ArgAction::SetTrue,
+        global = true
+    )]
+    pub(crate) no_sync: bool,
 }
 
 /// How progress is shown.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use indicatif::MultiProgress;
 use windlass::{Engine, LockWait};
-use windlass_core::{Error, Host, Result, Services};
+use windlass_core::{Durability, Error, Host, Result, Services};
 
 use crate::args::{Globals, Progress, Wait};
 use crate::failure::Outcome;
@@ -24,7 +24,11 @@ impl Context {
     /// Opens the engine on the root.
     pub(crate) async fn engine(&self) -> Result<Engine> {
         let builder = Engine::builder(self.root()?).lock_wait(self.lock_wait());
-        builder.sharing(self.globals.content_sharing).open().await
+        builder.sharing(self.globals.content_sharing).durability(self.durability()).open().await
+    }
+
+    fn durability(&self) -> Durability {
+        if self.globals.no_sync { Durability::Unsynced } else { Durability::Synced }
     }
 
     /// Returns what to do while another process has the root.

@@ -55,6 +55,8 @@ pub enum Remedy {
     SetAside,
     /// Unmounts it.
     Unmount,
+    /// Takes note of it, once everything else is repaired.
+    Acknowledge,
     /// Nothing: why.
     Nothing {
         /// What stands in the way, and what the user can do.
@@ -72,6 +74,7 @@ impl fmt::Display for Remedy {
             Self::Remove => "removes it",
             Self::SetAside => "moves it to lost+found in the root",
             Self::Unmount => "unmounts it",
+            Self::Acknowledge => "takes note of it, once everything else is repaired",
             Self::Nothing { reason } => return write!(f, "leaves it: {reason}"),
         })
     }

@@ -17,6 +17,7 @@ pub mod descriptor;
 pub mod diff;
 pub mod digest;
 pub mod document;
+mod durability;
 pub mod error;
 pub mod event;
 pub mod field;
@@ -41,6 +42,7 @@ pub mod timestamp;
 
 pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest};
+pub use durability::Durability;
 pub use error::{Error, Kind, Result, ResultExt};
 pub use host::{Host, Leased, Scope, Services};
 pub use label::Labels;

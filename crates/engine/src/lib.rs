@@ -27,7 +27,7 @@ use windlass_core::claim::Claims;
 use windlass_core::gc::Node;
 use windlass_core::progress::Tracker;
 use windlass_core::snapshot::{Name, Snapshotter};
-use windlass_core::{Error, Host, Namespace, Reference, Result, ResultExt, Scope, Services};
+use windlass_core::{Durability, Error, Host, Namespace, Reference, Result, ResultExt, Scope, Services};
 use windlass_layer::Differ;
 use windlass_registry::{Options, Remote};
 use windlass_snapshot::native::Native;
@@ -58,6 +58,7 @@ pub struct Builder {
     default_snapshotter: Option<String>,
     policy: Option<Policy>,
     sharing: Sharing,
+    durability: Durability,
 }
 
 impl Builder {
@@ -87,6 +88,16 @@ impl Builder {
         self
     }
 
+    /// Says whether what is recorded has to survive a power cut; by default it has.
+    ///
+    /// Without, a power cut, or a crash of the system, may lose what was done since, and leave images that are damaged. A
+    /// crash of the process loses nothing. Whoever opens the root next in the same boot, with the default, makes all of it
+    /// durable before anything else; in another boot he is warned, and [`fsck`] tells what is damaged.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// Opens the engine.
     ///
     /// # Errors
@@ -98,7 +109,10 @@ impl Builder {
 
     async fn assemble(&self) -> Result<Engine> {
         let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
-        let mut engine = Parts::open(lock, windlass_store::Options { sharing: self.sharing }).await?.host();
+        let mut engine =
+            Parts::open(lock, windlass_store::Options { sharing: self.sharing, durability: self.durability })
+                .await?
+                .host();
         if let Some(name) = &self.default_snapshotter {
             engine.default_snapshotter.clone_from(name);
         }
@@ -127,6 +141,10 @@ impl Parts {
             (OVERLAYFS.to_owned(), Arc::new(overlay.clone()) as _),
             (NATIVE.to_owned(), Arc::new(native.clone()) as _),
         ]);
+        if options.durability == Durability::Unsynced {
+            overlay.without_syncs();
+            native.without_syncs();
+        }
         Ok(Self { store: Store::open_with(lock, snapshotters, options).await?, overlay, native })
     }
 
@@ -180,6 +198,7 @@ impl Engine {
             default_snapshotter: None,
             policy: None,
             sharing: Sharing::default(),
+            durability: Durability::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
@@ -19,6 +20,8 @@ pub(crate) struct Barrier {
     path: PathBuf,
     state: Mutex<State>,
     finished: Condvar,
+    /// Nobody waits: what is written may be lost.
+    is_open: AtomicBool,
 }
 
 #[derive(Default)]
@@ -34,7 +37,13 @@ impl Barrier {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let directory = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .attempt(|| format!("open {}", path.display()))?;
-        Ok(Self { directory, path: path.to_owned(), state: Mutex::default(), finished: Condvar::new() })
+        Ok(Self {
+            directory,
+            path: path.to_owned(),
+            state: Mutex::default(),
+            finished: Condvar::new(),
+            is_open: AtomicBool::new(false),
+        })
     }
 
     /// Returns when everything that was written before the call is on the disk. Blocks.
@@ -43,8 +52,16 @@ impl Barrier {
     /// The filesystem's, such as `ResourceExhausted`; what was written may then be lost, and writing it again is the
     /// only remedy.
     pub(crate) fn pass(&self) -> Result<()> {
+        if self.is_open.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.pass_with(|| rustix::fs::syncfs(&self.directory))
             .map_err(|errno| Error::io(format!("sync the filesystem of {}", self.path.display()), errno.into()))
+    }
+
+    /// Lets everybody pass without a sync from now on.
+    pub(crate) fn open_for_all(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
     }
 
     fn pass_with(&self, sync: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
@@ -81,7 +98,7 @@ impl Barrier {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
     use std::sync::mpsc;
     use std::thread;
     use std::time::Duration;

@@ -29,6 +29,7 @@ mod snapshots;
 mod store;
 mod turns;
 mod unique;
+mod unsynced;
 
 pub use gc::{Collected, Doomed, DoomedKind, Pin, PinReason, Policy, Schedule, Tally};
 pub use group::Group;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use windlass_core::gc::Node;
 use windlass_core::snapshot::Snapshotter;
-use windlass_core::{Namespace, Result, ResultExt, Scope, container, content, image, lease, namespace};
+use windlass_core::{Durability, Namespace, Result, ResultExt, Scope, container, content, image, lease, namespace};
 
 use crate::blocking::blocking;
 use crate::containers::Containers;
@@ -24,6 +24,7 @@ use crate::namespaces::Namespaces;
 use crate::sharing::Sharing;
 use crate::snapshots::{Building, Snapshots};
 use crate::turns::Turns;
+use crate::unsynced;
 
 /// What is in one root directory. Cheap to clone; the root stays locked until the last clone, and everything that was
 /// handed out, is gone.
@@ -37,6 +38,8 @@ pub struct Store {
 pub struct Options {
     /// Whether namespaces may take over what others have.
     pub sharing: Sharing,
+    /// Whether what is recorded survives a power cut.
+    pub durability: Durability,
 }
 
 /// What everything that a store hands out works on.
@@ -96,8 +99,9 @@ impl Store {
         disk: Disk,
         lock: RootLock,
         snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+        options: Options,
     ) -> Result<Self> {
-        let shared = blocking(move || Shared::open(&disk, lock, snapshotters, Options::default())).await?;
+        let shared = blocking(move || Shared::open(&disk, lock, snapshotters, options)).await?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -209,8 +213,10 @@ impl Shared {
     ) -> Result<Self> {
         let root = lock.root();
         let open = || {
+            let trust = unsynced::prepare(disk, root, options.durability)?;
+            let disk = &disk.with(options.durability);
             // The database first: it is what refuses a root of a newer format.
-            let db = Database::open(disk, root)?;
+            let db = Database::open(disk, root, trust)?;
             Ok((db, crate::content::open(disk, root)?))
         };
         let (db, (blobs, ingests)) = open().context(|| format!("open the store in {}", root.display()))?;

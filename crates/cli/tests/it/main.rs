@@ -14,6 +14,7 @@ mod images;
 mod kill;
 mod leases;
 mod namespaces;
+mod no_sync;
 mod owner;
 mod peers;
 mod power;

@@ -37,6 +37,8 @@ pub enum Problem {
         /// What was found.
         detail: String,
     },
+    /// The root was written without syncs, and the machine has been restarted since.
+    WrittenWithoutSyncs,
     /// A blob that is recorded is not on the disk.
     BlobMissing {
         /// The blob.

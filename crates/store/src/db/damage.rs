@@ -34,7 +34,7 @@ mod tests {
 
     /// Opens the database of a root, reads all of it and writes to it.
     async fn use_it(root: &std::path::Path) -> Result<()> {
-        let database = Database::open(&Disk::real(), root)?;
+        let database = Database::open(&Disk::real(), root, crate::unsynced::Trust::Full)?;
         database.read(|view| {
             NAMESPACES.all(view, "")?;
             IMAGES.all(view, "")?;
@@ -51,7 +51,7 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_flipped_or_cut_off_nothing_panics_and_damage_is_data_loss() {
         let root = tempfile::tempdir().unwrap();
-        let database = Database::open(&Disk::real(), root.path()).unwrap();
+        let database = Database::open(&Disk::real(), root.path(), crate::unsynced::Trust::Full).unwrap();
         database.write(|tx| (0..500).try_for_each(|number| put(tx, &format!("namespace-{number}")))).await.unwrap();
         drop(database);
         let whole = std::fs::read(root.path().join(FILE)).unwrap();

@@ -37,6 +37,7 @@ pub(crate) use transaction::{Transaction, View};
 pub(crate) use writer::again;
 
 use crate::disk::{Disk, How};
+use crate::unsynced::Trust;
 use file::{DatabaseFile, Failure};
 use schema::{FORMAT, META};
 use writer::Writer;
@@ -62,14 +63,14 @@ impl Database {
     ///
     /// # Errors
     /// `FailedPrecondition` for a root of a newer format, `DataLoss` for a damaged file.
-    pub(crate) fn open(disk: &Disk, root: &Path) -> Result<Self> {
+    pub(crate) fn open(disk: &Disk, root: &Path, trust: Trust) -> Result<Self> {
         let path = root.join(FILE);
         if disk.look(&path)?.is_none() {
             create::refuse_after_a_loss(disk, root)?;
             create::create(disk, root, &path)?;
         }
         let failure = Failure::default();
-        let database = guarded(|| open_file(disk, root, &path, failure.clone()));
+        let database = guarded(|| open_file(disk, root, &path, failure.clone(), trust));
         let database = Arc::new(database.context(|| format!("open {}", path.display()))?);
         let activity = Arc::<Activity>::default();
         let this =
@@ -148,14 +149,19 @@ fn stopped() -> Error {
         .hint("see to the disk (is it full?), then run the command again: it continues")
 }
 
-fn open_file(disk: &Disk, root: &Path, path: &Path, failure: Failure) -> Result<redb::Database> {
+fn open_file(disk: &Disk, root: &Path, path: &Path, failure: Failure, trust: Trust) -> Result<redb::Database> {
     let file = disk.open(path, How::Write)?;
     // What is called creating here would make an empty file a database.
     if file.look()?.length == 0 {
         return Err(damaged("it is empty"));
     }
     let file = DatabaseFile::in_use(file, disk, root.to_owned(), failure);
-    builder().create_with_backend(file).map_err(failed)
+    let mut database = builder().create_with_backend(file).map_err(failed)?;
+    // What syncs have kept in order need not be looked at.
+    if trust == Trust::Doubt && !is_intact(&mut database)? {
+        tracing::warn!(path = %path.display(), "the last changes of the database were lost");
+    }
+    Ok(database)
 }
 
 /// Checks that a database is of the format that is written today.

@@ -47,7 +47,7 @@ pub(crate) struct Faulty(Arc<Mutex<State>>);
 
 impl Faulty {
     pub(crate) fn disk(&self) -> Disk {
-        Disk(Arc::new(self.clone()))
+        Disk::new(self.clone())
     }
 
     /// Lets the nth operation from now on fail, counted from 1.
@@ -137,6 +137,10 @@ impl Backend for Faulty {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.attempt("sync", path, Needs::Room).map(drop)
+    }
+
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
         self.attempt("sync", path, Needs::Room).map(drop)
     }
 

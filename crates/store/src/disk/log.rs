@@ -4,7 +4,7 @@
 //! on, and [`cut`](super::cut) says what a power cut would have left. Operations happen one at a time, so that the order in
 //! the log is the order in which they happened, and a sync covers exactly what stands before it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,7 +90,7 @@ impl Log {
 
     /// Returns the disk that keeps this log.
     pub(crate) fn disk(&self) -> Disk {
-        Disk(Arc::new(self.clone()))
+        Disk::new(self.clone())
     }
 
     /// Returns how many operations there were.
@@ -196,6 +196,19 @@ impl Backend for Log {
         // What is around the root is not in the log.
         let ops = path.starts_with(&self.root).then(|| Op::SyncDir(self.relative(path)));
         self.note(|_| Ok((Real.look(path).map(drop)?, ops.into_iter().collect())))
+    }
+
+    fn sync_filesystem(&self, _path: &Path) -> io::Result<()> {
+        self.note(|state| {
+            let mut directories = BTreeSet::from([PathBuf::new()]);
+            let mut ops = Vec::new();
+            for (path, id) in &state.files {
+                ops.push(Op::SyncAll(*id));
+                directories.extend(path.ancestors().skip(1).map(Path::to_owned));
+            }
+            ops.extend(directories.into_iter().map(Op::SyncDir));
+            Ok(((), ops))
+        })
     }
 
     fn boot(&self) -> Option<String> {

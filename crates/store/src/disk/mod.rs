@@ -20,7 +20,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use windlass_core::error::IoResultExt;
-use windlass_core::{Error, Kind, Result};
+use windlass_core::{Durability, Error, Kind, Result};
 
 /// How many parts one write has at most: what the kernel takes (`IOV_MAX`).
 pub(crate) const MOST_PARTS: usize = 1024;
@@ -45,6 +45,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Makes durable which entries a directory has.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes everything durable that is on the filesystem that a directory is on.
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()>;
     /// Returns the identity of the running boot, where there is one: within it, what was written is still there.
     fn boot(&self) -> Option<String>;
 }
@@ -98,22 +100,35 @@ pub(crate) struct Look {
 
 /// The disk. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Disk(Arc<dyn Backend>);
+pub(crate) struct Disk {
+    backend: Arc<dyn Backend>,
+    /// Whether syncs are carried out.
+    durability: Durability,
+}
 
 impl Disk {
     /// Returns the disk that the operating system offers.
     pub(crate) fn real() -> Self {
-        Self(Arc::new(real::Real))
+        Self::new(real::Real)
+    }
+
+    fn new(backend: impl Backend + 'static) -> Self {
+        Self { backend: Arc::new(backend), durability: Durability::Synced }
+    }
+
+    /// Returns the same disk, on which syncs are carried out or not.
+    pub(crate) fn with(&self, durability: Durability) -> Self {
+        Self { backend: self.backend.clone(), durability }
     }
 
     /// Returns the identity of the running boot, where there is one: within it, what was written is still there.
     pub(crate) fn boot(&self) -> Option<String> {
-        self.0.boot()
+        self.backend.boot()
     }
 
     /// Makes a directory in one that exists, and tells whether it was missing.
     pub(crate) fn create_dir(&self, path: &Path, mode: u32) -> Result<bool> {
-        match self.0.create_dir(path, mode) {
+        match self.backend.create_dir(path, mode) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(Error::io(format!("create {}", path.display()), error)),
@@ -129,8 +144,8 @@ impl Disk {
             How::Read | How::Write | How::Create(_) => "open",
             How::CreateNew(_) | How::Replace(_) => "create",
         };
-        let inner = self.0.open(path, how).attempt(|| format!("{verb} {}", path.display()))?;
-        Ok(File { path: path.into(), inner })
+        let inner = self.backend.open(path, how).attempt(|| format!("{verb} {}", path.display()))?;
+        Ok(File { path: path.into(), inner, durability: self.durability })
     }
 
     /// Reads a small file, at most so many bytes of it; `None` when it is missing.
@@ -151,39 +166,48 @@ impl Disk {
 
     /// Moves a file, in place of one that may be there.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.0.rename(from, to).attempt(|| format!("rename {} to {}", from.display(), to.display()))
+        self.backend.rename(from, to).attempt(|| format!("rename {} to {}", from.display(), to.display()))
     }
 
     /// Removes a file and tells whether there was one.
     pub(crate) fn remove_file(&self, path: &Path) -> Result<bool> {
-        let removed = self.0.remove_file(path).attempt(|| format!("remove {}", path.display()));
+        let removed = self.backend.remove_file(path).attempt(|| format!("remove {}", path.display()));
         found(removed).map(|removed| removed.is_some())
     }
 
     /// Removes a directory with everything in it and tells whether there was one.
     pub(crate) fn remove_dir_all(&self, path: &Path) -> Result<bool> {
-        let removed = self.0.remove_dir_all(path).attempt(|| format!("remove {}", path.display()));
+        let removed = self.backend.remove_dir_all(path).attempt(|| format!("remove {}", path.display()));
         found(removed).map(|removed| removed.is_some())
     }
 
     /// Visits the names in a directory, in no order.
     pub(crate) fn list(&self, path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
-        self.0.list(path, &mut visit).attempt(|| format!("list {}", path.display()))
+        self.backend.list(path, &mut visit).attempt(|| format!("list {}", path.display()))
     }
 
     /// Says what is known of a file or directory; `None` when it is missing.
     pub(crate) fn look(&self, path: &Path) -> Result<Option<Look>> {
-        found(self.0.look(path).attempt(|| format!("look at {}", path.display())))
+        found(self.backend.look(path).attempt(|| format!("look at {}", path.display())))
     }
 
     /// Changes the permissions of a file.
     pub(crate) fn set_mode(&self, path: &Path, mode: u32) -> Result<()> {
-        self.0.set_mode(path, mode).attempt(|| format!("change the mode of {}", path.display()))
+        self.backend.set_mode(path, mode).attempt(|| format!("change the mode of {}", path.display()))
     }
 
     /// Makes durable which entries a directory has.
     pub(crate) fn sync_dir(&self, path: &Path) -> Result<()> {
-        self.0.sync_dir(path).attempt(|| format!("sync {}", path.display()))
+        match self.durability {
+            Durability::Synced => self.backend.sync_dir(path).attempt(|| format!("sync {}", path.display())),
+            Durability::Unsynced => Ok(()),
+        }
+    }
+
+    /// Makes everything durable that is on the filesystem that a directory is on, however the disk is used.
+    pub(crate) fn sync_filesystem(&self, path: &Path) -> Result<()> {
+        let synced = self.backend.sync_filesystem(path);
+        synced.attempt(|| format!("sync the filesystem of {}", path.display()))
     }
 }
 
@@ -192,6 +216,7 @@ impl Disk {
 pub(crate) struct File {
     path: PathBuf,
     inner: Arc<dyn OpenFile>,
+    durability: Durability,
 }
 
 impl File {
@@ -294,12 +319,18 @@ impl File {
 
     /// Makes data and length durable.
     pub(crate) fn sync_data(&self) -> Result<()> {
-        self.attempt("sync", self.inner.sync_data())
+        match self.durability {
+            Durability::Synced => self.attempt("sync", self.inner.sync_data()),
+            Durability::Unsynced => Ok(()),
+        }
     }
 
     /// Makes data, length and everything said about the file durable.
     pub(crate) fn sync_all(&self) -> Result<()> {
-        self.attempt("sync", self.inner.sync_all())
+        match self.durability {
+            Durability::Synced => self.attempt("sync", self.inner.sync_all()),
+            Durability::Unsynced => Ok(()),
+        }
     }
 
     /// Says what is known of the file.
@@ -309,7 +340,9 @@ impl File {
 
     /// Starts to write a range back, without waiting. This only hurries what a sync makes sure of.
     pub(crate) fn start_writeback(&self, offset: u64, length: u64) {
-        self.inner.start_writeback(offset, length);
+        if self.durability == Durability::Synced {
+            self.inner.start_writeback(offset, length);
+        }
     }
 
     fn attempt<T>(&self, verb: &str, result: io::Result<T>) -> Result<T> {

@@ -65,6 +65,10 @@ impl Backend for Real {
         File::open(path)?.sync_all()
     }
 
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(path)?)?)
+    }
+
     fn boot(&self) -> Option<String> {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         Some(text.trim().to_owned()).filter(|boot| !boot.is_empty())

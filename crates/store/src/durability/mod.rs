@@ -8,6 +8,7 @@ mod behind;
 mod nth;
 
 mod power;
+mod unsynced;
 mod verify;
 mod workloads;
 
@@ -23,7 +24,7 @@ use windlass_core::snapshot::{self, Snapshotter};
 
 use crate::disk::Disk;
 use crate::lock::{LockWait, RootLock};
-use crate::store::Store;
+use crate::store::{Options, Store};
 
 /// What the snapshotter is called.
 const SNAPSHOTTER: &str = "memory";
@@ -101,7 +102,8 @@ impl Facts {
 async fn open(disk: &Disk, root: &Path, snapshotter: Arc<dyn Snapshotter>) -> windlass_core::Result<Store> {
     // What the last owner still has to write may take a moment.
     let lock = RootLock::acquire(root, LockWait::UpTo(Duration::from_secs(20))).await?;
-    Store::open_on(disk.clone(), lock, BTreeMap::from([(SNAPSHOTTER.to_owned(), snapshotter)])).await
+    Store::open_on(disk.clone(), lock, BTreeMap::from([(SNAPSHOTTER.to_owned(), snapshotter)]), Options::default())
+        .await
 }
 
 /// Waits until nobody has anything to write into a root any more.

@@ -18,6 +18,7 @@ use crate::db::{FILE, Key, Present, Transaction};
 use crate::disk::Disk;
 use crate::snapshots::{Place, forget};
 use crate::store::{Shared, Store};
+use crate::unsynced;
 
 /// Where files go that are not ours.
 const LOST: &str = "lost+found";
@@ -71,6 +72,7 @@ impl Store {
         match finding.problem.clone() {
             Problem::BlobUnrecorded { digest, .. } => remove_bytes(shared.clone(), vec![digest]).await?,
             Problem::ForeignFile { path, .. } => self.files(move |root| set_aside(root, &path)).await?,
+            Problem::WrittenWithoutSyncs => self.files(|root| unsynced::settle(&Disk::real(), root)).await?,
             Problem::TemporaryFile { path, .. } => self.files(move |root| remove(root, &path)).await?,
             Problem::IngestUnowned { id, .. } | Problem::IngestAbandoned { id, .. } => self.ingest(&id).await?,
             Problem::SnapshotUnrecorded { snapshotter, inner, .. } => {

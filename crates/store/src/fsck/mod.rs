@@ -30,6 +30,8 @@ use windlass_core::snapshot::{Info, Key};
 use windlass_core::{Error, Kind, Result, ResultExt};
 
 use crate::db;
+use crate::disk::Disk;
+use crate::unsynced;
 
 pub(crate) use condemned::Condemned;
 pub use mend::Placed;
@@ -79,6 +81,9 @@ pub fn inspect(
     let mut findings: Vec<Finding> = behind.values().flat_map(|behind| behind.findings.clone()).collect();
     let stored = blobs::list(root, &mut findings)?;
     ingests::temporary(root, &mut findings)?;
+    if unsynced::is_doubtful(&Disk::real(), root)? {
+        findings.push(Finding::new(Problem::WrittenWithoutSyncs));
+    }
     match open(root)? {
         Opened::Sound(database) => {
             let looked = db::read(&database, |view| sound(root, depth, behind, progress, view, stored, &mut findings));

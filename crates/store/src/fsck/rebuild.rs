@@ -19,6 +19,7 @@ use super::{Behind, Depth, blobs, hashing, ingests};
 use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LEASES, NAMESPACES, RESOURCES};
 use crate::db::{Database, FILE, Links, Transaction, set_links};
 use crate::disk::Disk;
+use crate::unsynced::Trust;
 use crate::{containers, images};
 use plan::{Found, Plan};
 
@@ -85,7 +86,7 @@ fn look(root: &Path, behind: &BTreeMap<String, Behind>, progress: &Tracker) -> R
 }
 
 async fn fill(disk: &Disk, directory: &Path, plan: Plan) -> Result<()> {
-    let database = Database::open(disk, directory)?;
+    let database = Database::open(disk, directory, Trust::Full)?;
     write_all(&database, plan.namespaces, |tx, (name, record)| NAMESPACES.put(tx, name, record)).await?;
     write_all(&database, plan.contents, |tx, (namespace, info)| {
         CONTENTS.put(tx, &format!("{namespace}\0{}", info.digest), info)?;

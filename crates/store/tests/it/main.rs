@@ -45,7 +45,7 @@ async fn open(root: &Path) -> Store {
 async fn open_isolated(root: &Path, snapshotter: Arc<dyn Snapshotter>) -> Store {
     let lock = RootLock::acquire(root, LockWait::UpTo(Duration::from_secs(10))).await.unwrap();
     let snapshotters = BTreeMap::from([(SNAPSHOTTER.to_owned(), snapshotter)]);
-    Store::open_with(lock, snapshotters, Options { sharing: Sharing::Isolated }).await.unwrap()
+    Store::open_with(lock, snapshotters, Options { sharing: Sharing::Isolated, ..Options::default() }).await.unwrap()
 }
 
 fn snapshotter(root: &Path) -> Arc<dyn Snapshotter> {

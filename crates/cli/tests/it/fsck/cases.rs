@@ -63,6 +63,9 @@ pub(crate) const CASES: &[Case] = &[
         fs::write(scene.path("meta.rebuild/meta.redb"), "half").unwrap();
         fs::write(scene.path("snapshots/native/records.redb.new"), "half").unwrap();
     }),
+    litter("a power cut after writes without syncs", &["written-without-syncs"], |scene| {
+        fs::write(scene.path("unsynced"), "another boot").unwrap();
+    }),
     // Ingests.
     litter("an ingest of nobody", &["ingest-unowned"], |scene| {
         let directory = scene.path("content/ingest").join(Digest::sha256(b"nobody").hex());

@@ -26,6 +26,7 @@ impl Problem {
             | Self::LinksWrong { .. }
             | Self::ChildMissing { .. }
             | Self::ParentMissing { .. }
+            | Self::WrittenWithoutSyncs
             | Self::IndexWrong { .. } => Severity::Inconsistency,
             Self::BlobUnrecorded { .. }
             | Self::ForeignFile { .. }
@@ -67,6 +68,7 @@ impl Problem {
             | Self::ChildMissing { .. }
             | Self::ParentMissing { .. }
             | Self::IndexWrong { .. } => Remedy::Rewrite,
+            Self::WrittenWithoutSyncs => Remedy::Acknowledge,
             Self::ForeignFile { .. } => Remedy::SetAside,
             // A whole one; others were never finished, or are half deleted.
             Self::DirectoryUnrecorded { directory, .. } if directory.parse::<u64>().is_ok() => Remedy::SetAside,
@@ -114,6 +116,9 @@ impl Problem {
             Self::BlobMissing { .. } | Self::BlobSize { .. } => "whatever reads the blob fails",
             Self::BlobDigest { .. } => "whoever reads the blob gets wrong bytes",
             Self::BlobUnreadable { .. } => "whatever reads the blob fails, and the disk may be failing",
+            Self::WrittenWithoutSyncs => {
+                "what was recorded last may be lost, and files of snapshots may have wrong bytes, which nothing tells"
+            }
             Self::RecordSize { .. } => "the blob is good, and whoever reads it is told that it is damaged",
             Self::ForeignFile { .. } => "nothing uses it, and nothing else will remove it",
             Self::TemporaryFile { .. } => "it takes up space",

@@ -12,6 +12,9 @@ impl fmt::Display for Problem {
             Self::RecordDamaged { file, table, key, detail } => {
                 write!(f, "record {key} of {table} in {file} is damaged: {detail}")
             }
+            Self::WrittenWithoutSyncs => {
+                f.write_str("the root was written without syncs, and the machine has been restarted since")
+            }
             Self::BlobMissing { digest, .. } => write!(f, "blob {digest} is recorded and not on the disk"),
             Self::BlobSize { digest, size, found } => {
                 write!(f, "blob {digest} has {found} bytes on disk, {size} were stored")

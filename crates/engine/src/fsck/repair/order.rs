@@ -28,7 +28,10 @@ pub(super) fn uncovers(turn: &[Finding]) -> bool {
 }
 
 fn is_spare(problem: &Problem) -> bool {
-    matches!(problem, Problem::BlobUnrecorded { .. } | Problem::SnapshotUnrecorded { .. })
+    matches!(
+        problem,
+        Problem::BlobUnrecorded { .. } | Problem::SnapshotUnrecorded { .. } | Problem::WrittenWithoutSyncs
+    )
 }
 
 fn needs(failed: &Problem, spare: &Problem) -> bool {
