@@ -157,6 +157,9 @@ fn repaired(case: &Case, scene: &Scene<'_>, pristine: &Pristine, dist: &Dist) {
     let image = if case.renamed { &renamed } else { &pristine.image };
     let [greeting, script] = read_all(dist, image, ["etc/greeting", "bin/greet"]);
     assert_eq!((greeting.as_str(), script.lines().next()), ("hello from above\n", Some("#!/bin/sh")), "{}", case.name);
+    if case.name.contains("not kept") {
+        assert!(!scene.blob(&scene.layers[1]).exists(), "{}: what was fetched for the repair is kept", case.name);
+    }
     if !case.renamed {
         assert_eq!(read(dist, &pristine.bystander, "etc/name"), "bystander", "{}", case.name);
         assert_eq!(read(dist, &pristine.copied, "etc/name"), "copied", "{}", case.name);

@@ -194,7 +194,7 @@ async fn online(
     blobs::fetch(&parts, &host, findings, resolver, progress, failed).await?;
     // What is recorded anew of a blob that was not right until now.
     mend(&parts, refused, failed).await;
-    snapshots::unpack(&parts, &host, findings, progress, failed).await
+    snapshots::unpack(&parts, &host, findings, resolver, progress, failed).await
 }
 
 /// Repairs what the store can, in whatever order works: snapshots stand on each other. Returns what it refused.

@@ -66,6 +66,17 @@ pub(crate) const CASES: &[Case] = &[
     litter("a power cut after writes without syncs", &["written-without-syncs"], |scene| {
         fs::write(scene.path("unsynced"), "another boot").unwrap();
     }),
+    litter("a layer's blob was not kept", &[], |scene| scene.drop_blob(1)),
+    harm("a file of a snapshot is gone whose blob was not kept", &["tree-changed"], |scene| {
+        scene.drop_blob(1);
+        let script = scene.directory(0).join("fs/bin/greet");
+        fs::remove_file(script).unwrap();
+        scene.drop_blob(0);
+    }),
+    harm("a snapshot's directory is gone, and no blob was kept", &["directory-missing"], |scene| {
+        (0..scene.layers.len()).for_each(|layer| scene.drop_blob(layer));
+        fs::remove_dir_all(scene.directory(1)).unwrap();
+    }),
     // Ingests.
     litter("an ingest of nobody", &["ingest-unowned"], |scene| {
         let directory = scene.path("content/ingest").join(Digest::sha256(b"nobody").hex());

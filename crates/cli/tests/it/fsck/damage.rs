@@ -58,6 +58,16 @@ impl<'a> Scene<'a> {
         blob(self.dist, digest)
     }
 
+    /// Gives up the blob of a layer, by its position from the bottom, as a pull does that keeps only what it unpacks.
+    pub(crate) fn drop_blob(&self, layer: usize) {
+        let digest = &self.layers[layer];
+        for namespace in ["default", "other"] {
+            self.dist.ok(&format!("-n {namespace} content rm {digest}"));
+            self.dist
+                .ok(&format!("-n {namespace} content label {} windlass.dev/dropped.{layer}={digest}", self.manifest));
+        }
+    }
+
     /// The store's records.
     pub(crate) fn records(&self) -> Records {
         Records::of(&self.dist.root())

@@ -100,18 +100,31 @@ async fn one(
 ) -> Result<()> {
     // What was recorded of a damaged blob may be the size of its damaged file.
     let descriptor = descriptor(inventories, digest).cloned().unwrap_or_else(|| opaque(digest, size));
-    let (records, labels) = records(host, inventories, digest).await?;
-    let images: Vec<_> = inventories.values().filter_map(|inventory| inventory.images.get(digest)).flatten().collect();
-    let sources = sources(digest, &labels, images);
+    let (records, _) = records(host, inventories, digest).await?;
     let namespace = match &finding.problem {
         Problem::TargetMissing { namespace, .. } => namespace.clone(),
         _ => records.first().map(|(namespace, _)| namespace.clone()).unwrap_or_default(),
     };
     let options = lease::Options { expiry: Some(lease::DEFAULT_EXPIRY), ..lease::Options::default() };
     let leased = Leased::acquire(host, &namespace, options).await?;
-    let fetched = fetch_again(&leased, resolver, &descriptor, &sources, progress).await;
+    let fetched = bring(host, inventories, &leased, &descriptor, resolver, progress).await;
     leased.release(windlass_core::gc::Deletion::Background).await?;
     fetched
+}
+
+/// Brings a blob from wherever it, or what it belongs to, is said to have come from.
+pub(super) async fn bring(
+    host: &Engine,
+    inventories: &Inventories,
+    leased: &Leased,
+    descriptor: &Descriptor,
+    resolver: &dyn Resolver,
+    progress: &Tracker,
+) -> Result<()> {
+    let digest = &descriptor.digest;
+    let (_, labels) = records(host, inventories, digest).await?;
+    let images: Vec<_> = inventories.values().filter_map(|inventory| inventory.images.get(digest)).flatten().collect();
+    fetch_again(leased, resolver, descriptor, &sources(digest, &labels, images), progress).await
 }
 
 /// Writes the size that a blob has into the records that have another one.

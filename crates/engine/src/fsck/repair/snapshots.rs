@@ -1,4 +1,4 @@
-//! Snapshots, unpacked again from their blobs.
+//! Snapshots, unpacked again from their blobs. One that was not kept is fetched for that, and given up again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,13 +6,14 @@ use std::sync::Arc;
 use windlass_core::fsck::{Finding, Kept, Problem};
 use windlass_core::gc::Deletion;
 use windlass_core::progress::Tracker;
+use windlass_core::remote::Resolver;
 use windlass_core::snapshot::{Name, Snapshotter};
-use windlass_core::{ChainId, Error, Leased, Namespace, Result, lease};
+use windlass_core::{ChainId, Error, Kind, Leased, Namespace, Result, lease};
 use windlass_store::fsck::Placed;
 use windlass_transfer::plan::LayerPlan;
 use windlass_transfer::repair::{Inventory, unpack as unpack_again};
 
-use super::blobs::inventories;
+use super::blobs::{self, inventories};
 use super::{Failed, note_failure};
 use crate::{Engine, Parts};
 
@@ -21,6 +22,7 @@ pub(super) async fn unpack(
     parts: &Parts,
     host: &Engine,
     findings: &[Finding],
+    resolver: &dyn Resolver,
     progress: &Tracker,
     failed: &mut Failed,
 ) -> Result<()> {
@@ -35,6 +37,7 @@ pub(super) async fn unpack(
         return Ok(());
     }
     let inventories = inventories(host).await?;
+    let again = Again { host, inventories: &inventories, resolver, progress };
     for snapshotter in crate::SNAPSHOTTERS {
         let placed = parts.store.placed(snapshotter)?;
         let mut jobs: Vec<(usize, Job<'_>)> = Vec::new();
@@ -56,7 +59,7 @@ pub(super) async fn unpack(
             let below = job.layer.parent.as_ref().filter(|parent| bad.contains(parent));
             let done = match below.filter(|_| !restorer.capabilities().rebase) {
                 Some(parent) => Err(Error::failed_precondition(format!("{parent}, below it, could not be repaired"))),
-                None => one(host, &job.namespace, snapshotter, restorer, &job.layer, progress).await,
+                None => again.one(&job.namespace, snapshotter, restorer, &job.layer).await,
             };
             if let Err(error) = done {
                 refuse(failed, job.findings, &error);
@@ -66,8 +69,7 @@ pub(super) async fn unpack(
     }
     for finding in findings {
         if let Problem::SnapshotMissing { namespace, snapshotter, key } = &finding.problem {
-            let inventory = inventories.get(namespace);
-            note_failure(failed, finding, stack(host, namespace, snapshotter, key, inventory, progress).await);
+            note_failure(failed, finding, again.stack(namespace, snapshotter, key).await);
         }
     }
     Ok(())
@@ -128,44 +130,68 @@ fn names(placed: &[Placed], namespace: &Namespace) -> Result<BTreeMap<Name, Name
     of.map(|record| Ok((record.key.as_str().parse()?, record.inner.as_str().parse()?))).collect()
 }
 
-async fn one(
-    host: &Engine,
-    namespace: &Namespace,
-    name: &str,
-    restorer: Arc<dyn Snapshotter>,
-    layer: &LayerPlan,
-    progress: &Tracker,
-) -> Result<()> {
-    let options = lease::Options { expiry: Some(lease::DEFAULT_EXPIRY), ..lease::Options::default() };
-    let leased = Leased::acquire(host, namespace, options).await?;
-    let unpacked = unpack_again(&leased, name, restorer, layer, progress).await;
-    leased.release(Deletion::Background).await?;
-    unpacked
+/// What layers are unpacked again with.
+struct Again<'a> {
+    host: &'a Engine,
+    inventories: &'a BTreeMap<Namespace, Inventory>,
+    resolver: &'a dyn Resolver,
+    progress: &'a Tracker,
 }
 
-/// Unpacks what is not here of a stack, through the namespace's own view.
-async fn stack(
-    host: &Engine,
-    namespace: &Namespace,
-    snapshotter: &str,
-    key: &str,
-    inventory: Option<&Inventory>,
-    progress: &Tracker,
-) -> Result<()> {
-    let chain: ChainId = key.parse()?;
-    let layers = inventory.and_then(|inventory| inventory.stack(&chain));
-    let layers = layers.ok_or_else(|| Error::not_found(format!("no image says which layers {key} was made of")))?;
-    let options = lease::Options { expiry: Some(lease::DEFAULT_EXPIRY), ..lease::Options::default() };
-    let leased = Leased::acquire(host, namespace, options).await?;
-    let mut unpacked = Ok(());
-    let mut seen = BTreeSet::new();
-    for layer in layers.iter().filter(|layer| seen.insert(layer.chain_id.clone())) {
-        let (name, view) = leased.snapshotter(Some(snapshotter))?;
-        unpacked = unpack_again(&leased, name, view.clone(), layer, progress).await;
-        if unpacked.is_err() {
-            break;
-        }
+impl Again<'_> {
+    async fn one(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        restorer: Arc<dyn Snapshotter>,
+        layer: &LayerPlan,
+    ) -> Result<()> {
+        let leased = self.lease(namespace).await?;
+        let unpacked = self.layer(&leased, name, restorer, layer).await;
+        leased.release(Deletion::Background).await?;
+        unpacked
     }
-    leased.release(Deletion::Background).await?;
-    unpacked
+
+    /// Unpacks what is not here of a stack, through the namespace's own view.
+    async fn stack(&self, namespace: &Namespace, snapshotter: &str, key: &str) -> Result<()> {
+        let chain: ChainId = key.parse()?;
+        let layers = self.inventories.get(namespace).and_then(|inventory| inventory.stack(&chain));
+        let layers = layers.ok_or_else(|| Error::not_found(format!("no image says which layers {key} was made of")))?;
+        let leased = self.lease(namespace).await?;
+        let mut unpacked = Ok(());
+        let mut seen = BTreeSet::new();
+        for layer in layers.iter().filter(|layer| seen.insert(layer.chain_id.clone())) {
+            let (name, view) = leased.snapshotter(Some(snapshotter))?;
+            // What is unpacked needs no blob.
+            if view.stat(&layer.chain_id.to_string().parse()?).await.is_ok() {
+                continue;
+            }
+            unpacked = self.layer(&leased, name, view.clone(), layer).await;
+            if unpacked.is_err() {
+                break;
+            }
+        }
+        leased.release(Deletion::Background).await?;
+        unpacked
+    }
+
+    async fn layer(&self, leased: &Leased, name: &str, into: Arc<dyn Snapshotter>, layer: &LayerPlan) -> Result<()> {
+        let digest = &layer.descriptor.digest;
+        let is_here = match leased.content.info(digest).await {
+            Err(error) if error.is(Kind::NotFound) => false,
+            info => info.map(|_| true)?,
+        };
+        if is_here {
+            return unpack_again(leased, name, into, layer, self.progress).await;
+        }
+        blobs::bring(self.host, self.inventories, leased, &layer.descriptor, self.resolver, self.progress).await?;
+        let unpacked = unpack_again(leased, name, into, layer, self.progress).await;
+        leased.content.delete(digest).await?;
+        unpacked
+    }
+
+    async fn lease(&self, namespace: &Namespace) -> Result<Leased> {
+        let options = lease::Options { expiry: Some(lease::DEFAULT_EXPIRY), ..lease::Options::default() };
+        Leased::acquire(self.host, namespace, options).await
+    }
 }
