@@ -62,6 +62,11 @@ pub(crate) fn serve(fake: &Fake, repository: &str, tag: &str, bundle: &Bundle) {
 
 /// Returns 12 MiB that do not compress.
 pub(crate) fn large() -> Vec<u8> {
+    noise(12)
+}
+
+/// Returns so many MiB that do not compress.
+fn noise(mib: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let word = |_| {
         // xorshift64
@@ -70,7 +75,7 @@ pub(crate) fn large() -> Vec<u8> {
         state ^= state << 17;
         state
     };
-    (0..(12 << 20) / 8).map(word).flat_map(u64::to_le_bytes).collect()
+    (0..(mib << 20) / 8).map(word).flat_map(u64::to_le_bytes).collect()
 }
 
 /// A registry that sends a large image slowly: about two seconds.
@@ -83,14 +88,22 @@ pub(crate) struct Slow {
 
 impl Slow {
     pub(crate) fn start() -> Self {
+        Self::with(large(), Fault::Trickle { piece: 128 << 10, pause: Duration::from_millis(20) })
+    }
+
+    /// The same, of a layer that is so large that it comes in parts, several at once.
+    pub(crate) fn in_parts() -> Self {
+        Self::with(noise(48), Fault::Trickle { piece: 128 << 10, pause: Duration::from_millis(5) })
+    }
+
+    fn with(large: Vec<u8>, trickle: Fault) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let fake = runtime.block_on(Fake::start());
         let small = Layer::new().file("small", "small");
-        let layer = Layer::new().file("large", large());
+        let layer = Layer::new().file("large", large);
         let bundle = Image::new(&Platform::host().to_string()).layer(small).layer(layer).build();
         serve(&fake, "slow/image", "1", &bundle);
         let digest = &bundle.image().layers[1].digest;
-        let trickle = Fault::Trickle { piece: 128 << 10, pause: Duration::from_millis(20) };
         fake.fault(format!("/v2/slow/image/blobs/{digest}"), trickle);
         Self { fake, bundle, _runtime: runtime }
     }
@@ -117,9 +130,14 @@ impl Slow {
 
     /// Does the same, and also returns what brings the rest of the progress.
     pub(crate) fn begin_and_listen(&self, dist: &Dist) -> (Child, JoinHandle<Vec<String>>) {
+        self.begin_until(dist, 4 << 20)
+    }
+
+    /// Starts a pull and waits until so much of the large layer is here.
+    pub(crate) fn begin_until(&self, dist: &Dist, here: u64) -> (Child, JoinHandle<Vec<String>>) {
         let mut child = dist.start(&format!("--progress json pull {}", self.reference()));
         let layer = self.bundle.image().layers[1].ingest_ref().to_string();
-        let enough = |line: &Value| line["id"] == layer.as_str() && line["offset"].as_u64() > Some(4 << 20);
+        let enough = |line: &Value| line["id"] == layer.as_str() && line["offset"].as_u64() > Some(here);
         let rest = until(&mut child, enough);
         (child, rest)
     }

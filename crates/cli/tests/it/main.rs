@@ -19,6 +19,7 @@ mod owner;
 mod peers;
 mod power;
 mod pull;
+mod resume;
 mod sharing;
 mod survivor;
 mod usage;
