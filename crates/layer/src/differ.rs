@@ -11,12 +11,16 @@ use windlass_core::{Descriptor, Error, Result, ResultExt as _};
 
 use crate::pipeline::{PART, Pipeline};
 use crate::sink::Destination;
+use crate::writeback::Writeback;
 
 /// What can be chosen about applying layers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// The most bytes that a layer may have uncompressed; any number when absent.
     pub max_size: Option<u64>,
+    /// Whether what is extracted is left to the kernel to be written to the disk when it likes, instead of at once. For
+    /// whoever does not wait for the disk before a snapshot is committed.
+    pub lazy_writeback: bool,
 }
 
 /// Applies layers to the directories behind snapshots' mounts.
@@ -38,12 +42,13 @@ pub struct Options {
 #[derive(Debug, Clone, Default)]
 pub struct Differ {
     options: Options,
+    writeback: Writeback,
 }
 
 impl Differ {
     /// Makes one.
     pub fn new(options: Options) -> Self {
-        Self { options }
+        Self { options, writeback: Writeback::default() }
     }
 }
 
@@ -65,7 +70,8 @@ impl Applier for Differ {
         }
         let destination = Destination::of(mounts, whiteouts).context(attempt)?;
         let reader = content.reader(layer).await.context(attempt)?;
-        let pipeline = Pipeline::start(destination, &self.options).context(attempt)?;
+        let writeback = (!self.options.lazy_writeback).then(|| self.writeback.clone());
+        let pipeline = Pipeline::start(destination, &self.options, writeback).context(attempt)?;
         feed(pipeline, &*reader, task).await.context(attempt)
     }
 }

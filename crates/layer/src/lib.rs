@@ -22,6 +22,7 @@ pub mod path;
 pub mod pipeline;
 pub mod tar;
 pub mod target;
+pub mod writeback;
 
 pub use differ::{Differ, Options};
 pub use sink::Destination;

@@ -29,6 +29,7 @@ use crate::compression::{Decompressor, MAGIC_LEN, Output, Step, detect};
 use crate::extract::Outcome;
 use crate::sink::{self, Destination, Sink};
 use crate::tar::{Event, Parser};
+use crate::writeback::Writeback;
 
 /// How large the parts should be: 1 MiB.
 pub const PART: usize = 1 << 20;
@@ -71,11 +72,11 @@ enum Chunk {
 }
 
 impl Pipeline {
-    /// Starts the threads of a layer.
+    /// Starts the threads of a layer. What they write is on its way to the disk at once if somebody is there for that.
     ///
     /// # Errors
     /// `ResourceExhausted` when there can be no more threads.
-    pub fn start(destination: impl Into<Destination>, options: &Options) -> Result<Self> {
+    pub fn start(destination: impl Into<Destination>, options: &Options, writeback: Option<Writeback>) -> Result<Self> {
         let destination = destination.into();
         let (parts, source) = parts::channel(2);
         let (chunks, inflated) = mpsc::sync_channel(3);
@@ -88,7 +89,7 @@ impl Pipeline {
             spawned.map_err(|e| Error::resource_exhausted(format!("start thread {name}")).source(e))
         };
         spawn("layer-inflate", Box::new(move || Inflate::new(source, chunks, give_back, spare).run()))?;
-        let sink = Extract { inflated, stop: Arc::clone(&stop), max_size: options.max_size };
+        let sink = Extract { inflated, stop: Arc::clone(&stop), max_size: options.max_size, writeback };
         spawn(
             "layer-extract",
             Box::new(move || {
@@ -308,6 +309,7 @@ struct Extract {
     inflated: Receiver<Chunk>,
     stop: Arc<AtomicBool>,
     max_size: Option<u64>,
+    writeback: Option<Writeback>,
 }
 
 impl Extract {
@@ -316,7 +318,7 @@ impl Extract {
             hasher: Algorithm::Sha256.hasher(),
             size: 0,
             parser: Parser::new(),
-            sink: sink::open(destination, WRITERS)?,
+            sink: sink::open(destination, WRITERS, self.writeback.as_ref())?,
             ended: false,
         };
         loop {

@@ -10,6 +10,7 @@ use windlass_core::{DiffId, Result};
 use crate::extract::{Extractor, Outcome};
 use crate::image::Imager;
 use crate::tar::Entry;
+use crate::writeback::Writeback;
 use crate::{image, target};
 
 /// Where a layer goes: decided from a snapshot's mounts, without touching anything.
@@ -66,10 +67,11 @@ pub(crate) trait Sink {
     fn finish(self: Box<Self>, diff_id: &DiffId) -> Result<()>;
 }
 
-/// Opens what a destination asks for; a directory is written to by so many threads at once.
-pub(crate) fn open(destination: &Destination, writers: usize) -> Result<Box<dyn Sink>> {
+/// Opens what a destination asks for; a directory is written to by so many threads at once, and what is written goes to the
+/// disk early.
+pub(crate) fn open(destination: &Destination, writers: usize, writeback: Option<&Writeback>) -> Result<Box<dyn Sink>> {
     Ok(match destination {
-        Destination::Directory(target) => Box::new(Extractor::new(target, writers)?),
+        Destination::Directory(target) => Box::new(Extractor::new(target, writers, writeback)?),
         Destination::Image(target) => Box::new(Imager::new(target)?),
     })
 }

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Result, ResultExt as _};
 
+use super::ahead;
 use super::dirs::Dir;
 use super::metadata::{self, Habits, Metadata};
 use super::os_error;
-use super::writeback;
 use crate::path::LayerPath;
 
 /// After how many bytes of a file the kernel is told to begin writing them to the disk, so that less is left for the
@@ -90,7 +90,7 @@ impl Writing {
         written.attempt(|| format!("write {}", self.new.path))?;
         self.written = offset + bytes.len() as u64;
         if self.written - self.started >= WRITEBACK {
-            writeback::start(&self.file, self.started, self.written - self.started);
+            ahead::start(&self.file, self.started, self.written - self.started);
             self.started = self.written;
         }
         Ok(())

@@ -10,6 +10,7 @@
 //!
 //! Not here: where the bytes come from, what the archive's digest is, and making anything durable.
 
+mod ahead;
 mod create;
 mod dirs;
 mod files;
@@ -18,7 +19,6 @@ mod metadata;
 mod remove;
 mod resolve;
 mod whiteout;
-mod writeback;
 mod writers;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -38,6 +38,7 @@ use self::writers::Writers;
 use crate::path::{LayerPath, Marker, shown};
 use crate::tar::{Entry, Kind, Timestamp};
 use crate::target::{Below, Style, Target};
+use crate::writeback::Writeback;
 
 /// Whether a layer can go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,10 +96,11 @@ enum Beneath {
 
 impl Extractor {
     /// Opens the directory of a target. That many threads write files beside the one that calls; without any, it does.
+    /// What they write is on its way to the disk if somebody is there for that.
     ///
     /// # Errors
     /// Those of the file system, and `ResourceExhausted` when there can be no more threads.
-    pub fn new(target: &Target, writers: usize) -> Result<Self> {
+    pub fn new(target: &Target, writers: usize, writeback: Option<&Writeback>) -> Result<Self> {
         let at = target.root.display();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, &target.root, flags, Mode::empty()).attempt(|| format!("open {at}"))?;
@@ -118,6 +120,7 @@ impl Extractor {
             times.insert(LayerPath::default(), metadata::mtime(&stat));
         }
         let setgid = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
+        let watch = writeback.map(|writeback| writeback.watch(&fd)).transpose()?;
         let root = Dir { fd, path: LayerPath::default(), inode: stat.st_ino, setgid, hidden: false };
         Ok(Self {
             style: target.style,
@@ -132,7 +135,7 @@ impl Extractor {
             marked: !fresh,
             times,
             root_listed: false,
-            writers: Writers::start(writers)?,
+            writers: Writers::start(writers, watch)?,
         })
     }
 

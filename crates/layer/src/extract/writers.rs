@@ -20,6 +20,7 @@ use bytes::Bytes;
 use windlass_core::{Error, Result};
 
 use super::files::{Hand, NewFile, Step};
+use crate::writeback::Watch;
 
 /// After how many steps a batch is handed over.
 const BATCH: usize = 96;
@@ -51,8 +52,9 @@ impl Writers {
     ///
     /// # Errors
     /// `ResourceExhausted` when there can be no more threads.
-    pub(super) fn start(threads: usize) -> Result<Self> {
-        let queues = (0..threads).map(|_| Queue::start()).collect::<Result<_>>()?;
+    pub(super) fn start(threads: usize, watch: Option<Watch>) -> Result<Self> {
+        let watch = watch.map(Arc::new);
+        let queues = (0..threads).map(|_| Queue::start(watch.clone())).collect::<Result<_>>()?;
         Ok(Self { queues, hand: Hand::default(), current: 0, in_file: false, names: HashMap::default() })
     }
 
@@ -167,10 +169,10 @@ struct Queue {
 }
 
 impl Queue {
-    fn start() -> Result<Self> {
+    fn start(watch: Option<Arc<Watch>>) -> Result<Self> {
         let (batches, waiting) = mpsc::sync_channel(WAITING);
         let shared = Arc::new(Shared::default());
-        let work = Work { waiting, shared: Arc::clone(&shared) };
+        let work = Work { waiting, shared: Arc::clone(&shared), watch };
         let thread = thread::Builder::new()
             .name("layer-write".to_owned())
             .spawn(move || work.run())
@@ -265,6 +267,7 @@ impl Shared {
 struct Work {
     waiting: Receiver<Vec<Step>>,
     shared: Arc<Shared>,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Work {
@@ -286,11 +289,20 @@ impl Work {
     }
 
     fn batch(&self, hand: &mut Hand, batch: Vec<Step>) -> Result<()> {
+        let (mut files, mut written) = (0, 0);
         for step in batch {
             if self.shared.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
+            match &step {
+                Step::Begin(_) => files += 1,
+                Step::Data { bytes, .. } => written += bytes.len() as u64,
+                Step::End => {}
+            }
             hand.take(step)?;
+        }
+        if let Some(watch) = &self.watch {
+            watch.wrote(files, written);
         }
         Ok(())
     }

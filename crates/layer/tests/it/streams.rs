@@ -169,7 +169,7 @@ fn a_layer_over_the_limit_is_refused_before_it_fills_the_disk() {
     assert!(layer.len() < 1 << 20);
     let content = Memory(Bytes::from(layer.clone()), usize::MAX);
     let descriptor = Descriptor::of(MediaType::OCI_LAYER_GZIP, &layer);
-    let differ = Differ::new(Options { max_size: Some(5 << 20) });
+    let differ = Differ::new(Options { max_size: Some(5 << 20), ..Options::default() });
     let result = run(differ.apply(&content, &descriptor, &bind(root.path()), Whiteouts::AsMounted, None));
     assert_eq!(result.unwrap_err().kind(), Kind::ResourceExhausted);
     assert!(std::fs::metadata(root.path().join("zeros")).unwrap().len() <= 5 << 20);
