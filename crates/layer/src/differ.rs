@@ -9,19 +9,10 @@ use windlass_core::progress::{State, Task};
 use windlass_core::snapshot::Mount;
 use windlass_core::{Descriptor, Error, Result, ResultExt as _};
 
+use crate::Options;
 use crate::pipeline::{PART, Pipeline};
 use crate::sink::Destination;
 use crate::writeback::Writeback;
-
-/// What can be chosen about applying layers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
-    /// The most bytes that a layer may have uncompressed; any number when absent.
-    pub max_size: Option<u64>,
-    /// Whether what is extracted is left to the kernel to be written to the disk when it likes, instead of at once. For
-    /// whoever does not wait for the disk before a snapshot is committed.
-    pub lazy_writeback: bool,
-}
 
 /// Applies layers to the directories behind snapshots' mounts.
 ///
@@ -71,7 +62,8 @@ impl Applier for Differ {
         let destination = Destination::of(mounts, whiteouts).context(attempt)?;
         let reader = content.reader(layer).await.context(attempt)?;
         let writeback = (!self.options.lazy_writeback).then(|| self.writeback.clone());
-        let pipeline = Pipeline::start(destination, &self.options, writeback).context(attempt)?;
+        let options = Options { max_size: self.options.size_limit(layer.size), ..self.options.clone() };
+        let pipeline = Pipeline::start(destination, &options, writeback).context(attempt)?;
         feed(pipeline, &*reader, task).await.context(attempt)
     }
 }

@@ -28,6 +28,7 @@ use self::below::Images;
 use self::data::Data;
 use self::resolve::{Dir, Missing, Reached};
 use crate::extract::Outcome;
+use crate::options::Devices;
 use crate::path::{LayerPath, Marker, shown};
 use crate::sink::Sink;
 use crate::tar::{Entry, Kind, Timestamp};
@@ -81,6 +82,7 @@ pub(crate) struct Imager {
     packer: Packer,
     data: Data,
     beneath: Beneath,
+    devices: Devices,
     /// What was taken over from below so that entries could refer to it, by directory and name; not the layer's.
     copied: HashSet<(Node, Vec<u8>)>,
     /// Directories that hide what is below them.
@@ -103,7 +105,7 @@ enum Beneath {
 
 impl Imager {
     /// Begins in a directory that has no image yet.
-    pub(crate) fn new(target: &Target) -> Result<Self> {
+    pub(crate) fn new(target: &Target, devices: Devices) -> Result<Self> {
         let path = target.directory.join(LAYER_DATA);
         let file = File::options().write(true).create(true).truncate(true).open(&path);
         let file = file.attempt(|| format!("create {}", path.display()))?;
@@ -118,6 +120,7 @@ impl Imager {
             packer: Packer::new(),
             data: Data::new(file, path),
             beneath,
+            devices,
             copied: HashSet::new(),
             opaque: HashSet::new(),
             marked: false,
@@ -137,6 +140,7 @@ impl Imager {
             return self.root(entry);
         };
         create::drop_unwanted(&mut entry, &path);
+        self.devices.admit(&entry.kind, &path)?;
         match Marker::of(name)? {
             Marker::None | Marker::Reserved => {}
             Marker::Whiteout(target) => return self.whiteout(&parent, target, &path),

@@ -13,6 +13,7 @@
 //! commit.
 
 mod differ;
+mod options;
 mod sink;
 
 pub mod compression;
@@ -24,5 +25,6 @@ pub mod tar;
 pub mod target;
 pub mod writeback;
 
-pub use differ::{Differ, Options};
+pub use differ::Differ;
+pub use options::{Devices, Options};
 pub use sink::Destination;

@@ -72,7 +72,7 @@ enum Chunk {
 }
 
 impl Pipeline {
-    /// Starts the threads of a layer. What they write is on its way to the disk at once if somebody is there for that.
+    /// Starts the threads of a layer. [`Options::max_ratio`] is the caller's business, who knows the compressed size. What they write is on its way to the disk at once if somebody is there for that.
     ///
     /// # Errors
     /// `ResourceExhausted` when there can be no more threads.
@@ -89,7 +89,7 @@ impl Pipeline {
             spawned.map_err(|e| Error::resource_exhausted(format!("start thread {name}")).source(e))
         };
         spawn("layer-inflate", Box::new(move || Inflate::new(source, chunks, give_back, spare).run()))?;
-        let sink = Extract { inflated, stop: Arc::clone(&stop), max_size: options.max_size, writeback };
+        let sink = Extract { inflated, stop: Arc::clone(&stop), options: options.clone(), writeback };
         spawn(
             "layer-extract",
             Box::new(move || {
@@ -308,7 +308,7 @@ impl Inflate {
 struct Extract {
     inflated: Receiver<Chunk>,
     stop: Arc<AtomicBool>,
-    max_size: Option<u64>,
+    options: Options,
     writeback: Option<Writeback>,
 }
 
@@ -318,7 +318,9 @@ impl Extract {
             hasher: Algorithm::Sha256.hasher(),
             size: 0,
             parser: Parser::new(),
-            sink: sink::open(destination, WRITERS, self.writeback.as_ref())?,
+            sink: sink::open(destination, WRITERS, self.writeback.as_ref(), &self.options)?,
+            entries: 0,
+            max_entries: self.options.max_entries.unwrap_or(u64::MAX),
             ended: false,
         };
         loop {
@@ -336,10 +338,12 @@ impl Extract {
     }
 
     fn chunk(&self, layer: &mut Layer, bytes: &Bytes) -> Result<Outcome> {
-        let limit = self.max_size.unwrap_or(u64::MAX);
+        let limit = self.options.max_size.unwrap_or(u64::MAX);
         if layer.size.saturating_add(bytes.len() as u64) > limit {
-            return Err(Error::resource_exhausted(format!("the layer has more than {limit} bytes uncompressed"))
-                .hint("raise the limit if the image can be trusted"));
+            return Err(Error::resource_exhausted(format!(
+                "the layer has more than {limit} bytes uncompressed, the most that is accepted of it"
+            ))
+            .hint("do not use this image unless it can be trusted; then raise the limit"));
         }
         layer.chunk(bytes, &self.stop)
     }
@@ -351,6 +355,8 @@ struct Layer {
     size: u64,
     parser: Parser,
     sink: Box<dyn Sink>,
+    entries: u64,
+    max_entries: u64,
     ended: bool,
 }
 
@@ -367,6 +373,7 @@ impl Layer {
             match self.parser.next(&mut input)? {
                 Event::NeedInput => break,
                 Event::Entry(entry) => {
+                    self.count()?;
                     let outcome = self.sink.entry(*entry)?;
                     if outcome != Outcome::Done {
                         return Ok(outcome);
@@ -379,6 +386,15 @@ impl Layer {
         }
         self.sink.flush()?;
         Ok(Outcome::Done)
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.entries += 1;
+        if self.entries <= self.max_entries {
+            return Ok(());
+        }
+        Err(Error::resource_exhausted(format!("the layer has more than {} entries", self.max_entries))
+            .hint("do not use this image unless it can be trusted; then raise the limit"))
     }
 
     fn finish(self) -> Result<Applied> {

@@ -7,6 +7,7 @@ use windlass_core::diff::Whiteouts;
 use windlass_core::snapshot::Mount;
 use windlass_core::{DiffId, Result};
 
+use crate::Options;
 use crate::extract::{Extractor, Outcome};
 use crate::image::Imager;
 use crate::tar::Entry;
@@ -69,10 +70,17 @@ pub(crate) trait Sink {
 
 /// Opens what a destination asks for; a directory is written to by so many threads at once, and what is written goes to the
 /// disk early.
-pub(crate) fn open(destination: &Destination, writers: usize, writeback: Option<&Writeback>) -> Result<Box<dyn Sink>> {
+pub(crate) fn open(
+    destination: &Destination,
+    writers: usize,
+    writeback: Option<&Writeback>,
+    options: &Options,
+) -> Result<Box<dyn Sink>> {
     Ok(match destination {
-        Destination::Directory(target) => Box::new(Extractor::new(target, writers, writeback)?),
-        Destination::Image(target) => Box::new(Imager::new(target)?),
+        Destination::Directory(target) => {
+            Box::new(Extractor::new(target, writers, writeback)?.devices(options.devices))
+        }
+        Destination::Image(target) => Box::new(Imager::new(target, options.devices)?),
     })
 }
 

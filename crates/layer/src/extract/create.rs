@@ -24,6 +24,7 @@ impl Extractor {
         let plain = Mode::from_raw_mode(entry.mode & 0o777);
         let kind = std::mem::replace(&mut entry.kind, Kind::Directory);
         let metadata = Metadata::from(entry);
+        self.devices.admit(&kind, &path)?;
         let kind = match kind {
             Kind::Regular { size, sparse } => {
                 let (parent, habits) = (Arc::clone(parent), self.habits);

@@ -35,6 +35,7 @@ use self::lower::Lower;
 use self::metadata::{Habits, Metadata};
 use self::resolve::{Missing, Reached};
 use self::writers::Writers;
+use crate::Devices;
 use crate::path::{LayerPath, Marker, shown};
 use crate::tar::{Entry, Kind, Timestamp};
 use crate::target::{Below, Style, Target};
@@ -81,6 +82,7 @@ pub struct Extractor {
     times: BTreeMap<LayerPath, Timestamp>,
     root_listed: bool,
     writers: Writers,
+    devices: Devices,
 }
 
 /// What is below the layer.
@@ -136,7 +138,13 @@ impl Extractor {
             times,
             root_listed: false,
             writers: Writers::start(writers, watch)?,
+            devices: Devices::default(),
         })
+    }
+
+    /// Chooses what becomes of device nodes.
+    pub fn devices(self, devices: Devices) -> Self {
+        Self { devices, ..self }
     }
 
     /// Begins an entry.

@@ -268,3 +268,22 @@ fn aufs_records_are_left_out() {
     place.apply(&layer.end()).unwrap();
     assert_eq!(shape(&place.root()), [r#"f """#]);
 }
+
+#[test]
+fn a_record_and_a_header_that_disagree_about_a_size_hide_nothing() {
+    // Readers that go by the header would see a second file in what is the first one's data.
+    let hidden = Archive::new().file("hidden", "x").0;
+    let record = |size: usize| entry(b'0', "f").record("size", size.to_string());
+    let place = Place::new();
+    let mut layer = Archive::new().add(&record(hidden.len()), b"").0;
+    layer.extend(&hidden);
+    place.apply(&Archive(layer.clone()).file("last", "y").end()).unwrap();
+    let found = shape(&place.root());
+    assert_eq!(found.len(), 2, "{found:?}");
+    // A record that leaves something over, or wants more than there is, is damage.
+    for (size, data) in [(512, &hidden[..]), (1 << 40, &hidden[..])] {
+        let place = Place::new();
+        let error = place.apply(&Archive::new().add(&record(size), &vec![7; data.len()]).end()).unwrap_err();
+        assert_eq!(error.kind(), Kind::DataLoss, "{size}: {error}");
+    }
+}

@@ -3,6 +3,7 @@
 
 mod apply;
 mod archive;
+mod bombs;
 mod formats;
 mod hostile;
 mod metadata;
