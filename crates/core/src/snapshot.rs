@@ -36,6 +36,12 @@ pub const VIEW_LABEL: &str = "windlass.dev/mount.image";
 /// nearest first, names directories that have such images. Whoever does not know it says so, and writes nothing anywhere.
 pub const EROFS_LAYER: &str = "windlass/erofs-layer";
 
+/// The type of a mount that is not made where the others are: an EROFS image as a layer of the overlay that comes after it
+/// in the list. Its options are those of EROFS, and `at=PATH`, the directory where the overlay wants to see it. Whoever
+/// carries it out mounts it there while the overlay is made, where nobody else sees it: an overlay keeps what it is made of.
+/// Mounting it there for everybody, and leaving it, does as well.
+pub const EROFS_LOWER: &str = "windlass/erofs-lower";
+
 /// The file that has the metadata of a layer as an EROFS image.
 pub const LAYER_IMAGE: &str = "layer.erofs";
 

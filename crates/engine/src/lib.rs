@@ -30,6 +30,7 @@ use windlass_core::snapshot::{Name, Snapshotter};
 use windlass_core::{Durability, Error, Host, Namespace, Reference, Result, ResultExt, Scope, Services};
 use windlass_layer::Differ;
 use windlass_registry::{Options, Remote};
+use windlass_snapshot::erofs::Erofs;
 use windlass_snapshot::native::Native;
 use windlass_snapshot::overlay::Overlay;
 use windlass_store::{RootLock, Schedule, Store};
@@ -45,10 +46,12 @@ use room::RootRoom;
 
 /// The snapshotter that stacks layers with overlayfs.
 pub const OVERLAYFS: &str = "overlayfs";
+/// The snapshotter that stacks layers as EROFS images.
+pub const EROFS: &str = "erofs";
 /// The snapshotter that copies.
 pub const NATIVE: &str = "native";
 /// Every snapshotter there is.
-const SNAPSHOTTERS: [&str; 2] = [OVERLAYFS, NATIVE];
+const SNAPSHOTTERS: [&str; 3] = [OVERLAYFS, EROFS, NATIVE];
 
 /// Says how an engine is to be opened.
 #[derive(Debug, Clone)]
@@ -128,6 +131,7 @@ impl Builder {
 struct Parts {
     store: Store,
     overlay: Overlay,
+    erofs: Erofs,
     native: Native,
 }
 
@@ -136,16 +140,19 @@ impl Parts {
     async fn open(lock: RootLock, options: windlass_store::Options) -> Result<Self> {
         let directory = lock.root().join("snapshots");
         let overlay = Overlay::open(&directory.join(OVERLAYFS)).await?;
+        let erofs = Erofs::open(&directory.join(EROFS)).await?;
         let native = Native::open(&directory.join(NATIVE)).await?;
         let snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::from([
             (OVERLAYFS.to_owned(), Arc::new(overlay.clone()) as _),
+            (EROFS.to_owned(), Arc::new(erofs.clone()) as _),
             (NATIVE.to_owned(), Arc::new(native.clone()) as _),
         ]);
         if options.durability == Durability::Unsynced {
             overlay.without_syncs();
+            erofs.without_syncs();
             native.without_syncs();
         }
-        Ok(Self { store: Store::open_with(lock, snapshotters, options).await?, overlay, native })
+        Ok(Self { store: Store::open_with(lock, snapshotters, options).await?, overlay, erofs, native })
     }
 
     /// Puts an engine together.
@@ -164,6 +171,7 @@ impl Parts {
     fn restorer(&self, snapshotter: &str, names: BTreeMap<Name, Name>) -> Result<Arc<dyn Snapshotter>> {
         match snapshotter {
             OVERLAYFS => Ok(Arc::new(self.overlay.restorer(names))),
+            EROFS => Ok(Arc::new(self.erofs.restorer(names))),
             NATIVE => Ok(Arc::new(self.native.restorer(names))),
             other => Err(Error::not_found(format!("snapshotter {other} is not here"))),
         }

@@ -2,7 +2,7 @@
 
 use crate::error::{Result, too_large};
 use crate::format::BLOCK_BITS;
-use crate::tree::{Data, Run, chunk_bits};
+use crate::tree::{Data, Run, chunk_bits, whole_bits};
 
 const BLOCK: u64 = 1 << BLOCK_BITS;
 
@@ -102,6 +102,11 @@ impl Packer {
             Current::Sparse { runs, .. } if runs.is_empty() => Data::Nothing,
             Current::Sparse { bits, runs } => Data::Chunks { bits, runs },
         }
+    }
+
+    /// Tells whether a run is all there is of a file without holes.
+    pub(crate) fn is_whole(size: u64, bits: u8, run: Run) -> bool {
+        run.first == 0 && bits == whole_bits(size) && u64::from(run.count) == size.div_ceil(BLOCK << bits)
     }
 
     /// Returns how many blocks the data has so far.

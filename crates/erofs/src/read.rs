@@ -12,7 +12,7 @@ use crate::checksum::crc32c;
 use crate::error::{Error, Result, damaged};
 use crate::format::{
     BLOCK_BITS, COMPACT_SIZE, Device, EXTENDED_SIZE, FileType, INCOMPAT_CHUNKED, INCOMPAT_DEVICES, Layout, MAGIC,
-    NID_UNIT, SLOT_INDEX, SLOT_TAG, SUPER_OFFSET, SUPER_SIZE, Time,
+    NID_UNIT, OnDisk, SLOT_INDEX, SLOT_TAG, SUPER_OFFSET, SUPER_SIZE, Time,
 };
 use crate::tree::Attributes;
 use crate::xattr::{self, Xattrs};
@@ -278,6 +278,14 @@ impl<R: ReadAt> Image<R> {
             union,
             attributes: (0, xattr::size_of(xattr_count)),
         })
+    }
+
+    /// Returns an inode as it is written, without attributes.
+    pub(crate) fn on_disk(inode: &Inode) -> Result<OnDisk> {
+        let Inode { layout, union, size, uid, gid, mtime, nlink, .. } = *inode;
+        let mode = inode.file_type.bits() | inode.permissions;
+        let number = u32::try_from(inode.nid).or_else(|_| damaged("its root is too far away"))?;
+        Ok(OnDisk { layout, xattr_count: 0, mode, size, union, number, uid, gid, mtime, nlink })
     }
 
     /// Returns what is known of an inode, as a tree wants it.

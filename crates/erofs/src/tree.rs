@@ -364,11 +364,8 @@ impl Tree {
             let chunks = self.chunks.get(record.data as usize);
             return chunks.map_or((0, Cow::default()), |chunks| (chunks.bits, Cow::Borrowed(&chunks.runs)));
         }
-        let blocks = record.size.div_ceil(1 << BLOCK_BITS).max(1);
-        let bits =
-            u8::try_from(blocks.next_power_of_two().trailing_zeros()).map_or(MAX_CHUNK, |bits| bits.min(MAX_CHUNK));
         let run = Run { first: 0, count: u32::MAX, block: record.data };
-        (bits, if record.data == NONE { Cow::default() } else { Cow::Owned(vec![run]) })
+        (whole_bits(record.size), if record.data == NONE { Cow::default() } else { Cow::Owned(vec![run]) })
     }
 
     fn record_mut(&mut self, node: Node) -> &mut Record {
@@ -477,6 +474,12 @@ pub(crate) fn chunk_bits(size: u64) -> u8 {
     let blocks = size.div_ceil(1 << BLOCK_BITS).max(1);
     let bits = blocks.next_power_of_two().trailing_zeros().saturating_sub(16);
     u8::try_from(bits).map_or(MAX_CHUNK, |bits| bits.min(MAX_CHUNK))
+}
+
+/// The same for a file without holes: so that there is one.
+pub(crate) fn whole_bits(size: u64) -> u8 {
+    let blocks = size.div_ceil(1 << BLOCK_BITS).max(1);
+    u8::try_from(blocks.next_power_of_two().trailing_zeros()).map_or(MAX_CHUNK, |bits| bits.min(MAX_CHUNK))
 }
 
 /// The largest chunks, as the binary logarithm of their blocks: the format has five bits for it.

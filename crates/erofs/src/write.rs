@@ -20,6 +20,9 @@ use crate::error::Result;
 use crate::tree::Tree;
 use plan::Plan;
 
+pub(crate) use emit::seal;
+pub(crate) use plan::FIRST;
+
 /// What is said of an image as a whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Volume {

@@ -22,7 +22,7 @@ use windlass_core::diff::Whiteouts;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::snapshot::{EROFS_LAYER, LAYER_DATA, LAYER_IMAGE, Mount};
 use windlass_core::{DiffId, Error, Result, ResultExt as _};
-use windlass_erofs::{Attributes, Data as Places, Limits, Node, Packer, Time, Tree, Volume, Xattrs};
+use windlass_erofs::{Attributes, Data as Places, IMPLIED_ROOT, Limits, Node, Packer, Time, Tree, Volume, Xattrs};
 
 use self::below::Images;
 use self::data::Data;
@@ -32,10 +32,6 @@ use crate::options::Devices;
 use crate::path::{LayerPath, Marker, shown};
 use crate::sink::Sink;
 use crate::tar::{Entry, Kind, Timestamp};
-
-/// What the image of a layer is called that says nothing of `/`, and is to be put onto a parent, whose root it then takes
-/// over.
-pub const IMPLIED_ROOT: [u8; 16] = *b"implied root\0\0\0\0";
 
 /// The directory that an image is written into, and what is below the layer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use windlass_core::fsck::{Finding, Problem};
 use windlass_core::snapshot::{Info, State, Usage};
 
 use crate::directories;
+use crate::snapshots::measure;
 use crate::tree;
 
 use compare::Tables;
@@ -88,15 +89,16 @@ pub fn inspect(directory: &Path, snapshotter: &str, depth: Depth) -> Result<Insp
         }
     }
     for record in &tables.records {
-        let tree = crate::snapshots::tree_of(&directory.join("snapshots").join(record.id.to_string()));
-        inspection.findings.extend(tree_finding(snapshotter, record, &tree, depth)?);
+        let own = directory.join("snapshots").join(record.id.to_string());
+        inspection.findings.extend(tree_finding(snapshotter, record, &own, depth)?);
     }
     inspection.sound = whole && tables.undecodable.is_empty();
     inspection.snapshots = tables.records;
     Ok(inspection)
 }
 
-fn tree_finding(snapshotter: &str, record: &Snapshot, tree: &Path, depth: Depth) -> Result<Option<Finding>> {
+fn tree_finding(snapshotter: &str, record: &Snapshot, directory: &Path, depth: Depth) -> Result<Option<Finding>> {
+    let tree = crate::snapshots::tree_of(directory);
     let missing = || Problem::DirectoryMissing {
         snapshotter: snapshotter.to_owned(),
         inner: record.info.key.to_string(),
@@ -110,8 +112,8 @@ fn tree_finding(snapshotter: &str, record: &Snapshot, tree: &Path, depth: Depth)
     let Some(recorded) = record.usage.filter(|_| record.info.state == State::Committed && depth == Depth::Files) else {
         return Ok(None);
     };
-    let found = tree::usage(tree)?;
-    let changed = compare::changed(recorded, found, compare::blocks_are_stable(tree)?);
+    let found = measure(directory)?;
+    let changed = compare::changed(recorded, found, compare::blocks_are_stable(&tree)?);
     Ok(changed.then(|| {
         Finding::new(Problem::TreeChanged {
             snapshotter: snapshotter.to_owned(),

@@ -46,7 +46,8 @@ fn user_of<'a>(table: &'a [MountedAt], root: &Path, mount_id: u64, id: u64) -> O
     table.iter().find(|mount| {
         let bound =
             within.as_ref().is_some_and(|(device, path)| mount.device == *device && mount.root.starts_with(path));
-        bound || uses_layer(mount, root, &directory)
+        let shown = || mount.image().is_some_and(|image| image.starts_with(&directory));
+        bound || uses_layer(mount, root, &directory) || shown()
     })
 }
 

@@ -5,6 +5,8 @@
 
 mod bind;
 mod classic;
+mod image;
+mod loopback;
 mod modern;
 mod options;
 mod sys;
@@ -18,7 +20,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use windlass_core::error::{Error, IoResultExt as _, Result, ResultExt as _};
-use windlass_core::snapshot::Mount;
+use windlass_core::snapshot::{EROFS_LOWER, Mount};
 
 pub use table::{Layers, MountedAt, mounts, parse};
 pub use temporary::Temporary;
@@ -73,7 +75,7 @@ pub fn unmount(target: &Path) -> Result<()> {
 /// # Errors
 /// As [`unmount`]; the rest stays mounted.
 pub fn unmount_all(mounts: &[Mount], target: &Path) -> Result<()> {
-    for mount in mounts.iter().rev() {
+    for mount in mounts.iter().rev().filter(|mount| mount.kind != EROFS_LOWER) {
         unmount(&place_path(mount, target)?)?;
     }
     Ok(())
@@ -111,24 +113,33 @@ fn mount_all_with(calls: Calls, mounts: &[Mount], target: &Path) -> Result<()> {
     if mounts.is_empty() {
         return Err(Error::invalid_argument(format!("there is nothing to mount at {}", target.display())));
     }
+    let mut lowers: Vec<Mount> = Vec::new();
     for (done, mount) in mounts.iter().enumerate() {
-        let made = mount_one(calls, mount, target).context(|| format!("mount {} at {}", mount.kind, target.display()));
-        if let Err(error) = made {
-            for earlier in mounts.iter().take(done).rev() {
-                let undone = place_path(earlier, target).and_then(|path| unmount(&path));
-                if let Err(error) = undone {
-                    tracing::warn!(target = %target.display(), %error, "a mount that was to be undone stays");
-                }
+        if mount.kind == EROFS_LOWER {
+            lowers.push(mount.clone());
+            continue;
+        }
+        let made = mount_one(calls, &std::mem::take(&mut lowers), mount, target);
+        if let Err(error) = made.context(|| format!("mount {} at {}", mount.kind, target.display())) {
+            if let Err(error) = unmount_all(mounts.get(..done).unwrap_or_default(), target) {
+                tracing::warn!(target = %target.display(), %error, "a mount that was to be undone stays");
             }
             return Err(error);
         }
     }
-    Ok(())
+    if lowers.is_empty() { Ok(()) } else { Err(Error::invalid_argument("there are layers without an overlay")) }
 }
 
-fn mount_one(calls: Calls, mount: &Mount, target: &Path) -> Result<()> {
+/// Carries out one mount; `lowers` are the images that it is made of if it is an overlay.
+fn mount_one(calls: Calls, lowers: &[Mount], mount: &Mount, target: &Path) -> Result<()> {
+    if !lowers.is_empty() {
+        return image::mount_overlay(calls, lowers, mount, target);
+    }
     let (directory, path) = place(mount, target)?;
     let options = Options::parse(&mount.options)?;
+    if mount.kind == "erofs" {
+        return image::mount(Path::new(&mount.source), &options, &path);
+    }
     if mount.kind == "bind" || options.bind {
         return bind::mount(calls, Path::new(&mount.source), directory.as_fd(), &path, &options);
     }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use windlass_core::error::{Error, Result};
 use windlass_core::snapshot::{Mount, State};
 
-use crate::snapshots::{Layout, Snapshots, tree_of};
+use crate::snapshots::{Layout, Purpose, Snapshots, tree_of};
 use crate::tree;
 
 /// The native snapshotter.
@@ -43,9 +43,9 @@ impl Layout for Copies {
         }
     }
 
-    fn create(&self, directory: &Path, state: State, parent: Option<&Path>) -> Result<()> {
+    fn create(&self, directory: &Path, purpose: Purpose, parent: Option<&Path>) -> Result<()> {
         match parent {
-            Some(parent) if state == State::Active => tree::copy(&tree_of(parent), &tree_of(directory)),
+            Some(parent) if purpose != Purpose::View => tree::copy(&tree_of(parent), &tree_of(directory)),
             _ => tree::make(&tree_of(directory), 0o755),
         }
     }

@@ -8,7 +8,7 @@
 //! The mounts are of containerd's shapes, so that its clients and runtimes can carry them out. Ids are short numbers, so
 //! that the options of many layers stay short.
 
-mod features;
+pub(crate) mod features;
 mod probe;
 
 use std::os::unix::fs::MetadataExt as _;
@@ -19,7 +19,7 @@ use windlass_core::error::{Error, IoResultExt as _, Result};
 use windlass_core::snapshot::{Mount, State};
 
 use crate::native::bind;
-use crate::snapshots::{Layout, Snapshots, tree_of};
+use crate::snapshots::{Layout, Purpose, Snapshots, tree_of};
 use crate::tree;
 
 /// The overlayfs snapshotter.
@@ -54,25 +54,17 @@ impl Layout for Layers {
     const REBASE: bool = true;
 
     fn check(&self, root: &Path) -> Result<()> {
-        match root.to_str() {
-            Some(text) if !text.contains(|c: char| matches!(c, ',' | ':' | '\\') || c.is_control()) => Ok(()),
-            _ => Err(Error::invalid_argument(format!(
-                "{} cannot hold overlays: a comma, a colon, a backslash or a control character in the path would be \
-                 misread in the options of a mount",
-                root.display()
-            ))
-            .hint("choose a root with a plain path")),
-        }
+        is_plain(root)
     }
 
     fn probe(&self, directory: &Path) -> Result<()> {
         probe::probe(directory)
     }
 
-    fn create(&self, directory: &Path, state: State, parent: Option<&Path>) -> Result<()> {
+    fn create(&self, directory: &Path, purpose: Purpose, parent: Option<&Path>) -> Result<()> {
         let tree = tree_of(directory);
         tree::make(&tree, 0o755)?;
-        if state == State::Active {
+        if purpose != Purpose::View {
             tree::make(&directory.join("work"), 0o711)?;
         }
         // The root of an overlay has the properties of the topmost layer's root.
@@ -91,21 +83,45 @@ impl Layout for Layers {
     }
 
     fn mounts(&self, state: State, directory: &Path, parents: &[PathBuf]) -> Result<Vec<Mount>> {
-        let mut options = self.options.clone();
-        match (state, parents) {
+        let writable = match (state, parents) {
             (State::View, []) => return Ok(vec![bind(directory, "ro")]),
             (_, []) => return Ok(vec![bind(directory, "rw")]),
             (State::View, [parent]) => return Ok(vec![bind(parent, "ro")]),
-            (State::View, _) => {}
-            _ => {
-                options.push(format!("workdir={}", directory.join("work").display()));
-                options.push(format!("upperdir={}", tree_of(directory).display()));
-            }
-        }
-        let lowers: Vec<String> = parents.iter().map(|parent| tree_of(parent).display().to_string()).collect();
-        options.push(format!("lowerdir={}", lowers.join(":")));
-        Ok(vec![Mount { kind: "overlay".to_owned(), source: "overlay".to_owned(), target: String::new(), options }])
+            (State::View, _) => None,
+            _ => Some(directory),
+        };
+        Ok(vec![overlay(options(&self.options, writable, parents))])
     }
+}
+
+/// Returns the mount of an overlay.
+pub(crate) fn overlay(options: Vec<String>) -> Mount {
+    Mount { kind: "overlay".to_owned(), source: "overlay".to_owned(), target: String::new(), options }
+}
+
+/// Checks that a directory can be named in the options of a mount.
+pub(crate) fn is_plain(root: &Path) -> Result<()> {
+    match root.to_str() {
+        Some(text) if !text.contains(|c: char| matches!(c, ',' | ':' | '\\') || c.is_control()) => Ok(()),
+        _ => Err(Error::invalid_argument(format!(
+            "{} cannot hold overlays: a comma, a colon, a backslash or a control character in the path would be misread \
+             in the options of a mount",
+            root.display()
+        ))
+        .hint("choose a root with a plain path")),
+    }
+}
+
+/// Returns the options of an overlay: of the snapshot in a directory when it is written to, on layers from the topmost.
+pub(crate) fn options(common: &[String], writable: Option<&Path>, lowers: &[PathBuf]) -> Vec<String> {
+    let mut options = common.to_vec();
+    if let Some(directory) = writable {
+        options.push(format!("workdir={}", directory.join("work").display()));
+        options.push(format!("upperdir={}", tree_of(directory).display()));
+    }
+    let lowers: Vec<String> = lowers.iter().map(|lower| tree_of(lower).display().to_string()).collect();
+    options.push(format!("lowerdir={}", lowers.join(":")));
+    options
 }
 
 /// A little before the time: filesystems stamp with the clock of the last tick (10 ms at most), and some only to the second.

@@ -8,6 +8,8 @@
 //! DIR/snapshots/<id>/      a directory per snapshot, whose inside is the layout's
 //! ```
 
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -18,7 +20,9 @@ use windlass_core::error::{Error, IoResultExt as _, Result, ResultExt as _};
 use windlass_core::field::FieldMask;
 use windlass_core::filter::Filter;
 use windlass_core::label::Labels;
-use windlass_core::snapshot::{Capabilities, Commit, Info, Key, Mount, Name, Snapshotter, State, Usage};
+use windlass_core::snapshot::{
+    Capabilities, Commit, Info, Key, LAYER_DATA, LAYER_IMAGE, Mount, Name, Snapshotter, State, TARGET_LABEL, Usage,
+};
 
 use crate::barrier::Barrier;
 use crate::directories::Directories;
@@ -40,13 +44,57 @@ pub trait Layout: Send + Sync + 'static {
     }
 
     /// Fills the new, empty `directory` of a snapshot that stands on the one in `parent`.
-    fn create(&self, directory: &Path, state: State, parent: Option<&Path>) -> Result<()>;
+    fn create(&self, directory: &Path, purpose: Purpose, parent: Option<&Path>) -> Result<()>;
 
     /// Adapts `directory`, begun at `begun_at` without a parent, to the one in `parent` that it is put onto.
     fn rebase(&self, directory: &Path, parent: &Path, begun_at: SystemTime) -> Result<()>;
 
+    /// Brings what is in `directory` onto the disk, and the directory itself; returns false when that takes a sync of the
+    /// whole filesystem, which is the caller's then.
+    fn sync(&self, _directory: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Returns the mounts of a snapshot: active or a view, in `directory`, on `parents`, the nearest first.
     fn mounts(&self, state: State, directory: &Path, parents: &[PathBuf]) -> Result<Vec<Mount>>;
+}
+
+/// What a snapshot is begun for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be written to through its mounts.
+    Write,
+    /// To have a layer unpacked into it: its label says which committed snapshot it is to become.
+    Unpack,
+    /// To be looked at.
+    View,
+}
+
+impl Purpose {
+    fn of(begin: &Begin) -> Self {
+        match begin.state {
+            State::Active if begin.labels.get(TARGET_LABEL).is_some() => Self::Unpack,
+            State::Active => Self::Write,
+            State::View | State::Committed => Self::View,
+        }
+    }
+}
+
+/// Measures the directory of a snapshot: its tree, and the files of an image beside it.
+pub(crate) fn measure(directory: &Path) -> Result<Usage> {
+    let mut usage = tree::usage(&tree_of(directory))?;
+    for name in [LAYER_IMAGE, LAYER_DATA] {
+        let path = directory.join(name);
+        match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => {
+                usage.inodes += 1;
+                usage.bytes += metadata.blocks() * 512;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(format!("look at {}", path.display()), error)),
+        }
+    }
+    Ok(usage)
 }
 
 /// The tree of a snapshot inside of its directory.
@@ -209,7 +257,7 @@ impl<L: Layout> Inner<L> {
     fn begin(&self, begin: Begin) -> Result<Vec<Mount>> {
         let parent = self.records.admit(&begin)?.map(|parent| self.existing(parent.id, &parent.info)).transpose()?;
         let mut draft = self.directories.draft(&self.steps)?;
-        self.layout.create(draft.path(), begin.state, parent.as_deref())?;
+        self.layout.create(draft.path(), Purpose::of(&begin), parent.as_deref())?;
         self.steps.done("make")?; // 1.
         draft.place()?;
         self.steps.done("rename")?; // 2.
@@ -235,8 +283,8 @@ impl<L: Layout> Inner<L> {
         }
         self.steps.done("adapt")?; // 1.
         let (usage, synced) = std::thread::scope(|scope| {
-            let usage = scope.spawn(|| tree::usage(&tree_of(&directory)));
-            let synced = self.barrier.pass();
+            let usage = scope.spawn(|| measure(&directory));
+            let synced = self.sync(&directory);
             (usage.join(), synced)
         });
         synced?;
@@ -245,6 +293,11 @@ impl<L: Layout> Inner<L> {
         self.records.settle(settle, usage)?;
         self.steps.done("record")?; // 3.
         Ok(())
+    }
+
+    /// Brings the directory of a snapshot onto the disk.
+    fn sync(&self, directory: &Path) -> Result<()> {
+        if self.layout.sync(directory)? { Ok(()) } else { self.barrier.pass() }
     }
 
     /// The durable order:
@@ -273,7 +326,7 @@ impl<L: Layout> Inner<L> {
         if let Some(usage) = record.usage {
             return Ok(usage);
         }
-        tree::usage(&tree_of(&self.existing(record.id, &record.info)?)).context(|| format!("measure snapshot {key}"))
+        measure(&self.existing(record.id, &record.info)?).context(|| format!("measure snapshot {key}"))
     }
 
     fn mounts(&self, chain: &Chain) -> Result<Vec<Mount>> {

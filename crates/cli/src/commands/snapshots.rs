@@ -6,7 +6,7 @@ use clap::Subcommand;
 use futures::TryStreamExt;
 use serde::Serialize;
 use windlass_core::filter::Filter;
-use windlass_core::snapshot::{Info, Key, Mount};
+use windlass_core::snapshot::{EROFS_LOWER, Info, Key, Mount};
 
 use crate::context::Context;
 use crate::failure::Outcome;
@@ -109,12 +109,18 @@ async fn mounts(context: &Context, of: &Of, key: &Key, directory: PathBuf) -> Ou
 
 /// Writes a mount as a command for a shell.
 fn command(mount: &Mount, directory: &Path) -> String {
-    let target = directory.join(mount.target.trim_start_matches('/'));
-    let target = target.display().to_string();
-    let mut words = vec!["mount".to_owned(), "-t".to_owned(), quoted(&mount.kind), quoted(&mount.source)];
-    words.push(quoted(target.strip_suffix('/').filter(|target| !target.is_empty()).unwrap_or(&target)));
-    if !mount.options.is_empty() {
-        words.extend(["-o".to_owned(), quoted(&mount.options.join(","))]);
+    let target = directory.join(mount.target.trim_start_matches('/')).display().to_string();
+    let mut target = target.strip_suffix('/').filter(|target| !target.is_empty()).unwrap_or(&target);
+    let (mut kind, mut options) = (mount.kind.as_str(), mount.options.clone());
+    if kind == EROFS_LOWER {
+        // A shell cannot hide it, and it works as well where everybody sees it.
+        kind = "erofs";
+        target = mount.options.iter().find_map(|option| option.strip_prefix("at=")).unwrap_or(target);
+        options.retain(|option| !option.starts_with("at="));
+    }
+    let mut words = vec!["mount".to_owned(), "-t".to_owned(), quoted(kind), quoted(&mount.source), quoted(target)];
+    if !options.is_empty() {
+        words.extend(["-o".to_owned(), quoted(&options.join(","))]);
     }
     words.join(" ")
 }
@@ -143,6 +149,16 @@ mod tests {
             options: vec!["ro".into(), "lowerdir=/a b:/it's".into()],
         };
         assert_eq!(command(&mount, Path::new("/mnt")), r"mount -t overlay overlay /mnt -o 'ro,lowerdir=/a b:/it'\''s'");
+        let lower = Mount {
+            kind: EROFS_LOWER.into(),
+            source: "/s/1/layer.erofs".into(),
+            target: String::new(),
+            options: ["ro", "device=/s/1/layer.data", "at=/s/1/fs"].map(str::to_owned).into(),
+        };
+        assert_eq!(
+            command(&lower, Path::new("/mnt")),
+            "mount -t erofs /s/1/layer.erofs /s/1/fs -o ro,device=/s/1/layer.data"
+        );
         let below = Mount { target: "/sub".into(), options: vec!["rbind".into()], ..mount };
         assert_eq!(command(&below, Path::new("/mnt")), "mount -t overlay overlay /mnt/sub -o rbind");
     }

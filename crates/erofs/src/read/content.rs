@@ -150,16 +150,21 @@ impl<R: ReadAt> Image<R> {
         }
     }
 
+    /// Returns how large the chunks of a file are, as the binary logarithm of their blocks.
+    pub(crate) fn chunk_bits(file: &Inode) -> Result<u8> {
+        let format = u16::try_from(file.union).unwrap_or(u16::MAX);
+        if file.layout != Layout::Chunks || format & !CHUNK_BITS_MASK != CHUNK_INDEXES {
+            return damaged(format!("the chunks of file {} have an unknown form", file.nid));
+        }
+        u8::try_from(format & CHUNK_BITS_MASK).or_else(|_| damaged("chunks are too large"))
+    }
+
     fn for_each_chunk<E: From<crate::Error>>(
         &self,
         file: &Inode,
         mut each: impl FnMut(Extent) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let format = u16::try_from(file.union).unwrap_or(u16::MAX);
-        if format & !(CHUNK_BITS_MASK | CHUNK_INDEXES) != 0 || format & CHUNK_INDEXES == 0 {
-            return Ok(damaged(format!("the chunks of file {} have an unknown form", file.nid))?);
-        }
-        let chunk = BLOCK << (format & CHUNK_BITS_MASK);
+        let chunk = BLOCK << Self::chunk_bits(file)?;
         let start = (file.attributes.0 + file.attributes.1 as u64).next_multiple_of(CHUNK_INDEX_SIZE as u64);
         for number in 0..file.size.div_ceil(chunk) {
             let bytes = self.bytes(start + number * CHUNK_INDEX_SIZE as u64, CHUNK_INDEX_SIZE)?;

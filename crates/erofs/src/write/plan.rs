@@ -242,8 +242,8 @@ impl Plan {
     }
 }
 
-/// Where inodes begin.
-const FIRST: u64 = (SUPER_OFFSET + SUPER_SIZE + SLOT_SIZE) as u64;
+/// Where inodes begin; the root is the first.
+pub(crate) const FIRST: u64 = (SUPER_OFFSET + SUPER_SIZE + SLOT_SIZE) as u64;
 /// The address of content that is behind its inode as a whole.
 const NO_BLOCK: u32 = u32::MAX;
 

@@ -54,6 +54,9 @@ fn top(mount: &MountedAt, root: &Path, within: Option<&((u32, u32), PathBuf)>) -
     let number = |path: &Path, root: &Path| -> Option<u64> {
         path.strip_prefix(root).ok()?.components().next()?.as_os_str().to_str()?.parse().ok()
     };
+    if let Some(image) = mount.image() {
+        return number(&image, root);
+    }
     match (mount.layers(), within) {
         (Some(layers), _) => number(&root.join(layers.upper.as_ref().or(layers.lowers.first())?), root),
         (None, Some((device, path))) if mount.device == *device => number(&mount.root, path),

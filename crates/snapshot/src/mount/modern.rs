@@ -44,19 +44,29 @@ fn mount_overlay_as(
     options: &Options,
     target: BorrowedFd<'_>,
 ) -> Result<bool> {
+    let Some(made) = make_overlay_as(support, source, overlay, options)? else { return Ok(false) };
+    attach(made.as_fd(), target)?;
+    Ok(true)
+}
+
+/// Makes an overlay that is nowhere yet; nothing when the kernel or a path leaves that to mount(2).
+pub(super) fn make_overlay(source: &str, overlay: &Overlay, options: &Options) -> Result<Option<OwnedFd>> {
+    make_overlay_as(support(), source, overlay, options)
+}
+
+fn make_overlay_as(support: Support, source: &str, overlay: &Overlay, options: &Options) -> Result<Option<OwnedFd>> {
     let layers = || overlay.lowers.iter().chain(&overlay.upper).chain(&overlay.work);
     let too_long = |path: &Path| path.as_os_str().len() > MAX_STRING;
     if support == Support::No || (support == Support::Texts && layers().any(|path| too_long(path))) {
-        return Ok(false);
+        return Ok(None);
     }
     let context = open_context()?;
     configure(context.as_fd(), source, overlay, support)?;
     rustix::mount::fsconfig_create(context.as_fd())
         .map_err(|errno| explain(context.as_fd(), "create the overlay", errno))?;
-    let mounted = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, options.attributes())
-        .map_err(|errno| explain(context.as_fd(), "mount the overlay", errno))?;
-    attach(mounted.as_fd(), target)?;
-    Ok(true)
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, options.attributes())
+        .map(Some)
+        .map_err(|errno| explain(context.as_fd(), "mount the overlay", errno))
 }
 
 /// Makes a mount that is nowhere yet visible on a directory.

@@ -42,6 +42,12 @@ impl Options {
         Ok(parsed)
     }
 
+    /// Leaves out an option that is not for the filesystem, given as `name=value`.
+    pub(super) fn without(mut self, name: &str) -> Self {
+        self.data.retain(|option| option.split_once('=').is_none_or(|(key, _)| key != name));
+        self
+    }
+
     /// Returns the flags as the newer calls want them.
     pub(super) fn attributes(&self) -> MountAttrFlags {
         const SAME: [(MountFlags, MountAttrFlags); 8] = [

@@ -1,5 +1,5 @@
-//! The two system calls that have no safe wrapper.
-#![expect(unsafe_code, reason = "mount_setattr(2) and unshare(2) have no safe wrapper")]
+//! The system calls that have no safe wrapper.
+#![expect(unsafe_code, reason = "mount_setattr(2), unshare(2) and the requests of loop(4) have no safe wrapper")]
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -34,7 +34,7 @@ pub(super) fn set_attributes(mount: BorrowedFd<'_>, set: MountAttrFlags, recursi
             size_of::<libc::mount_attr>(),
         )
     };
-    if result == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)) }
+    if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Gives the calling thread a working directory of its own.
@@ -49,4 +49,76 @@ pub(super) fn own_mounts() -> Result<(), Errno> {
     // SAFETY: only CLONE_NEWNS, and with it CLONE_FS, is unshared: mounts, working directory, root and umask. What is unsafe
     // in unshare is CLONE_FILES, as above.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+}
+
+/// The requests and flags of loop(4), `linux/loop.h`.
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+
+/// `struct loop_info64`.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// Returns the number of a loop device that nobody uses.
+pub(super) fn free_loop(control: BorrowedFd<'_>) -> Result<u32, Errno> {
+    // SAFETY: the request takes no argument and returns a number; the descriptor is open for as long as it is borrowed.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    u32::try_from(number).map_err(|_| last_error())
+}
+
+/// Attaches a file to a loop device, read-only and until nobody has the device open. Linux 5.8.
+pub(super) fn configure_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> Result<(), Errno> {
+    let config = LoopConfig {
+        fd: file.as_raw_fd().cast_unsigned(),
+        block_size: 0,
+        info: LoopInfo {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            size_limit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+            file_name: [0; 64],
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        },
+        reserved: [0; 8],
+    };
+    // SAFETY: the structure has the form that the request reads, and is not written to; both descriptors are open for as
+    // long as they are borrowed.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -45,6 +45,21 @@ impl MountedAt {
         self.options.iter().any(|option| option == "ro")
     }
 
+    /// Returns the image that is mounted: the file, which may be behind a loop device; `None` for anything but EROFS.
+    pub fn image(&self) -> Option<PathBuf> {
+        if self.kind != "erofs" {
+            return None;
+        }
+        match self.source.strip_prefix("/dev/loop") {
+            None => Some(PathBuf::from(&self.source)),
+            // A device that went meanwhile has no file.
+            Some(number) => {
+                let file = std::fs::read(format!("/sys/block/loop{number}/loop/backing_file")).ok()?;
+                Some(path(file.strip_suffix(b"\n").unwrap_or(&file)))
+            }
+        }
+    }
+
     /// Returns the layers of an overlay, `None` for anything else.
     pub fn layers(&self) -> Option<Layers> {
         if self.kind != "overlay" {

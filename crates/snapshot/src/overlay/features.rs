@@ -11,7 +11,7 @@ use windlass_core::error::{Error, Result};
 const OFF: [&str; 3] = ["index", "metacopy", "redirect_dir"];
 
 /// Returns the options for every overlay of this snapshotter.
-pub(super) fn mount_options() -> Result<Vec<String>> {
+pub(crate) fn mount_options() -> Result<Vec<String>> {
     let mut defaults = Vec::new();
     for parameter in OFF {
         defaults.push((parameter, read(&format!("/sys/module/overlay/parameters/{parameter}"))?));

@@ -12,9 +12,8 @@ use windlass_core::filter::Filter;
 use windlass_core::label::Labels;
 use windlass_core::snapshot::{Capabilities, Commit, Info, Key, Mount, Name, Snapshotter, TARGET_LABEL, Usage};
 
-use super::{Inner, Layout, Snapshots, tree_of};
+use super::{Inner, Layout, Snapshots, measure};
 use crate::in_use;
-use crate::tree;
 
 /// A snapshotter for whoever unpacks layers again: what is committed takes the place of the snapshot of that name, and the
 /// names are those that the unpacker knows.
@@ -57,8 +56,8 @@ impl<L: Layout> Inner<L> {
             self.layout.rebase(&directory, &parent, new.info.created_at)?;
         }
         self.steps.done("adapt")?; // 1.
-        self.barrier.pass()?;
-        let usage = tree::usage(&tree_of(&directory))?;
+        self.sync(&directory)?;
+        let usage = measure(&directory)?;
         self.steps.done("sync")?; // 2.
         let old = self.records.replace(name, key, parent, usage)?;
         self.steps.done("record")?; // 3.

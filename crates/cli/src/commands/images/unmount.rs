@@ -63,10 +63,13 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     context.output().record(&Report { directory }, |report| report.directory.display().to_string())
 }
 
-/// Tells whether what is mounted is what these mounts make: an overlay of the view's directories, or a bind mount of
-/// its only one. Anything else was mounted on the directory by somebody else, and is theirs to unmount.
+/// Tells whether what is mounted is what these mounts make: an overlay of the view's directories, or a bind mount or an
+/// image of its only one. Anything else was mounted on the directory by somebody else, and is theirs to unmount.
 fn shows(mounted: &MountedAt, mounts: &[Mount]) -> bool {
     let Some(mount) = mounts.last() else { return false };
+    if let Some(image) = mounted.image() {
+        return image == Path::new(&mount.source);
+    }
     match mounted.layers() {
         Some(layers) => layers
             .lowers
