@@ -28,6 +28,10 @@ use crate::{Listing, timestamp};
 /// that one already answers `AlreadyExists`, and the caller need not fill anything.
 pub const TARGET_LABEL: &str = "containerd.io/snapshot.ref";
 
+/// The label of an active snapshot that a layer is to be unpacked into, for a snapshotter to which the name of what it is meant
+/// to become says nothing.
+pub const UNPACK_LABEL: &str = "windlass.dev/snapshot.unpack";
+
 /// The label of a view that is mounted for people to look at: the image that it shows.
 pub const VIEW_LABEL: &str = "windlass.dev/mount.image";
 

@@ -68,6 +68,7 @@ impl<R: ReadAt + ?Sized> ReadAt for &R {
 pub struct Image<R> {
     reader: R,
     size: u64,
+    blocks: u64,
     root_nid: u64,
     inodes: u64,
     build_time: Time,
@@ -143,6 +144,15 @@ impl<R: ReadAt> Image<R> {
     /// # Errors
     /// `Damaged` for anything but an image as this crate writes them.
     pub fn open(reader: R) -> Result<Self> {
+        let image = Self::open_part(reader)?;
+        if image.blocks * BLOCK > image.size {
+            return damaged(format!("it has {} bytes and should have {} blocks", image.size, image.blocks));
+        }
+        Ok(image)
+    }
+
+    /// Opens what may be no more than the first block of an image.
+    pub(crate) fn open_part(reader: R) -> Result<Self> {
         let size = reader.size()?;
         let mut first = vec![0; 1 << BLOCK_BITS];
         if size < BLOCK {
@@ -181,9 +191,6 @@ impl<R: ReadAt> Image<R> {
         if incompatible & !(INCOMPAT_CHUNKED | INCOMPAT_DEVICES) != 0 {
             return damaged(format!("it has the features {incompatible:#x}, not all of which are known"));
         }
-        if u64::from(blocks) * BLOCK > size {
-            return damaged(format!("it has {size} bytes and should have {blocks} blocks"));
-        }
         let _algorithms = numbers.u16();
         let (devices, slot) = (numbers.u16(), numbers.u16());
         if devices > 1
@@ -195,6 +202,7 @@ impl<R: ReadAt> Image<R> {
         Ok(Self {
             reader,
             size,
+            blocks: blocks.into(),
             root_nid: root_nid.into(),
             inodes,
             build_time,

@@ -22,7 +22,7 @@ const NAME: std::ops::Range<usize> = SUPER_OFFSET + 64..SUPER_OFFSET + 80;
 /// # Errors
 /// `Damaged` when it is not such a block.
 pub fn change_root(first: &mut [u8], attributes: &Attributes) -> Result<bool> {
-    let image = Image::open(&*first)?;
+    let image = Image::open_part(&*first)?;
     let root = image.root()?;
     if first.len() != 1 << BLOCK_BITS || root.nid * crate::format::NID_UNIT != FIRST {
         return damaged("its root is not where it should be");

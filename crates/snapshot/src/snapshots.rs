@@ -21,7 +21,8 @@ use windlass_core::field::FieldMask;
 use windlass_core::filter::Filter;
 use windlass_core::label::Labels;
 use windlass_core::snapshot::{
-    Capabilities, Commit, Info, Key, LAYER_DATA, LAYER_IMAGE, Mount, Name, Snapshotter, State, TARGET_LABEL, Usage,
+    Capabilities, Commit, Info, Key, LAYER_DATA, LAYER_IMAGE, Mount, Name, Snapshotter, State, TARGET_LABEL,
+    UNPACK_LABEL, Usage,
 };
 
 use crate::barrier::Barrier;
@@ -64,7 +65,7 @@ pub trait Layout: Send + Sync + 'static {
 pub enum Purpose {
     /// To be written to through its mounts.
     Write,
-    /// To have a layer unpacked into it: its label says which committed snapshot it is to become.
+    /// To have a layer unpacked into it: a label says so, or which committed snapshot it is to become.
     Unpack,
     /// To be looked at.
     View,
@@ -72,8 +73,9 @@ pub enum Purpose {
 
 impl Purpose {
     fn of(begin: &Begin) -> Self {
+        let unpack = [TARGET_LABEL, UNPACK_LABEL];
         match begin.state {
-            State::Active if begin.labels.get(TARGET_LABEL).is_some() => Self::Unpack,
+            State::Active if unpack.iter().any(|label| begin.labels.get(label).is_some()) => Self::Unpack,
             State::Active => Self::Write,
             State::View | State::Committed => Self::View,
         }

@@ -10,7 +10,9 @@ use windlass_core::error::{Error, Result, ResultExt as _};
 use windlass_core::field::FieldMask;
 use windlass_core::filter::Filter;
 use windlass_core::label::Labels;
-use windlass_core::snapshot::{Capabilities, Commit, Info, Key, Mount, Name, Snapshotter, TARGET_LABEL, Usage};
+use windlass_core::snapshot::{
+    Capabilities, Commit, Info, Key, Mount, Name, Snapshotter, TARGET_LABEL, UNPACK_LABEL, Usage,
+};
 
 use super::{Inner, Layout, Snapshots, measure};
 use crate::in_use;
@@ -106,6 +108,7 @@ impl<L: Layout> Snapshotter for Restorer<L> {
         if let Some(target) = labels.remove(TARGET_LABEL) {
             let name = self.name(&target.parse()?)?;
             self.snapshots.run(move |inner| inner.can_restore(&name)).await?;
+            labels.set(UNPACK_LABEL, "yes");
         }
         let parent = parent.map(|parent| self.name(parent)).transpose()?;
         self.snapshots.prepare(key, parent.as_ref(), labels).await

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use windlass_core::snapshot::{Info, Key, Mount, Name, State, TARGET_LABEL};
+use windlass_core::snapshot::{Info, Key, Mount, Name, State, TARGET_LABEL, UNPACK_LABEL};
 use windlass_core::{Error, Kind, Labels, Result};
 
 use super::Snapshots;
@@ -74,9 +74,11 @@ impl Begin {
     }
 
     async fn make(&self, snapshots: &Snapshots, inner: &Key, parent: Option<&Name>) -> Result<Vec<Mount>> {
-        // The target is a name of this view and means nothing behind it.
+        // The target is a name of this view and means nothing behind it, but that there is one: a layer is unpacked.
         let mut labels = self.labels.clone();
-        labels.remove(TARGET_LABEL);
+        if labels.remove(TARGET_LABEL).is_some() && self.state == State::Active {
+            labels.set(UNPACK_LABEL, "yes");
+        }
         match self.state {
             State::View => snapshots.inner.view(inner, parent, labels).await,
             _ => snapshots.inner.prepare(inner, parent, labels).await,
