@@ -6,6 +6,7 @@ mod archive;
 mod bombs;
 mod formats;
 mod hostile;
+mod image;
 mod metadata;
 mod overlay;
 mod parser;

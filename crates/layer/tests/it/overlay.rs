@@ -78,6 +78,7 @@ fn seen(layers: &[Archive], detail: Detail) -> BTreeMap<String, String> {
     let expected = tree(copy.path(), detail);
     assert_eq!(known.mounted(|root| tree(root, detail)), expected, "applied onto its parent");
     assert_eq!(later.mounted(|root| tree(root, detail)), expected, "put onto its parent later");
+    crate::image::check(layers, detail, &expected);
     expected
 }
 

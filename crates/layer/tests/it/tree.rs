@@ -34,7 +34,7 @@ fn walk(
     root: &Path,
     dir: &Path,
     detail: Detail,
-    inodes: &mut BTreeMap<u64, String>,
+    inodes: &mut BTreeMap<(u64, u64), String>,
     found: &mut BTreeMap<String, String>,
 ) {
     let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -67,7 +67,7 @@ fn walk(
             }
         };
         if detail == Detail::All {
-            let first = inodes.entry(stat.ino()).or_insert_with(|| name.clone());
+            let first = inodes.entry((stat.dev(), stat.ino())).or_insert_with(|| name.clone());
             if !kind.is_dir() && *first != name {
                 write!(what, " = {first}").unwrap();
             }
