@@ -20,7 +20,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use windlass_core::error::{Error, IoResultExt as _, Result, ResultExt as _};
-use windlass_core::snapshot::{EROFS_LOWER, Mount};
+use windlass_core::snapshot::{EROFS_LAYER, EROFS_LOWER, Mount};
 
 pub use table::{Layers, MountedAt, mounts, parse};
 pub use temporary::Temporary;
@@ -134,6 +134,10 @@ fn mount_all_with(calls: Calls, mounts: &[Mount], target: &Path) -> Result<()> {
 fn mount_one(calls: Calls, lowers: &[Mount], mount: &Mount, target: &Path) -> Result<()> {
     if !lowers.is_empty() {
         return image::mount_overlay(calls, lowers, mount, target);
+    }
+    if mount.kind == EROFS_LAYER {
+        return Err(Error::failed_precondition(format!("{} is there to unpack a layer into", mount.source))
+            .hint("it can be looked at when it is committed, through a view of it"));
     }
     let (directory, path) = place(mount, target)?;
     let options = Options::parse(&mount.options)?;

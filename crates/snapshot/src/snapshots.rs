@@ -271,7 +271,7 @@ impl<L: Layout> Inner<L> {
 
     /// The durable order:
     ///
-    /// 1. adapt to the parent  2. sync the data, and measure it meanwhile  3. record
+    /// 1. adapt to the parent  2. sync the data, and measure it  3. record
     ///
     /// A crash before 3 leaves the snapshot active; after it, nothing that is recorded can be lost by a power cut.
     fn commit(&self, settle: Settle) -> Result<()> {
@@ -284,22 +284,26 @@ impl<L: Layout> Inner<L> {
             self.layout.rebase(&directory, &parent, record.info.created_at)?;
         }
         self.steps.done("adapt")?; // 1.
-        let (usage, synced) = std::thread::scope(|scope| {
-            let usage = scope.spawn(|| measure(&directory));
-            let synced = self.sync(&directory);
-            (usage.join(), synced)
-        });
-        synced?;
-        let usage = usage.map_err(|_| Error::internal("the measure of a snapshot panicked"))??;
+        let usage = self.sync(&directory)?;
         self.steps.done("sync")?; // 2.
         self.records.settle(settle, usage)?;
         self.steps.done("record")?; // 3.
         Ok(())
     }
 
-    /// Brings the directory of a snapshot onto the disk.
-    fn sync(&self, directory: &Path) -> Result<()> {
-        if self.layout.sync(directory)? { Ok(()) } else { self.barrier.pass() }
+    /// Brings the directory of a snapshot onto the disk, and measures it.
+    fn sync(&self, directory: &Path) -> Result<Usage> {
+        if self.layout.sync(directory)? {
+            // Only now does the filesystem know how many blocks its few files have.
+            return measure(directory);
+        }
+        let (usage, synced) = std::thread::scope(|scope| {
+            let usage = scope.spawn(|| measure(directory));
+            let synced = self.barrier.pass();
+            (usage.join(), synced)
+        });
+        synced?;
+        usage.map_err(|_| Error::internal("the measure of a snapshot panicked"))?
     }
 
     /// The durable order:

@@ -33,7 +33,7 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// Unpack with this snapshotter: overlayfs, native.
+    /// Unpack with this snapshotter: overlayfs, erofs, native.
     #[arg(long, value_name = "NAME")]
     snapshotter: Option<String>,
     /// Keep the layers' blobs only, and make no snapshots.

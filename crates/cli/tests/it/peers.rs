@@ -63,15 +63,17 @@ fn the_mounted_tree_is_the_one_that_umoci_unpacks() {
     registry.push_layout(&layout, "a/b:1");
 
     let reference = format!("{}/a/b:1", registry.host());
-    dist.ok(&format!("pull {reference}"));
-    let mounted = dist.path("mounted");
-    dist.ok(&format!("images mount {reference} {}", mounted.display()));
     let bundle = dist.path("bundle");
     run(Command::new("umoci").arg("unpack").arg("--image").arg(format!("{}:1", layout.display())).arg(&bundle));
-    let ours = Tree::of(&mounted);
-    let theirs = Tree::of(&bundle.join("rootfs"));
-    dist.ok(&format!("images unmount {}", mounted.display()));
-    assert_same(&ours.unwrap(), &theirs.unwrap());
+    let theirs = Tree::of(&bundle.join("rootfs")).unwrap();
+    for snapshotter in ["overlayfs", "erofs", "native"] {
+        dist.ok(&format!("pull --snapshotter {snapshotter} {reference}"));
+        let mounted = dist.path(snapshotter);
+        dist.ok(&format!("images mount --snapshotter {snapshotter} {reference} {}", mounted.display()));
+        let ours = Tree::of(&mounted);
+        dist.ok(&format!("images unmount {}", mounted.display()));
+        assert_same(&ours.unwrap(), &theirs);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use windlass::core::progress::{State, Tracker};
 use windlass::core::snapshot::Key;
 use windlass::core::{Digest, Host, Kind, Labels, Namespace, Platform, Reference, Services, lease, snapshot};
 use windlass::transfer::{self, Pull, Pulled, rootfs};
-use windlass::{Engine, LockWait, NATIVE, OVERLAYFS, mount};
+use windlass::{EROFS, Engine, LockWait, NATIVE, OVERLAYFS, mount};
 use windlass_testkit::image::{Bundle, Image, Layer};
 use windlass_testkit::memory::{Fault, Gate, Remote};
 
@@ -68,7 +68,7 @@ async fn a_pulled_image_mounts_as_its_layers_say_with_every_snapshotter() {
     let root = TempDir::new().unwrap();
     let engine = Engine::open(root.path().join("root")).await.unwrap();
     let remote = remote(&bundle());
-    for snapshotter in [OVERLAYFS, NATIVE] {
+    for snapshotter in [OVERLAYFS, EROFS, NATIVE] {
         let options = Pull { snapshotter: Some(snapshotter.to_owned()), ..Pull::default() };
         pull(&engine, &remote, "default", &options).await;
         look(&services(&engine, "default").await, snapshotter, check_tree).await;

@@ -14,7 +14,7 @@ use windlass_core::snapshot::{
     Capabilities, Commit, Info, Key, Mount, Name, Snapshotter, TARGET_LABEL, UNPACK_LABEL, Usage,
 };
 
-use super::{Inner, Layout, Snapshots, measure};
+use super::{Inner, Layout, Snapshots};
 use crate::in_use;
 
 /// A snapshotter for whoever unpacks layers again: what is committed takes the place of the snapshot of that name, and the
@@ -43,7 +43,7 @@ impl<L: Layout> Inner<L> {
 
     /// The durable order:
     ///
-    /// 1. adapt the new tree to the parent  2. sync it, and measure it meanwhile  3. record it as that of `name`, in place of
+    /// 1. adapt the new tree to the parent  2. sync it, and measure it  3. record it as that of `name`, in place of
     ///    the old one  4. delete the old directory
     ///
     /// A crash before 3 leaves things as they were, and an active snapshot; after it a directory without a record, which a
@@ -58,8 +58,7 @@ impl<L: Layout> Inner<L> {
             self.layout.rebase(&directory, &parent, new.info.created_at)?;
         }
         self.steps.done("adapt")?; // 1.
-        self.sync(&directory)?;
-        let usage = measure(&directory)?;
+        let usage = self.sync(&directory)?;
         self.steps.done("sync")?; // 2.
         let old = self.records.replace(name, key, parent, usage)?;
         self.steps.done("record")?; // 3.

@@ -191,7 +191,7 @@ async fn a_layer_that_needs_its_parent_is_told_where_that_is() {
     assert_eq!(snapshots.mounts(&key("work")).await.unwrap(), mounts);
     // Nobody can take it for something to write to.
     let target = tempfile::tempdir().unwrap();
-    assert_eq!(mount_all(&mounts, target.path()).unwrap_err().kind(), Kind::Unimplemented);
+    assert_eq!(mount_all(&mounts, target.path()).unwrap_err().kind(), Kind::FailedPrecondition);
     unpack(&mounts, Root::Mode(0o755), &[("four", "d")], &["one"]);
     snapshots.commit(&name("d"), &key("work"), Commit::default()).await.unwrap();
     let view = snapshots.view(&key("view"), Some(&name("d")), Labels::new()).await.unwrap();
