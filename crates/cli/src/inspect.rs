@@ -6,10 +6,10 @@ use std::collections::HashSet;
 
 use futures::future::BoxFuture;
 use serde::Serialize;
-use windlass_core::content::{ProviderExt, Store};
+use windlass_core::content::{DROPPED_LABEL, ProviderExt, Store};
 use windlass_core::document::{ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Root};
 use windlass_core::media_type::Role;
-use windlass_core::{ChainId, Descriptor, DiffId, Digest, Kind, Platform, Result};
+use windlass_core::{ChainId, Descriptor, DiffId, Digest, Kind, Labels, Platform, Result};
 
 /// A blob of an image, and what it refers to.
 #[derive(Debug, Serialize)]
@@ -18,6 +18,9 @@ pub(crate) struct Node {
     pub(crate) descriptor: Descriptor,
     /// Whether the blob is in the content store.
     pub(crate) present: bool,
+    /// Whether it is a layer whose blob was not kept on purpose.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dropped: bool,
     /// Why nothing below is known, of a document that is here and cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
@@ -122,12 +125,13 @@ fn read<'a>(
     seen: &'a mut HashSet<Digest>,
 ) -> BoxFuture<'a, Result<Node>> {
     Box::pin(async move {
-        let present = match content.info(&descriptor.digest).await {
-            Ok(_) => true,
-            Err(error) if error.is(Kind::NotFound) => false,
+        let labels = match content.info(&descriptor.digest).await {
+            Ok(info) => Some(info.labels),
+            Err(error) if error.is(Kind::NotFound) => None,
             Err(error) => return Err(error),
         };
-        let mut node = Node { descriptor, present, problem: None, image: None, children: Vec::new() };
+        let present = labels.is_some();
+        let mut node = Node { descriptor, present, dropped: false, problem: None, image: None, children: Vec::new() };
         let document = matches!(node.descriptor.media_type.role(), Role::Index | Role::Manifest);
         if !present || !document || !seen.insert(node.descriptor.digest.clone()) {
             return Ok(node);
@@ -152,10 +156,18 @@ fn read<'a>(
             }
         };
         for child in children {
-            node.children.push(read(content, child, seen).await?);
+            let mut child = read(content, child, seen).await?;
+            child.dropped = !child.present && labels.as_ref().is_some_and(|labels| is_dropped(labels, &child));
+            node.children.push(child);
         }
         Ok(node)
     })
+}
+
+/// Tells whether the labels of a manifest say that a layer was not kept.
+fn is_dropped(labels: &Labels, layer: &Node) -> bool {
+    let digest = layer.descriptor.digest.to_string();
+    labels.iter().any(|(key, value)| key.starts_with(DROPPED_LABEL) && value == digest)
 }
 
 async fn root(content: &dyn Store, descriptor: &Descriptor) -> Result<Root> {

@@ -31,6 +31,35 @@ fn a_pull_into_another_namespace_downloads_nothing() {
 }
 
 #[test]
+fn layers_that_are_not_kept_are_unpacked_said_and_brought_back() {
+    let (dist, registry) = (Dist::new(), DockerRegistry::start());
+    registry.push_layout(fixture::directory(&dist), "a/b:1");
+    let reference = format!("{}/a/b:1", registry.host());
+    dist.ok(&format!("pull --content drop {reference}"));
+    let blobs = dist.json("content ls");
+    assert_eq!(blobs.as_array().unwrap().len(), 3, "index, manifest and config: {blobs}");
+    assert_eq!(dist.json("content active"), json!([]));
+    let inspected = dist.ok(&format!("images inspect {reference}"));
+    assert_eq!(inspected.matches("not kept  unpacked: overlayfs").count(), 3, "{inspected}");
+    let directory = dist.path("mounted");
+    dist.ok(&format!("images mount {reference} {}", directory.display()));
+    assert_eq!(std::fs::read_to_string(directory.join("etc/greeting")).unwrap(), "hello from above\n");
+    dist.ok(&format!("images unmount {}", directory.display()));
+    dist.ok("gc");
+
+    let mut again = dist.command(["pull", &reference, "--plan"]);
+    assert!(again.env("DIST_CONTENT", "drop").output().unwrap().status.success());
+    assert_eq!(dist.json(&format!("pull --content drop {reference}"))["downloaded"], json!(0));
+    dist.ok(&format!("fetch {reference}"));
+    let inspected = dist.ok(&format!("images inspect {reference}"));
+    assert!(!inspected.contains("not kept") && !inspected.contains("  missing  unpacked"), "{inspected}");
+    let wrong = dist.run(&format!("pull --content some {reference}"));
+    assert_eq!(wrong.code, Some(2));
+    dist.ok(&format!("images rm {reference}"));
+    dist.assert_empty();
+}
+
+#[test]
 fn an_image_of_one_namespace_is_not_removed_with_that_of_another() {
     let dist = Dist::new();
     let reference = fixture::layout(&dist);

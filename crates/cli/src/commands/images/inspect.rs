@@ -15,7 +15,7 @@ use crate::render::{age, fields, labels, printable, size};
 
 /// Show what an image consists of: manifests and their platforms, configuration, layers, snapshots.
 ///
-/// What is not here is marked `missing`; a layer that is unpacked names its snapshotters.
+/// What is not here is marked `missing`, or `not kept` when a pull was told so; a layer that is unpacked names its snapshotters.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -104,7 +104,7 @@ fn line(node: &Node, layer: Option<&Layer>) -> String {
         let _ = write!(line, "  {platform}");
     }
     if !node.present {
-        line.push_str("  missing");
+        line.push_str(if node.dropped { "  not kept" } else { "  missing" });
     }
     if let Some(layer) = layer.filter(|layer| !layer.snapshotters.is_empty()) {
         let _ = write!(line, "  unpacked: {} {}", layer.snapshotters.join(", "), layer.chain_id);
