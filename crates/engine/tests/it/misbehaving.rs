@@ -1,0 +1,161 @@
+//! Pulls of a large layer in parts from a registry that misbehaves: whatever it does, what comes of it is right.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+use windlass::core::progress::Tracker;
+use windlass::core::{Descriptor, Digest, Kind, Namespace, Platform, Reference, snapshot};
+use windlass::registry::{Floor, Options, Remote, Retry, Timeouts};
+use windlass::transfer::{self, Content, Parts, Pull, Pulled};
+use windlass::{Engine, OVERLAYFS, core::Host as _};
+use windlass_testkit::image::{Bundle, Image, Layer};
+use windlass_testkit::registry::{Fake, Fault, Recorded};
+
+const REPOSITORY: &str = "hard/work";
+const PART: u64 = 256 << 10;
+/// How each connection comes: slowly enough for more of them to be worth it.
+const PACE: Fault = Fault::Trickle { piece: 32 << 10, pause: Duration::from_millis(8) };
+
+/// What a registry does wrong to requests for parts; how often, after the first few; and whether it is still asked for
+/// parts by the next pull.
+struct Case {
+    fault: Fault,
+    times: usize,
+    forgiven: bool,
+}
+
+fn case(fault: Fault, times: usize, forgiven: bool) -> Case {
+    Case { fault, times, forgiven }
+}
+
+fn cases() -> Vec<Case> {
+    let always = 1_000_000;
+    let answer = |status, headers: &[(&str, &str)]| Fault::Answer {
+        status,
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        body: "no".into(),
+    };
+    vec![
+        case(Fault::IgnoreRange, always, false),
+        case(Fault::ShiftRange(1000), always, false),
+        case(Fault::header("content-range", "bytes 0-99/100"), always, false),
+        case(Fault::header("content-encoding", "gzip"), always, false),
+        case(Fault::status(400, "no"), always, false),
+        case(Fault::status(416, "no"), always, false),
+        case(Fault::TruncateAfter(50_000), always, false),
+        case(Fault::CorruptByte(5_000), 1, false),
+        case(Fault::TruncateAfter(50_000), 1, true),
+        case(Fault::ResetAfter(50_000), 2, true),
+        case(Fault::Hangup, 1, true),
+        case(Fault::StallAfter(1_000), 1, true),
+        case(answer(503, &[]), 2, true),
+        case(answer(429, &[("retry-after", "1")]), 2, true),
+    ]
+}
+
+fn image(seed: u32) -> Bundle {
+    let mut state = seed;
+    let noise = (0..6 << 20).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_le_bytes()[3]
+    });
+    Image::new(&Platform::host().to_string()).layer(Layer::new().file("noise", noise.collect::<Vec<u8>>())).build()
+}
+
+fn layer_of(bundle: &Bundle) -> &Descriptor {
+    bundle.image().layers.first().unwrap()
+}
+
+/// Serves an image under a tag and returns its reference and the path of its layer.
+fn serve(fake: &Fake, tag: &str, bundle: &Bundle) -> (Reference, String) {
+    for (digest, bytes) in &bundle.blobs {
+        if *digest == bundle.root.digest {
+            fake.add_manifest(REPOSITORY, Some(tag), bundle.root.media_type.as_str(), bytes.clone());
+        } else {
+            fake.add_blob(REPOSITORY, "application/octet-stream", bytes.clone());
+        }
+    }
+    let layer = format!("/v2/{REPOSITORY}/blobs/{}", layer_of(bundle).digest);
+    fake.fault(&*layer, PACE);
+    (format!("{}/{REPOSITORY}:{tag}", fake.host()).parse().unwrap(), layer)
+}
+
+fn remote() -> Remote {
+    let retry = Retry { first_delay: Duration::from_millis(10), ..Retry::default() };
+    let floor = Floor { rate: 20_000, over: Duration::from_secs(6) };
+    Remote::new(Options { retry, timeouts: Timeouts { floor, ..Timeouts::default() }, ..Options::default() }).unwrap()
+}
+
+async fn pull(engine: &Engine, remote: &Remote, reference: &Reference, content: Content) -> Pulled {
+    let parts = Parts { threshold: 1 << 20, size: PART, at_once: 4 };
+    let options = Pull { parts, content, snapshotter: Some(OVERLAYFS.to_owned()), ..Pull::default() };
+    transfer::pull(engine, &Namespace::default(), remote, reference, &options, &Tracker::new()).await.unwrap()
+}
+
+/// Checks that the snapshot is here, and the blob if it is to be, with its digest.
+async fn check(engine: &Engine, bundle: &Bundle, content: Content) {
+    let services = engine.services(&Namespace::default().into()).await.unwrap();
+    let layer = layer_of(bundle);
+    let name = snapshot::Name::from(bundle.image().chain_ids().first().unwrap());
+    let info = services.snapshotters.get(OVERLAYFS).unwrap().stat(name.as_key()).await.unwrap();
+    assert_eq!(info.state, snapshot::State::Committed);
+    match windlass::core::content::ProviderExt::read_all(&*services.content, layer, u64::MAX).await {
+        Ok(bytes) => assert_eq!((content, Digest::sha256(&bytes)), (Content::Keep, layer.digest.clone())),
+        Err(error) => assert_eq!((content, error.kind()), (Content::Drop, Kind::NotFound)),
+    }
+    assert_eq!(services.content.statuses(&[]).await.unwrap(), []);
+}
+
+fn parts_of(fake: &Fake, path: &str) -> usize {
+    let closed = |request: &Recorded| request.header("range").is_some_and(|range| !range.ends_with('-'));
+    fake.requests().iter().filter(|request| request.path == path && closed(request)).count()
+}
+
+async fn comes_right(case: Case) {
+    let Case { fault, times, forgiven } = case;
+    let said = format!("{fault:?}");
+    let root = TempDir::new().unwrap();
+    let engine = Engine::open(root.path().join("root")).await.unwrap();
+    let (fake, remote) = (Fake::start().await, remote());
+    let (first, second) = (image(1), image(2));
+    let (reference, layer) = serve(&fake, "1", &first);
+    fake.fault_ranged_after(&*layer, fault, 2, times);
+    pull(&engine, &remote, &reference, Content::Keep).await;
+    check(&engine, &first, Content::Keep).await;
+    assert!(parts_of(&fake, &layer) > 2, "{said}: it came in parts at first");
+
+    let (reference, layer) = serve(&fake, "2", &second);
+    pull(&engine, &remote, &reference, Content::Keep).await;
+    check(&engine, &second, Content::Keep).await;
+    if !forgiven {
+        assert_eq!(parts_of(&fake, &layer), 0, "{said}: it is remembered that parts are not to be had");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_registry_does_to_parts_the_layer_comes_right() {
+    futures::future::join_all(cases().into_iter().map(|case| tokio::spawn(comes_right(case))))
+        .await
+        .into_iter()
+        .for_each(|ended| ended.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_is_not_kept_comes_right_too() {
+    let faults =
+        [Fault::TruncateAfter(600_000), Fault::ResetAfter(600_000), Fault::IgnoreRange, Fault::status(400, "no")];
+    let drops = faults.map(|fault| {
+        tokio::spawn(async move {
+            let root = TempDir::new().unwrap();
+            let engine = Engine::open(root.path().join("root")).await.unwrap();
+            let (fake, bundle) = (Fake::start().await, image(3));
+            let (reference, layer) = serve(&fake, "1", &bundle);
+            // The first stream breaks, so that the next one asks for the rest.
+            fake.fault_times(&*layer, Fault::TruncateAfter(400_000), 1);
+            fake.fault_ranged_after(&*layer, fault, 0, 2);
+            pull(&engine, &remote(), &reference, Content::Drop).await;
+            check(&engine, &bundle, Content::Drop).await;
+        })
+    });
+    futures::future::join_all(drops).await.into_iter().for_each(|ended| ended.unwrap());
+}
