@@ -1,7 +1,9 @@
 //! The engine as its users see it: a host, and pulls onto a real root.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod host;
+mod layers;
 mod misbehaving;
+mod model;
 mod pulls;

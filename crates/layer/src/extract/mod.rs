@@ -118,7 +118,8 @@ impl Extractor {
             _ => Beneath::InPlace,
         };
         let mut times = BTreeMap::new();
-        if !fresh {
+        // An empty root in place may be the copy of an empty parent's: its time is not to change either.
+        if !fresh || matches!(beneath, Beneath::InPlace) {
             times.insert(LayerPath::default(), metadata::mtime(&stat));
         }
         let setgid = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
