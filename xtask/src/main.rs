@@ -3,6 +3,7 @@
 //! One module a command. Nothing here is part of the product, and nothing in the product depends on it.
 
 mod bench;
+mod fuzz;
 mod image;
 mod packages;
 mod peer;
@@ -32,6 +33,8 @@ enum Command {
     Test,
     /// Run the tests that look for rare failures again and again, with other seeds
     Soak(soak::Options),
+    /// Run every fuzz target for a while
+    Fuzz(fuzz::Options),
     /// Check the conventions that the compiler cannot: directions, sizes, words, links
     Tidy,
     /// Measure against peers, side by side
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Quickstart(options) => quickstart::run(&options),
         Command::Test => test::run(),
         Command::Soak(options) => soak::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Tidy => tidy::run(),
         Command::Bench(bench) => bench::run(&bench),
     };

@@ -18,6 +18,13 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Returns the compiler that goes with it.
+pub(crate) fn rustc() -> Command {
+    let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    command.current_dir(workspace());
+    command
+}
+
 /// Returns the directory that cargo builds into.
 pub(crate) fn target() -> Result<PathBuf> {
     let metadata = output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;

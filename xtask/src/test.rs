@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::{packages, process, tidy};
+use crate::{fuzz, packages, process, tidy};
 
 struct Step {
     name: &'static str,
@@ -83,6 +83,7 @@ fn steps() -> Vec<Step> {
         Step::command("doc tests", cargo(&["test", "--workspace", "--doc", "--locked"])),
         Step::command("examples", cargo(&["build", "--workspace", "--examples", "--locked"])),
         Step::command("documentation", documentation),
+        Step::new("fuzz", "cargo xtask fuzz", || fuzz::run(&fuzz::Options::in_tests())),
     ]
 }
 
