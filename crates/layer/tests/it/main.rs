@@ -13,3 +13,4 @@ mod parser;
 mod streams;
 mod tree;
 mod whiteouts;
+mod writers;
