@@ -12,6 +12,7 @@
 //! Deliberately absent: the network, the content store, mounting anything, and durability, which is the snapshotter's
 //! commit.
 
+mod ahead;
 mod differ;
 mod options;
 mod sink;

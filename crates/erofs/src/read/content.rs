@@ -115,7 +115,7 @@ impl<R: ReadAt> Image<R> {
         let behind = inode.attributes.0 + inode.attributes.1 as u64;
         let at = match inode.layout {
             Layout::Inline if number == last => behind,
-            Layout::Inline | Layout::Plain => (u64::from(inode.union) << BLOCK_BITS) + start,
+            Layout::Inline | Layout::Plain => (u64::from(inode.union) << BLOCK_BITS).saturating_add(start),
             Layout::Chunks => return damaged(format!("inode {} has chunks and is no file", inode.nid)),
         };
         self.bytes(at, length)

@@ -298,16 +298,19 @@ fn havings(tree: &Tree) -> (Vec<Having>, u64) {
     (uses.iter().enumerate().map(having).collect(), shared)
 }
 
-/// Returns the time that more than half of the inodes have, or any: inodes that have it are short.
+/// Returns the time that more than half of the inodes have: those are short. Nothing else may decide, so that the order in
+/// which a tree was made does not show.
 fn usual_time(tree: &Tree) -> Time {
+    let times = || tree.inodes.iter().filter(|record| record.nlink > 0).map(|record| record.mtime);
     let mut candidate = Time::default();
     let mut lead = 0u32;
-    for record in &tree.inodes {
+    for time in times() {
         match lead {
-            0 => (candidate, lead) = (record.mtime, 1),
-            _ if record.mtime == candidate => lead += 1,
+            0 => (candidate, lead) = (time, 1),
+            _ if time == candidate => lead += 1,
             _ => lead -= 1,
         }
     }
-    candidate
+    let having = times().filter(|time| *time == candidate).count();
+    if having * 2 > times().count() { candidate } else { Time::default() }
 }

@@ -35,7 +35,7 @@ impl Drop for Mounted {
 }
 
 /// Checks an image in every way there is, and returns what is in it.
-fn check(directory: &Path) -> Listing {
+pub(crate) fn check(directory: &Path) -> Listing {
     let listing = list_image(directory);
     let checked = Command::new("fsck.erofs")
         .arg(format!("--device={}", directory.join("data").display()))
@@ -206,7 +206,7 @@ fn extended_attributes_alone_and_shared() {
         xattrs(&[("system.posix_acl_access", &acl())]),
         xattrs(&[("user.a", b""), ("trusted.overlay.opaque", b"y"), ("security.other", b"x")]),
         xattrs(&many),
-        xattrs(&[("user.large", &[9; 60_000])]),
+        xattrs(&[("user.large", &vec![9; 60_000])]),
     ];
     for (number, xattrs) in sets.iter().enumerate() {
         for copy in 0..=number % 3 {

@@ -34,7 +34,7 @@ pub(crate) struct Maker {
     pub(crate) tree: Tree,
     packer: Packer,
     data: File,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl Maker {
