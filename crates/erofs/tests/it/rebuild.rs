@@ -73,7 +73,11 @@ fn golden(directory: &std::path::Path) -> Vec<u8> {
         let file = maker.add(root, name, What::Regular, &shared);
         maker.fill(file, 5, &[(0, b"hello")], false);
     }
-    let own = Attributes { uid: 70_000, xattrs: xattrs(&[("security.capability", &[1; 20])]), ..plain(0o4755) };
+    let own = Attributes {
+        uid: 70_000,
+        xattrs: xattrs(&[("security.capability", &[1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])]),
+        ..plain(0o4755)
+    };
     let file = maker.add(root, "capable", What::Regular, &own);
     maker.fill(file, 10_000, &[(8_192, b"end")], true);
     maker.tree.link(root, b"other name", file).unwrap();
