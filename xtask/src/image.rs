@@ -1,4 +1,4 @@
-//! The images that the commands use: real ones, made of Debian's packages, and kept for the next time.
+//! The images that the commands use: real ones, made of packages of Debian, Python and Node, and kept for the next time.
 //!
 //! They are kept below the build directory, so that `cargo clean` removes them; each with what it was made of, so that
 //! another recipe makes it again.
@@ -17,9 +17,19 @@ pub(crate) fn small() -> Result<Layout> {
     kept("small", debian::SMALL)
 }
 
-/// Returns the image of the benchmark: about 300 MB compressed, 50,000 files.
-pub(crate) fn large() -> Result<Layout> {
-    kept("large", debian::LARGE)
+/// Returns an image of the benchmark: about 500 MB compressed, 180,000 files.
+pub(crate) fn files() -> Result<Layout> {
+    kept("files", debian::FILES)
+}
+
+/// Returns an image of the benchmark: about 1.7 GB compressed, half of it in one layer, few files.
+pub(crate) fn blobs() -> Result<Layout> {
+    kept("blobs", debian::BLOBS)
+}
+
+/// Returns an image of the benchmark: 64 layers of about a megabyte.
+pub(crate) fn many() -> Result<Layout> {
+    kept("many", debian::MANY)
 }
 
 /// Returns an image that was made before, or makes it.
@@ -46,7 +56,7 @@ fn make(layout: &Layout, packages: &Path, recipe: &Recipe) -> Result<()> {
     for directory in [directory, packages] {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
-    let image = debian::image(packages, recipe, directory, &layout.tag).context("make an image of Debian packages")?;
+    let image = debian::image(packages, recipe, directory, &layout.tag).context("make an image of packages")?;
     let entries: usize = image.layers.iter().map(|layer| layer.entries).sum();
     println!("made: {entries} entries in {} layers", image.layers.len());
     Ok(())
@@ -54,11 +64,15 @@ fn make(layout: &Layout, packages: &Path, recipe: &Recipe) -> Result<()> {
 
 /// Says what an image consists of.
 pub(crate) fn describe(layout: &Layout) -> Result<String> {
-    let layers = layout.layers()?;
+    let megabytes = bytes(layout)? / 1_000_000;
+    Ok(format!("{}: {} layers, {megabytes} MB compressed", layout.skopeo(), layout.layers()?.len()))
+}
+
+/// Returns how many bytes the compressed layers of an image have.
+pub(crate) fn bytes(layout: &Layout) -> Result<u64> {
     let mut bytes = 0;
-    for layer in &layers {
-        bytes += fs::metadata(layer).with_context(|| format!("read {}", layer.display()))?.len();
+    for layer in layout.layers()? {
+        bytes += fs::metadata(&layer).with_context(|| format!("read {}", layer.display()))?.len();
     }
-    let megabytes = bytes / 1_000_000;
-    Ok(format!("{}: {} layers, {megabytes} MB compressed", layout.skopeo(), layers.len()))
+    Ok(bytes)
 }

@@ -44,17 +44,24 @@ pub(crate) const TEST: &[Program] = &[
     program("dpkg-deb", "dpkg"),
 ];
 
-/// What the benchmarks measure against, and with.
+/// What the benchmarks measure against, and with, and what the images are made with.
 pub(crate) const BENCH: &[Program] = &[
     program("docker-registry", "docker-registry"),
     program("skopeo", "skopeo"),
-    program("umoci", "umoci"),
+    program("nginx", "nginx-light"),
     program("time", "time"),
-    program("gunzip", "gzip"),
+    program("igzip", "isal"),
+    program("sha256sum", "coreutils"),
     program("tar", "tar"),
     program("apt-get", "apt"),
     program("dpkg-deb", "dpkg"),
+    program("pip3", "python3-pip"),
+    program("npm", "npm"),
 ];
+
+/// The peers that are only measured when they are asked for.
+pub(crate) const BENCH_PEERS: &[Program] =
+    &[program("umoci", "umoci"), program("containerd", "containerd"), program("ctr", "containerd")];
 
 /// What the benchmark of the store measures against, and with.
 pub(crate) const BENCH_STORE: &[Program] = &[

@@ -101,7 +101,7 @@ fn serve(configuration: &Path) -> Result<Command> {
 }
 
 /// Returns a loopback address on which nobody listens at this moment.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free loopback port")?;
     listener.local_addr().context("find a free loopback port")
 }

@@ -1,4 +1,4 @@
-//! Makes one of the Debian images: `debian_image small|large CACHE LAYOUT`.
+//! Makes one of the real images: `debian_image small|files|blobs|many CACHE LAYOUT`.
 
 use std::path::Path;
 
@@ -7,10 +7,15 @@ use windlass_testkit::debian;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [recipe, cache, layout] = arguments.as_slice() else {
-        eprintln!("usage: debian_image small|large CACHE LAYOUT");
+        eprintln!("usage: debian_image small|files|blobs|many CACHE LAYOUT");
         std::process::exit(2);
     };
-    let packages = if recipe == "large" { debian::LARGE } else { debian::SMALL };
+    let packages = match recipe.as_str() {
+        "files" => debian::FILES,
+        "blobs" => debian::BLOBS,
+        "many" => debian::MANY,
+        _ => debian::SMALL,
+    };
     match debian::image(Path::new(cache), packages, Path::new(layout), recipe) {
         Ok(image) => {
             for layer in &image.layers {

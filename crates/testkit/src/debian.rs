@@ -1,15 +1,22 @@
-//! Real images made of Debian's packages, for benchmarks and for whoever tries the engine out.
+//! Real images made of packages, Debian's for the most part, for benchmarks and for whoever tries the engine out.
 //!
-//! The packages come from the mirrors that this machine is configured for and are kept in a cache. Each list of them
-//! becomes a layer, as `dpkg` would have unpacked them on a system with a merged `/usr`; no maintainer script runs, but
-//! what a shell needs is there: `chroot` into it works. A last layer changes what is below in every way a layer can.
+//! The packages come from the mirrors and indexes that this machine is configured for and are kept in a cache. Each list of
+//! them becomes a layer, as `dpkg` would have unpacked them on a system with a merged `/usr`, and pip and npm beside it; no
+//! maintainer script runs, but what a shell needs is there: `chroot` into it works. A last layer changes what is below in
+//! every way a layer can.
 //!
 //! Nothing is held in memory: packages stream through tar and gzip into the layout.
 
+mod archive;
 mod bottom;
+mod deb;
 mod layer;
-mod package;
+mod node;
+mod recipes;
+mod source;
 mod top;
+mod wheel;
+mod zip;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -20,65 +27,14 @@ use windlass_core::{Descriptor, DiffId, Error, MediaType, Platform, Result};
 
 use crate::image::{Layer, add_to_layout};
 
+pub use recipes::{BLOBS, FILES, MANY, SMALL};
+
 /// What an image is made of: lists of packages, one for each layer, bottom first.
+///
+/// A package of Debian is given by its name alone; `pypi:NAME==VERSION` is a wheel, unpacked where Python looks for it,
+/// `pypi-file:NAME==VERSION` a wheel as one file, `npm:NAME@VERSION` a package of Node's. A version that the index does
+/// not have any more is replaced by the newest.
 pub type Recipe = [&'static [&'static str]];
-
-/// About 30 MB compressed and 6,000 entries: a shell and what it needs, certificates, time zones.
-pub const SMALL: &Recipe = &[
-    &["base-files", "base-passwd", "libc6", "libc-bin", "libtinfo6", "dash", "bash", "debianutils"],
-    &[
-        "coreutils",
-        "libselinux1",
-        "libpcre2-8-0",
-        "libacl1",
-        "libattr1",
-        "libgmp10",
-        "libcrypt1",
-        "findutils",
-        "sed",
-        "grep",
-        "gzip",
-        "tar",
-        "hostname",
-        "mawk",
-    ],
-    &["ca-certificates", "openssl", "libssl3", "tzdata", "netbase"],
-    &["perl-base", "perl-modules-5.36", "ncurses-base", "ncurses-bin"],
-];
-
-/// About 320 MB compressed and 65,000 entries: compilers and libraries, a few large files and very many small ones.
-pub const LARGE: &Recipe = &[
-    &[
-        "base-files",
-        "base-passwd",
-        "libc6",
-        "libc-bin",
-        "libtinfo6",
-        "dash",
-        "bash",
-        "debianutils",
-        "coreutils",
-        "libselinux1",
-        "libpcre2-8-0",
-        "libacl1",
-        "libattr1",
-        "libgmp10",
-        "libcrypt1",
-        "findutils",
-        "sed",
-        "grep",
-        "perl-base",
-        "perl-modules-5.36",
-        "ca-certificates",
-        "openssl",
-        "libssl3",
-        "tzdata",
-    ],
-    &["golang-1.19-go", "golang-1.19-src"],
-    &["libllvm14", "libicu72", "libboost1.74-dev"],
-    &["git", "vim-runtime", "linux-libc-dev", "cmake-data"],
-    &["ansible", "ansible-core", "python3-numpy", "python3-pandas", "python3-scipy"],
-];
 
 /// A finished image in a layout.
 #[derive(Debug, Clone)]
@@ -103,13 +59,13 @@ pub struct Summary {
 /// Makes an image of packages and adds it to an OCI layout under a tag.
 ///
 /// The layout gets the tag last: one that was interrupted does not have it. Packages are taken from `cache`, and brought
-/// there with `apt-get` when they are missing.
+/// there with `apt-get`, pip and npm when they are missing.
 ///
 /// # Errors
-/// `NotFound` naming the packages that no mirror has; `FailedPrecondition` when `apt-get` or `dpkg-deb` fail or are
-/// missing; those of the filesystem.
+/// `NotFound` naming the packages that no mirror has; `InvalidArgument` for a recipe that cannot be read;
+/// `FailedPrecondition` when the programs fail or are missing; those of the filesystem.
 pub fn image(cache: &Path, recipe: &[&[&str]], layout: &Path, tag: &str) -> Result<Image> {
-    let packages = package::bring(cache, recipe)?;
+    let packages = source::bring(cache, recipe)?;
     let blobs = layer::create_blobs(layout)?;
     let mut plans: Vec<layer::Plan> = packages.into_iter().map(layer::Plan::of_packages).collect();
     if let Some(bottom) = plans.first_mut() {
@@ -123,15 +79,17 @@ pub fn image(cache: &Path, recipe: &[&[&str]], layout: &Path, tag: &str) -> Resu
     Ok(Image { root, layers })
 }
 
-/// Makes the layers on all processors, one layer a thread.
+/// Makes the layers on all processors, one layer a thread, the largest first.
 fn make_all(blobs: &Path, plans: &[layer::Plan]) -> Result<Vec<Summary>> {
+    let mut order: Vec<usize> = (0..plans.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(plans.get(*at).map(layer::Plan::weight)));
     let next = AtomicUsize::new(0);
     let made: Mutex<Vec<(usize, Result<Summary>)>> = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((at, plan)) = take(&next, plans) {
+                while let Some((at, plan)) = take(&next, &order, plans) {
                     let summary = plan.make(blobs);
                     made.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, summary));
                 }
@@ -143,8 +101,8 @@ fn make_all(blobs: &Path, plans: &[layer::Plan]) -> Result<Vec<Summary>> {
     made.into_iter().map(|(_, summary)| summary).collect()
 }
 
-fn take<'a>(next: &AtomicUsize, plans: &'a [layer::Plan]) -> Option<(usize, &'a layer::Plan)> {
-    let at = next.fetch_add(1, Ordering::Relaxed);
+fn take<'a>(next: &AtomicUsize, order: &[usize], plans: &'a [layer::Plan]) -> Option<(usize, &'a layer::Plan)> {
+    let at = *order.get(next.fetch_add(1, Ordering::Relaxed))?;
     plans.get(at).map(|plan| (at, plan))
 }
 

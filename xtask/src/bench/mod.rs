@@ -1,11 +1,10 @@
 //! `cargo xtask bench`: measurements against peers, in turn, in the same run, as ratios.
 //!
 //! A figure alone says something about a machine; a ratio says something about the project. Nothing here fails because a
-//! bar was missed: the report says so.
+//! bar was missed, unless that is asked for: the report says so.
 
 mod measure;
 mod pull;
-mod report;
 mod store;
 
 use anyhow::Result;
@@ -14,7 +13,7 @@ use clap::Subcommand;
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
-    /// `dist pull` and `dist fetch` against skopeo and umoci, and against what the work itself costs
+    /// `dist pull` and `dist fetch` of three images, against what the work itself costs and against skopeo
     Pull(pull::Options),
     /// The store with a hundred thousand images, ingests and many writers, against sha256sum, cp and containerd
     Store(store::Options),

@@ -1,34 +1,38 @@
 //! One layer: packages merged into a tar, compressed and hashed on the way into a blob of the layout.
 
-use std::collections::HashSet;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use flate2::write::GzEncoder;
 use windlass_core::digest::{Algorithm, Hasher};
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Descriptor, DiffId, Digest, MediaType, Result};
 
-use super::bottom::MERGED;
-use super::{Layer, Summary, failed};
+use super::archive::Merge;
+use super::source::Package;
+use super::{Layer, Summary};
 
 /// What goes into a layer, in order.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// Entries before those of the packages.
     pub(super) before: Option<Layer>,
-    /// Files of packages.
-    packages: Vec<PathBuf>,
+    packages: Vec<Package>,
 }
 
 impl Plan {
-    pub(super) fn of_packages(packages: Vec<PathBuf>) -> Self {
+    pub(super) fn of_packages(packages: Vec<Package>) -> Self {
         Self { before: None, packages }
     }
 
     pub(super) fn of_entries(entries: Layer) -> Self {
         Self { before: Some(entries), packages: Vec::new() }
+    }
+
+    /// Returns how much work it is to make the layer, for comparison: the bytes of its packages.
+    pub(super) fn weight(&self) -> u64 {
+        let bytes = |package: &Package| std::fs::metadata(package.file()).map_or(0, |metadata| metadata.len());
+        self.packages.iter().map(bytes).sum()
     }
 
     /// Makes the layer and returns what it came to.
@@ -44,19 +48,20 @@ impl Plan {
         let attempt = || "write a layer".to_owned();
         let gzip = GzEncoder::new(Hashing::new(BufWriter::with_capacity(1 << 20, file)), flate2::Compression::new(6));
         let blocks = Blocks { to: gzip, pending: Vec::with_capacity(BLOCK) };
-        let mut merge = Merge { tar: tar::Builder::new(Hashing::new(blocks)), seen: HashSet::new(), entries: 0 };
+        let mut merge = Merge::new(Hashing::new(blocks));
         if let Some(before) = &self.before {
-            merge.add(&before.tar()[..], Paths::AsTheyAre).attempt(attempt)?;
+            merge.add_entries(before).attempt(attempt)?;
         }
         for package in &self.packages {
             merge.add_package(package)?;
         }
-        let uncompressed = merge.tar.into_inner().attempt(attempt)?;
+        let entries = merge.entries;
+        let uncompressed = merge.finish().attempt(attempt)?;
         let diff_id = DiffId(uncompressed.hasher.finish());
         let mut compressed = uncompressed.to.finish().and_then(GzEncoder::finish).attempt(attempt)?;
         compressed.flush().attempt(attempt)?;
         let descriptor = Descriptor::new(MediaType::OCI_LAYER_GZIP, compressed.hasher.finish(), compressed.count);
-        Ok((descriptor, diff_id, merge.entries))
+        Ok((descriptor, diff_id, entries))
     }
 }
 
@@ -145,89 +150,6 @@ impl<W: Write> Write for Blocks<W> {
     }
 }
 
-/// What becomes of the paths of an archive.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Paths {
-    AsTheyAre,
-    /// `/bin` and its like are below `/usr`.
-    MergedUsr,
-}
-
-/// Archives merged into one; a path that is there already is left out.
-struct Merge<W: Write> {
-    tar: tar::Builder<W>,
-    seen: HashSet<PathBuf>,
-    entries: usize,
-}
-
-impl<W: Write> Merge<W> {
-    fn add_package(&mut self, package: &Path) -> Result<()> {
-        let mut child = Command::new("dpkg-deb")
-            .arg("--fsys-tarfile")
-            .arg(package)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .attempt(|| "run dpkg-deb".to_owned())?;
-        let added = match child.stdout.take() {
-            Some(stdout) => self.add(stdout, Paths::MergedUsr),
-            None => Ok(()),
-        };
-        let output = child.wait_with_output().attempt(|| "wait for dpkg-deb".to_owned())?;
-        if !output.status.success() {
-            return Err(failed("dpkg-deb", output.status, &output.stderr).context(format!("{}", package.display())));
-        }
-        added.attempt(|| format!("unpack {}", package.display()))
-    }
-
-    fn add(&mut self, archive: impl Read, paths: Paths) -> std::io::Result<()> {
-        let mut archive = tar::Archive::new(archive);
-        for entry in archive.entries()? {
-            let mut entry = entry?;
-            let path = rewritten(&entry.path()?, paths);
-            if path.as_os_str().is_empty() || !self.seen.insert(path.clone()) {
-                continue;
-            }
-            self.entries += 1;
-            self.append(&mut entry, &path, paths)?;
-        }
-        // A program that still writes would fail: read what pads the archive, too.
-        std::io::copy(&mut archive.into_inner(), &mut std::io::sink())?;
-        Ok(())
-    }
-
-    fn append<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, path: &Path, paths: Paths) -> std::io::Result<()> {
-        let mut header = entry.header().clone();
-        let pax: Vec<(String, Vec<u8>)> = match entry.pax_extensions()? {
-            Some(records) => records
-                .filter_map(Result::ok)
-                .filter_map(|record| Some((record.key().ok()?.to_owned(), record.value_bytes().to_owned())))
-                .filter(|(key, _)| key != "path" && key != "linkpath")
-                .collect(),
-            None => Vec::new(),
-        };
-        if !pax.is_empty() {
-            self.tar.append_pax_extensions(pax.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
-        }
-        if let Some(target) = entry.link_name()? {
-            let hard = header.entry_type() == tar::EntryType::Link;
-            let target = if hard { rewritten(&target, paths) } else { target.into_owned() };
-            return self.tar.append_link(&mut header, path, &target);
-        }
-        let slash = if header.entry_type().is_dir() { "/" } else { "" };
-        let mut name = path.as_os_str().to_owned();
-        name.push(slash);
-        self.tar.append_data(&mut header, name, entry)
-    }
-}
-
-/// Returns the path without what begins it in packages, and below `/usr` what is there on a system with a merged one.
-fn rewritten(path: &Path, paths: Paths) -> PathBuf {
-    let path: PathBuf = path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
-    let merged = MERGED.iter().any(|name| path.starts_with(name));
-    if paths == Paths::MergedUsr && merged { Path::new("usr").join(path) } else { path }
-}
-
 /// A layer's blob, read again.
 #[cfg(test)]
 pub(super) fn open(blobs: &Path, summary: &Summary) -> flate2::read::GzDecoder<std::fs::File> {
@@ -236,6 +158,10 @@ pub(super) fn open(blobs: &Path, summary: &Summary) -> flate2::read::GzDecoder<s
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::io::Read as _;
+    use std::process::Command;
+
     use super::*;
 
     /// Builds a package with Debian's own tool.
@@ -265,7 +191,7 @@ mod tests {
         let one = package(directory.path(), "one", &[(&long, "x"), ("bin/sh", "a shell"), ("etc/common", "first")]);
         let two = package(directory.path(), "two", &[("usr/bin/two", "2"), ("etc/common", "second")]);
         let blobs = create_blobs(directory.path()).unwrap();
-        let mut plan = Plan::of_packages(vec![one, two]);
+        let mut plan = Plan::of_packages([one, two].map(Package::Debian).into());
         plan.before = Some(super::super::bottom::layer());
         let summary = plan.make(&blobs).unwrap();
 

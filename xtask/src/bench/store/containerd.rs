@@ -19,14 +19,14 @@ const BASE: &str = "example.org/base:1";
 const UNUSED: [&str; 2] = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"];
 
 /// A running containerd; it is stopped when this is dropped.
-pub(super) struct Containerd {
+pub(in crate::bench) struct Containerd {
     child: Child,
     directory: PathBuf,
 }
 
 impl Containerd {
     /// Starts one that keeps everything below a directory.
-    pub(super) fn start(directory: &Path) -> Result<Self> {
+    pub(in crate::bench) fn start(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         let at = |name: &str| directory.join(name);
         let [root, state, socket] = ["root", "state", "socket"].map(|name| directory.join(name).display().to_string());
@@ -46,7 +46,7 @@ impl Containerd {
     }
 
     /// Returns its client.
-    pub(super) fn ctr(&self) -> Command {
+    pub(in crate::bench) fn ctr(&self) -> Command {
         let mut ctr = Command::new("ctr");
         ctr.arg("--address").arg(self.directory.join("socket"));
         ctr

@@ -3,7 +3,7 @@
 //! The root has records only, made through the library in large transactions; what is measured of them does not look at
 //! bytes. Files are in the page cache unless it says cold. What others do is done in turn with what we do.
 
-mod containerd;
+pub(in crate::bench) mod containerd;
 mod ours;
 mod report;
 

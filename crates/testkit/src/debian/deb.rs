@@ -1,4 +1,4 @@
-//! Packages: brought into the cache with `apt-get download`.
+//! Debian's packages, brought into the cache with `apt-get download`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -15,11 +15,12 @@ struct Source {
     size: u64,
 }
 
-/// Makes sure that the packages are in the cache, and returns their files in the recipe's order.
-pub(super) fn bring(cache: &Path, recipe: &[&[&str]]) -> Result<Vec<Vec<PathBuf>>> {
-    std::fs::create_dir_all(cache).attempt(|| format!("create {}", cache.display()))?;
-    let names: Vec<&str> = recipe.iter().copied().flatten().copied().collect();
-    let sources = sources(&names)?;
+/// Makes sure that the packages are in the cache, and returns their files in the same order.
+pub(super) fn bring(cache: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sources = sources(names)?;
     let missing: Vec<&str> = names
         .iter()
         .copied()
@@ -38,7 +39,7 @@ pub(super) fn bring(cache: &Path, recipe: &[&[&str]]) -> Result<Vec<Vec<PathBuf>
         Some(source) if is_here(cache, source) => Ok(cache.join(&source.name)),
         _ => Err(Error::not_found(format!("package {name} did not arrive in {}", cache.display()))),
     };
-    recipe.iter().map(|layer| layer.iter().map(file).collect()).collect()
+    names.iter().map(file).collect()
 }
 
 fn is_here(cache: &Path, source: &Source) -> bool {
