@@ -16,7 +16,8 @@ pub(crate) struct Program {
     package: &'static str,
 }
 
-const fn program(name: &'static str, package: &'static str) -> Program {
+/// Says which package has a program.
+pub(crate) const fn program(name: &'static str, package: &'static str) -> Program {
     Program { name, package }
 }
 

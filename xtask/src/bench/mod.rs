@@ -4,6 +4,7 @@
 //! bar was missed, unless that is asked for: the report says so.
 
 mod measure;
+mod profile;
 mod pull;
 mod store;
 
@@ -15,6 +16,8 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// `dist pull` and `dist fetch` of three images, against what the work itself costs and against skopeo
     Pull(pull::Options),
+    /// Where the time of a pull goes: by thread, by function, by system call
+    Profile(profile::Options),
     /// The store with a hundred thousand images, ingests and many writers, against sha256sum, cp and containerd
     Store(store::Options),
 }
@@ -23,6 +26,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Pull(options) => pull::run(options),
+        Bench::Profile(options) => profile::run(options),
         Bench::Store(options) => store::run(options),
     }
 }
