@@ -52,7 +52,7 @@ pub(crate) async fn explain(error: Error, room: &dyn room::Room, of: Keeps<'_>, 
 }
 
 /// Tells whether a disk or a quota is what was exhausted: a registry's patience has the same kind.
-fn is_full(error: &Error) -> bool {
+pub(crate) fn is_full(error: &Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     error.os_cause().is_some_and(|cause| matches!(cause.kind(), StorageFull | QuotaExceeded))
 }

@@ -204,8 +204,6 @@ impl Unpacker {
                 Ok(())
             }
             Err(error) => {
-                let error = self.explained(error, layer).await;
-                self.forget(layer).await;
                 let error = self.blame(layer, error).await;
                 task.set(State::Failed { reason: error.to_string() });
                 Err(error.context(format!("unpack {}", layer.descriptor.ingest_ref())))
@@ -239,15 +237,20 @@ impl Unpacker {
         loop {
             let round = origin.round();
             let result = if rebase { self.rebased(coming, round).await } else { self.stacked(coming, round).await };
-            match result {
-                // Whose fault it is, is known once the blob is here with the right digest, or never will be.
-                Err(error) if is_of_bytes(&error) && !origin.verdict(round).await => {
-                    tracing::debug!(%error, layer = %layer.descriptor.digest, "the layer is unpacked again");
-                    self.forget(layer).await;
-                    origin.readable().await;
-                }
-                result => return result,
+            let Err(error) = result else { return Ok(()) };
+            let error = self.explained(error, layer).await;
+            self.forget(layer).await;
+            // Whose fault it is, is known once the blob is here with the right digest, or never will be. And where there is
+            // no room for the files, the blob may find some, now that they are gone.
+            if !is_of_bytes(&error) && !missing::is_full(&error) {
+                return Err(error);
             }
+            task.set(State::Waiting { reason: format!("the rest of the blob ({error})") });
+            if origin.verdict(round).await {
+                return Err(error);
+            }
+            tracing::debug!(%error, layer = %layer.descriptor.digest, "the layer is unpacked again");
+            origin.readable().await;
         }
     }
 
