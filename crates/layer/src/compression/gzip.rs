@@ -3,9 +3,10 @@
 //! The framing is done here and not by the inflater, because tools that make layers seekable write a member per file,
 //! and one inflater serves them all.
 
-use flate2::{Crc, Decompress, FlushDecompress, Status};
+use crc32fast::Hasher as Crc;
 use windlass_core::{Error, Result};
 
+use super::inflate::Inflate;
 use super::{Output, Step};
 
 /// The bits of a header's flag byte, RFC 1952, section 2.3.1.
@@ -23,7 +24,7 @@ pub struct Gzip {
     /// The optional fields of the header that are still to come.
     flags: u8,
     header_crc: Crc,
-    inflate: Decompress,
+    inflate: Inflate,
     crc: Crc,
 }
 
@@ -77,7 +78,7 @@ impl Gzip {
             state: State::Fixed(Field::EMPTY),
             flags: 0,
             header_crc: Crc::new(),
-            inflate: Decompress::new(false),
+            inflate: Inflate::new(),
             crc: Crc::new(),
         }
     }
@@ -106,17 +107,13 @@ impl Gzip {
     }
 
     fn body(&mut self, input: &[u8], output: &mut Output) -> Result<Step> {
-        let (read, written) = (self.inflate.total_in(), self.inflate.total_out());
-        let status = self
+        let start = output.end;
+        let step = self
             .inflate
-            .decompress(input, output.room(), FlushDecompress::None)
-            .map_err(|error| Error::data_loss("the gzip stream is damaged").source(error))?;
-        let count = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(usize::MAX);
-        let step =
-            Step { read: count(self.inflate.total_in(), read), written: count(self.inflate.total_out(), written) };
-        self.crc.update(output.room().get(..step.written).unwrap_or_default());
-        output.end += step.written;
-        if status == Status::StreamEnd {
+            .step(input, output)
+            .map_err(|damage| Error::data_loss("the gzip stream is damaged").source(damage))?;
+        self.crc.update(output.bytes.get(start..output.end).unwrap_or_default());
+        if self.inflate.is_complete() {
             self.state = State::Trailer(Field::EMPTY);
         }
         Ok(step)
@@ -182,7 +179,7 @@ impl Gzip {
 
     /// Ends a header with its checksum, which does not cover itself.
     fn verify_header(&mut self, recorded: [u8; 2]) -> Result<()> {
-        let right = u32::from(u16::from_le_bytes(recorded)) == self.header_crc.sum() & 0xffff;
+        let right = u32::from(u16::from_le_bytes(recorded)) == self.header_crc.clone().finalize() & 0xffff;
         self.next_field();
         if right { Ok(()) } else { Err(Error::data_loss("the checksum of a gzip header is wrong")) }
     }
@@ -192,15 +189,15 @@ impl Gzip {
         let [c0, c1, c2, c3, s0, s1, s2, s3] = trailer;
         // The size is recorded modulo 2³².
         let size = u64::from(u32::from_le_bytes([s0, s1, s2, s3]));
-        let right = u32::from_le_bytes([c0, c1, c2, c3]) == self.crc.sum()
-            && size == self.inflate.total_out() & u64::from(u32::MAX);
+        let right = u32::from_le_bytes([c0, c1, c2, c3]) == self.crc.clone().finalize()
+            && size == self.inflate.total() & u64::from(u32::MAX);
         self.state = State::Between;
         if right { Ok(()) } else { Err(Error::data_loss("the checksum of the gzip stream is wrong")) }
     }
 
     /// Begins another member.
     fn restart(&mut self) {
-        self.inflate.reset(false);
+        self.inflate.reset();
         self.crc.reset();
         self.header_crc.reset();
         self.state = State::Fixed(Field::EMPTY);
@@ -242,11 +239,11 @@ mod tests {
         out.extend_from_slice(b"name\0comment\0");
         let mut crc = Crc::new();
         crc.update(&out);
-        out.extend_from_slice(&crc.sum().to_le_bytes()[..2]);
+        out.extend_from_slice(&crc.clone().finalize().to_le_bytes()[..2]);
         out.extend_from_slice(&deflate(bytes));
         crc.reset();
         crc.update(bytes);
-        out.extend_from_slice(&crc.sum().to_le_bytes());
+        out.extend_from_slice(&crc.clone().finalize().to_le_bytes());
         out.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
         out
     }

@@ -4,6 +4,7 @@
 //! Compressing is not done here.
 
 mod gzip;
+mod inflate;
 mod output;
 mod zstd;
 
