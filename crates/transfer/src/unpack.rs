@@ -245,7 +245,7 @@ impl Unpacker {
             if !is_of_bytes(&error) && !missing::is_full(&error) {
                 return Err(error);
             }
-            task.set(State::Waiting { reason: format!("the rest of the blob ({error})") });
+            task.set(State::Waiting { reason: "the rest of the blob".to_owned() });
             if origin.verdict(round).await {
                 return Err(error);
             }

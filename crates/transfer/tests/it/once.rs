@@ -74,7 +74,9 @@ async fn when_a_pull_is_given_up_the_one_that_waits_for_it_goes_on() {
     let first_dies = async {
         tokio::select! {
             _ = site.pull() => panic!("it waits for ever"),
-            () = until(|| waits_for(&progress, "the pull of registry.test/app:1")) => {}
+            () = until(|| {
+                site.remote.bytes_sent() > 100_000 && waits_for(&progress, "the pull of registry.test/app:1")
+            }) => {}
         }
     };
     let later = async {
