@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windlass::{NATIVE, OVERLAYFS};
+use windlass::{EROFS, NATIVE, OVERLAYFS};
 use windlass_testkit::loopback::Loopback;
 
 use crate::dist::Dist;
@@ -34,7 +34,7 @@ fn a_root_whose_first_pull_is_cut_off_can_be_used() {
     let (disk, root) = (Loopback::mount(&dist.path("disk"), SIZE, "", "data=writeback"), dist.root());
     let mut survivor = Survivor::new(dist);
     for round in 1..=rounds {
-        let deed = Deed::Pull(if random.below(2) == 0 { NATIVE } else { OVERLAYFS });
+        let deed = Deed::Pull([OVERLAYFS, NATIVE, EROFS][round % 3]);
         let time = survivor.patience(deed, &mut random);
         println!("round {round}: {deed:?}, power cut after {time:?}");
         cut(&disk, &mut survivor, deed, time);
@@ -67,7 +67,7 @@ fn cut_the_power(name: &str, rounds: usize, options: &str) {
         println!("round {round}: {deed:?}, power cut after {time:?}");
         cut(&disk, &mut survivor, deed, time);
         if round % COMPLETE == 0 {
-            let snapshotter = if round % (2 * COMPLETE) == 0 { NATIVE } else { OVERLAYFS };
+            let snapshotter = [OVERLAYFS, NATIVE, EROFS][round / COMPLETE % 3];
             survivor.complete(Deed::Pull(snapshotter));
             survivor.clear();
         }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures::TryStreamExt;
 use tokio::runtime::Runtime;
-use windlass::{Engine, LockWait, NATIVE, OVERLAYFS};
+use windlass::mount::Temporary;
+use windlass::{EROFS, Engine, LockWait, NATIVE, OVERLAYFS};
 use windlass_core::gc::Deletion;
 use windlass_core::snapshot::{Key, Name, Snapshotter, State};
 use windlass_core::{Digest, Host, Labels, Namespace, Platform, Services, image};
@@ -137,7 +138,7 @@ impl Survivor {
     /// Pulls into a root that nothing bad happens to, and remembers what comes of it.
     fn learn(&mut self) {
         let calm = Dist::new();
-        for snapshotter in [OVERLAYFS, NATIVE] {
+        for snapshotter in [OVERLAYFS, EROFS, NATIVE] {
             let began = Instant::now();
             calm.ok(&format!("--progress none pull --snapshotter {snapshotter} {}", self.reference));
             self.patience.insert(Deed::Pull(snapshotter), began.elapsed());
@@ -146,7 +147,7 @@ impl Survivor {
             let engine = open(&calm.root()).await;
             trees(&services(&engine).await).await
         });
-        assert_eq!(self.expected.len(), 2 * self.bundle.image().layers.len());
+        assert_eq!(self.expected.len(), 3 * self.bundle.image().layers.len());
         for ((snapshotter, chain), trees) in &self.expected {
             let files = trees.iter().map(|tree| tree.entries.len()).sum::<usize>();
             assert!(files > trees.len(), "{snapshotter} {chain} has files");
@@ -155,11 +156,12 @@ impl Survivor {
 
     /// Chooses what to do next: what has something to do.
     pub(crate) fn choose(&self, random: &mut Random) -> Deed {
-        match random.below(20) {
+        match random.below(24) {
             0..10 if !self.acknowledged.pulled.is_empty() => Deed::Remove,
             0..11 => Deed::Pull(OVERLAYFS),
             11..15 => Deed::Pull(NATIVE),
-            15..17 => Deed::Remove,
+            15..19 => Deed::Pull(EROFS),
+            19..21 => Deed::Remove,
             _ => Deed::Ingest(random.below(BLOBS)),
         }
     }
@@ -310,7 +312,7 @@ impl Survivor {
             assert!(ingests.is_empty(), "{ingests:?}");
         });
         assert_eq!(files_below(&root.join("content")), Vec::<std::path::PathBuf>::new());
-        for snapshotter in [OVERLAYFS, NATIVE] {
+        for snapshotter in [OVERLAYFS, EROFS, NATIVE] {
             let directories = root.join("snapshots").join(snapshotter).join("snapshots");
             let left: Vec<_> = std::fs::read_dir(directories).unwrap().map(|entry| entry.unwrap().path()).collect();
             assert!(left.is_empty(), "{left:?}");
@@ -393,12 +395,21 @@ async fn trees(services: &Services) -> BTreeMap<(String, String), Vec<Tree>> {
 async fn view(snapshotter: &dyn Snapshotter, of: &Key) -> Vec<Tree> {
     let (key, parent): (Key, Name) = ("look".parse().unwrap(), of.as_str().parse().unwrap());
     let mounts = snapshotter.view(&key, Some(&parent), Labels::new()).await.unwrap();
-    let layers = Mounted::of(&mounts).unwrap().layers;
     // Two pulls differ in when the root of a tree and its whiteouts were made, and in nothing else.
-    let tree = |layer: &std::path::PathBuf| {
+    let tree = |layer: &Path| {
         Tree::of(layer).unwrap().without_mtimes(|path, entry| path == "." || matches!(entry.kind, Kind::CharDevice(..)))
     };
-    let trees = layers.iter().map(tree).collect();
+    let trees = match Mounted::of(&mounts) {
+        Ok(mounted) => mounted.layers.iter().map(|layer| tree(layer)).collect(),
+        // Images cannot be looked into without mounting them.
+        Err(_) => {
+            let target = tempfile::tempdir().unwrap();
+            let mounted = Temporary::mount(&mounts, target.path()).unwrap();
+            let seen = tree(mounted.path());
+            mounted.close().unwrap();
+            vec![seen]
+        }
+    };
     snapshotter.remove(&key).await.unwrap();
     trees
 }
