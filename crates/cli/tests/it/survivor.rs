@@ -399,16 +399,15 @@ async fn view(snapshotter: &dyn Snapshotter, of: &Key) -> Vec<Tree> {
     let tree = |layer: &Path| {
         Tree::of(layer).unwrap().without_mtimes(|path, entry| path == "." || matches!(entry.kind, Kind::CharDevice(..)))
     };
-    let trees = match Mounted::of(&mounts) {
-        Ok(mounted) => mounted.layers.iter().map(|layer| tree(layer)).collect(),
+    let trees = if let Ok(mounted) = Mounted::of(&mounts) {
+        mounted.layers.iter().map(|layer| tree(layer)).collect()
+    } else {
         // Images cannot be looked into without mounting them.
-        Err(_) => {
-            let target = tempfile::tempdir().unwrap();
-            let mounted = Temporary::mount(&mounts, target.path()).unwrap();
-            let seen = tree(mounted.path());
-            mounted.close().unwrap();
-            vec![seen]
-        }
+        let target = tempfile::tempdir().unwrap();
+        let mounted = Temporary::mount(&mounts, target.path()).unwrap();
+        let seen = tree(mounted.path());
+        mounted.close().unwrap();
+        vec![seen]
     };
     snapshotter.remove(&key).await.unwrap();
     trees
