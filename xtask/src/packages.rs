@@ -38,6 +38,7 @@ pub(crate) const TEST: &[Program] = &[
     program("python3", "python3"),
     program("script", "bsdutils"),
     program("mkfs.ext4", "e2fsprogs"),
+    program("fsck.erofs", "erofs-utils"),
     program("losetup", "mount"),
     program("mount", "mount"),
     program("tar", "tar"),
