@@ -1,6 +1,6 @@
 //! Writing the entries of a layer as an EROFS image: two files in a directory, whatever the layer has.
 //!
-//! [`Imager`] is given one entry after the other, and holds to what [`crate::extract`] holds to, with a tree in memory in
+//! The module is given one entry after the other, and holds to what [`crate::extract`] holds to, with a tree in memory in
 //! the place of a directory: names are looked up in what the layer brought, and in the images below it when those are
 //! known. The bytes of files go straight into one of the files, large pieces one behind the other; the tree becomes the
 //! other one at the end. What is kept of an entry meanwhile is little more than a hundred bytes.
