@@ -8,10 +8,10 @@ fuzz_target!(|bytes: &[u8]| {
     let mut tree = Tree::new(Limits::default());
     let root = tree.root();
     let attributes = Attributes::default();
-    for number in 0..200u32 {
+    for number in 0..40u32 {
         let directory = tree.add(root, format!("directory-{number}").as_bytes(), What::Directory, &attributes);
         let directory = directory.expect("a directory is added");
-        for number in 0..20u32 {
+        for number in 0..5u32 {
             tree.add(directory, format!("link-{number}").as_bytes(), What::Symlink(b"target"), &attributes)
                 .expect("a link is added");
         }
