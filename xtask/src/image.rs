@@ -64,15 +64,11 @@ fn make(layout: &Layout, packages: &Path, recipe: &Recipe) -> Result<()> {
 
 /// Says what an image consists of.
 pub(crate) fn describe(layout: &Layout) -> Result<String> {
-    let megabytes = bytes(layout)? / 1_000_000;
-    Ok(format!("{}: {} layers, {megabytes} MB compressed", layout.skopeo(), layout.layers()?.len()))
-}
-
-/// Returns how many bytes the compressed layers of an image have.
-pub(crate) fn bytes(layout: &Layout) -> Result<u64> {
+    let layers = layout.layers()?;
     let mut bytes = 0;
-    for layer in layout.layers()? {
-        bytes += fs::metadata(&layer).with_context(|| format!("read {}", layer.display()))?.len();
+    for layer in &layers {
+        bytes += fs::metadata(layer).with_context(|| format!("read {}", layer.display()))?.len();
     }
-    Ok(bytes)
+    let megabytes = bytes / 1_000_000;
+    Ok(format!("{}: {} layers, {megabytes} MB compressed", layout.skopeo(), layers.len()))
 }

@@ -22,7 +22,7 @@ use super::measure;
 use crate::peer::{Layout, Registry};
 use crate::{image, packages, process};
 use report::{Bar, Image, Report};
-use room::Room;
+use room::{NEEDED, Room};
 use subject::{Site, Subject};
 
 /// How often the start-up is measured: it is short, and so are its outliers.
@@ -143,8 +143,8 @@ fn measure_all(options: &Options, dist: &Path, scratch: &Path) -> Result<Results
     }
     let start = start(dist, scratch)?;
     let mut bars: Vec<Bar> = sites.iter().flat_map(|(_, report, _)| report.bars()).collect();
-    if let Some((site, _, image)) = sites.iter().find(|(_, _, image)| *image == BLOBS) {
-        let value = slow::ratio(dist, &registry, &name(*image), &mut room, image::bytes(&site.layout)?)?;
+    if let Some((_, _, image)) = sites.iter().find(|(_, _, image)| *image == BLOBS) {
+        let value = slow::ratio(dist, &registry, &name(*image), &mut room)?;
         bars.push(Bar { name: "blobs: fetch in parts / one stream".to_owned(), value: Some(value), at_most: PARALLEL });
     }
     bars.push(Bar { name: "start-up of images ls, ms".to_owned(), value: Some(start * 1e3), at_most: START });
@@ -185,7 +185,7 @@ fn round_of(
     room: &mut Room,
 ) -> Result<()> {
     for subject in subjects.clone() {
-        let place = room.place(image::bytes(&site.layout)?)?;
+        let place = room.place(NEEDED)?;
         match site.run(subject, &place) {
             Ok(cost) => {
                 println!(

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 
 /// What is removed at once: files that are larger, in bytes.
 const LARGE: u64 = 256 << 10;
-/// How many times what an image has compressed its largest run may need.
-const TIMES: u64 = 12;
+/// What the largest run needs, in bytes: the tools of the limit have the archives, the trees and the blobs at once.
+pub(super) const NEEDED: u64 = 8 << 30;
 
 /// The directories of the runs.
 #[derive(Debug)]
@@ -26,9 +26,8 @@ impl Room {
         Self { directory: directory.to_owned(), made: 0 }
     }
 
-    /// Makes the directory of a run of an image. Removes those of earlier ones only when there is too little room.
-    pub(super) fn place(&mut self, compressed: u64) -> Result<PathBuf> {
-        let needed = compressed.saturating_mul(TIMES);
+    /// Makes the directory of a run. Removes those of earlier ones only when there is too little room.
+    pub(super) fn place(&mut self, needed: u64) -> Result<PathBuf> {
         if self.free()? < needed && self.made > 0 {
             println!("too little room is free: earlier runs are removed now, and the next may be slower for it");
             self.remove()?;

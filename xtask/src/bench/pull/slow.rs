@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::room::Room;
+use super::room::{NEEDED, Room};
 use crate::bench::measure;
 use crate::peer::{Registry, free_address};
 use crate::{packages, process};
@@ -24,8 +24,8 @@ const ONE: [&str; 6] =
     ["--max-concurrent-downloads", "1", "--max-concurrent-ranges", "1", "--max-connections-per-host", "1"];
 
 /// Returns how long `dist fetch` takes as it is by default, divided by how long it takes with one connection.
-pub(super) fn ratio(dist: &Path, registry: &Registry, name: &str, room: &mut Room, compressed: u64) -> Result<f64> {
-    let place = room.place(compressed)?;
+pub(super) fn ratio(dist: &Path, registry: &Registry, name: &str, room: &mut Room) -> Result<f64> {
+    let place = room.place(NEEDED)?;
     let slow = Slow::start(&place.join("nginx"), registry.address())?;
     let reference = format!("{}/{name}", slow.address);
     let run = |root: &str, options: &[&str]| {
