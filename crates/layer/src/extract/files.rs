@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Result, ResultExt as _};
 
-use super::ahead;
 use super::dirs::Dir;
 use super::metadata::{self, Habits, Metadata};
 use super::os_error;
+use crate::ahead;
 use crate::path::LayerPath;
 
 /// After how many bytes of a file the kernel is told to begin writing them to the disk, so that less is left for the

@@ -10,7 +10,6 @@
 //!
 //! Not here: where the bytes come from, what the archive's digest is, and making anything durable.
 
-mod ahead;
 mod create;
 mod dirs;
 mod files;
