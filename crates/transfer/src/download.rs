@@ -29,6 +29,8 @@ pub(crate) struct Download<'a> {
     pub(crate) descriptor: &'a Descriptor,
     pub(crate) task: &'a Task,
     pub(crate) arrival: &'a Arrival,
+    /// How many bytes came, in all tries.
+    pub(crate) came: Arc<AtomicU64>,
 }
 
 /// One try, as far as the next one has to know.
@@ -47,13 +49,13 @@ impl Download<'_> {
     pub(crate) async fn run(&self) -> Result<()> {
         let mut attempt = 0;
         let mut from_scratch = false;
-        let left = self.fetch.offset(self.descriptor).await;
-        let mut before = left.unwrap_or(0);
+        let mut before = self.fetch.offset(self.descriptor).await.unwrap_or(0);
         loop {
             let mut tried = Try { continued: self.fetch.offset(self.descriptor).await.is_some(), in_parts: false };
             let result = self.once(&mut tried).await;
             let Err(error) = result else {
-                self.fetch.progress.add_reused(if from_scratch { 0 } else { left.unwrap_or(0) });
+                let came = self.came.load(Ordering::Relaxed);
+                self.fetch.progress.add_reused(self.descriptor.size.saturating_sub(came));
                 self.arrival.is_here();
                 return Ok(());
             };
@@ -86,7 +88,6 @@ impl Download<'_> {
 
     async fn once(&self, tried: &mut Try) -> Result<()> {
         let Some(mut writer) = self.fetch.open(self.descriptor, self.task).await? else {
-            self.fetch.progress.add_reused(self.descriptor.size);
             self.task.set(State::Exists);
             return Ok(());
         };
@@ -139,8 +140,8 @@ impl Download<'_> {
             && let Some(sparse) = writer.sparse().await?
         {
             tried.in_parts = true;
-            let Self { fetch, descriptor, task, arrival } = *self;
-            return InParts { fetch, descriptor, arrival, task, sparse }.run(lane).await;
+            let Self { fetch, descriptor, task, arrival, came } = self;
+            return InParts { fetch, descriptor, arrival, task, came, sparse }.run(lane).await;
         }
         content::copy(writer, &mut source, Some(self.task)).await.map(drop)
     }
@@ -215,14 +216,16 @@ struct FromRemote<'a> {
 #[async_trait]
 impl Source for FromRemote<'_> {
     async fn open(&mut self, offset: u64) -> Result<Body> {
-        let Download { fetch, descriptor, arrival, .. } = *self.download;
+        let Download { fetch, descriptor, arrival, came, .. } = self.download;
         let Body { offset, size, stream } = fetch.fetcher.fetch(descriptor, ByteRange::from(offset)).await?;
-        let (progress, arrival, received) = (fetch.progress.clone(), arrival.clone(), self.received.clone());
+        let (progress, arrival) = (fetch.progress.clone(), Arrival::clone(arrival));
+        let (received, came) = (self.received.clone(), came.clone());
         let mut at = offset;
         let counted = stream.and_then(move |part| {
             let length = part.len() as u64;
             progress.add_downloaded(length);
             received.fetch_add(length, Ordering::Relaxed);
+            came.fetch_add(length, Ordering::Relaxed);
             let (arrival, begins) = (arrival.clone(), at);
             at += length;
             async move {

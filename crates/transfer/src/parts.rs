@@ -11,6 +11,7 @@ mod meter;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub(crate) struct InParts<'a> {
     pub(crate) descriptor: &'a Descriptor,
     pub(crate) arrival: &'a Arrival,
     pub(crate) task: &'a Task,
+    /// How many bytes came, in all tries.
+    pub(crate) came: &'a AtomicU64,
     pub(crate) sparse: Arc<dyn SparseWriter>,
 }
 
@@ -213,7 +216,7 @@ impl InParts<'_> {
             let (batch, error) = gather(first, &mut stream);
             let length = batch.iter().map(Bytes::len).sum();
             meter.add(length);
-            self.fetch.progress.add_downloaded(length as u64);
+            self.count(length);
             let came = lock(dealer).came(id, length);
             if let Err(error) = self.write(came.clone(), batch).await {
                 return Outcome::Fatal(error);
@@ -229,6 +232,11 @@ impl InParts<'_> {
                 return Outcome::Broken(error);
             }
         }
+    }
+
+    fn count(&self, length: usize) {
+        self.fetch.progress.add_downloaded(length as u64);
+        self.came.fetch_add(length as u64, Ordering::Relaxed);
     }
 
     /// Writes as much of some bytes as belongs there.
@@ -249,7 +257,7 @@ impl InParts<'_> {
         let Body { offset: mut at, mut stream, .. } = body;
         while let Some(bytes) = stream.next().await {
             let bytes = bytes?;
-            self.fetch.progress.add_downloaded(bytes.len() as u64);
+            self.count(bytes.len());
             let missing = lock(dealer).passed(at, bytes.len());
             for range in missing {
                 let inside = |offset: u64| usize::try_from(offset - at).unwrap_or(usize::MAX);

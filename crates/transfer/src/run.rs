@@ -73,7 +73,9 @@ fn spawn_downloads(
         }
         work.spawn(async move {
             let _place = places.acquire().await.map_err(|_| Error::canceled("the pull was stopped"))?;
-            Download { fetch: &fetch, descriptor: &descriptor, task: &task, arrival: &arrival }.run().await?;
+            Download { fetch: &fetch, descriptor: &descriptor, task: &task, arrival: &arrival, came: Arc::default() }
+                .run()
+                .await?;
             if !unpacks {
                 task.finish_unless_exists();
             }
