@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{MultiProgress, ProgressDrawTarget};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::Cli;
 use crate::context::Context;
@@ -35,11 +36,20 @@ const MAX_WORKERS: usize = 8;
 /// interrupted.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Lets this process have as many files open as it may at most: every layer that is unpacked has many directories open.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the number of open files stays limited");
+    }
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),
     };
+    allow_many_files();
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
     log::show(&cli.globals.log_level, &bars);
     let context = Context { globals: cli.globals, bars };

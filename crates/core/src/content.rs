@@ -226,8 +226,8 @@ pub trait Writer: Send + Sync {
         Ok(None)
     }
 
-    /// Opens the way to write at several places at once. None when the size was not declared, or when the ingest can only
-    /// be appended to. Another call returns the same.
+    /// Opens the way to write at several places at once. None when size or digest were not declared, or when the ingest can
+    /// only be appended to. Another call returns the same.
     ///
     /// From here on [`Status::offset`] is where the first gap begins, and [`Writer::write`] and [`Writer::truncate`] are
     /// refused with `FailedPrecondition`.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::mem::size_of;
 
 use crate::error::{Error, Result, too_large};
-use crate::format::{BLOCK_BITS, Device, FileType, MAX_NAME, Time};
+use crate::format::{BLOCK_BITS, CHUNK_INDEX_SIZE, Device, FileType, MAX_NAME, Time};
 use crate::xattr::{self, Sets, Xattrs};
 use index::Index;
 
@@ -327,8 +327,8 @@ impl Tree {
         let (data, chunked) = match data {
             Data::Blocks(first) => (first, false),
             Data::Nothing if size == 0 => (NONE, false),
-            Data::Nothing => (self.keep_chunks(Chunks { bits: chunk_bits(size), runs: Vec::new() })?, true),
-            Data::Chunks { bits, runs } => (self.keep_chunks(Chunks { bits, runs })?, true),
+            Data::Nothing => (self.keep_chunks(size, Chunks { bits: whole_bits(size), runs: Vec::new() })?, true),
+            Data::Chunks { bits, runs } => (self.keep_chunks(size, Chunks { bits, runs })?, true),
         };
         let record = self.record_mut(node);
         (record.size, record.data, record.chunked) = (size, data, chunked);
@@ -449,9 +449,11 @@ impl Tree {
         Ok(at)
     }
 
-    fn keep_chunks(&mut self, chunks: Chunks) -> Result<u32> {
+    fn keep_chunks(&mut self, size: u64, chunks: Chunks) -> Result<u32> {
         let at = u32::try_from(self.chunks.len()).map_err(|_| too_large("the tree has too many sparse files"))?;
         self.chunk_memory += (size_of::<Chunks>() + chunks.runs.capacity() * size_of::<Run>()) as u64;
+        // What the image will have of it, which a few bytes of an archive can make as large as they like.
+        self.chunk_memory += size.div_ceil(1 << (BLOCK_BITS + u32::from(chunks.bits))) * CHUNK_INDEX_SIZE as u64;
         self.chunks.push(chunks);
         self.within_limits()?;
         Ok(at)

@@ -18,8 +18,8 @@ pub struct Options {
     pub max_entries: Option<u64>,
     /// What becomes of device nodes.
     pub devices: Devices,
-    /// Whether what is extracted is left to the kernel to be written to the disk when it likes, instead of at once. For
-    /// whoever does not wait for the disk before a snapshot is committed.
+    /// Whether what is extracted is left to the kernel to be written to the disk when it likes, instead of at once; large
+    /// files begin early all the same. For whoever does not wait for the disk before a snapshot is committed.
     pub lazy_writeback: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The one place where work leaves the async threads: to the blocking pool, or to a task that outlives its caller.
+//! Where work leaves the async threads: to the blocking pool, or to a task that outlives its caller. Writers of ingests do so
+//! by themselves, because what they began goes on without them.
 
 use std::future::Future;
 

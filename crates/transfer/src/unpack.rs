@@ -125,7 +125,14 @@ impl Coming<'_> {
 fn is_of_bytes(error: &Error) -> bool {
     matches!(
         error.kind(),
-        Kind::Aborted | Kind::DataLoss | Kind::FailedPrecondition | Kind::InvalidArgument | Kind::OutOfRange
+        Kind::Aborted
+            | Kind::DataLoss
+            | Kind::FailedPrecondition
+            | Kind::InvalidArgument
+            | Kind::NotFound
+            | Kind::OutOfRange
+            | Kind::ResourceExhausted
+            | Kind::Unknown
     )
 }
 
@@ -242,7 +249,7 @@ impl Unpacker {
             self.forget(layer).await;
             // Whose fault it is, is known once the blob is here with the right digest, or never will be. And where there is
             // no room for the files, the blob may find some, now that they are gone.
-            if !is_of_bytes(&error) && !missing::is_full(&error) {
+            if !is_of_bytes(&error) {
                 return Err(error);
             }
             task.set(State::Waiting { reason: "the rest of the blob".to_owned() });

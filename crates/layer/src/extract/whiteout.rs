@@ -128,7 +128,12 @@ impl Extractor {
         self.opaque.insert(dir.path.clone());
         // Directories that are open further down know no better yet.
         self.dirs.forget();
-        if self.marked { remove_marks(&dir.fd, &dir.path) } else { Ok(()) }
+        if self.marked {
+            // A file on its way may be taking the place of a mark just now.
+            self.writers.settle_all()?;
+            remove_marks(&dir.fd, &dir.path)?;
+        }
+        Ok(())
     }
 }
 

@@ -76,6 +76,8 @@ impl Imager {
             let mark = What::Character(Device::default());
             self.tree.add(dir.node, name, mark, &Attributes::default()).map_err(failed)?;
             self.marked = true;
+            // A link of that name, below, leads nowhere from now on.
+            self.last = None;
         }
         Ok(())
     }

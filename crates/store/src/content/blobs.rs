@@ -97,7 +97,7 @@ impl Blobs {
 }
 
 /// Makes directories in one that exists, as far as they are missing. That they survive a power cut is seen to when
-/// something comes into them: [`Blobs::sync`].
+/// something comes into them: [`Blobs::barrier`].
 pub(super) fn make_directories(disk: &Disk, parent: &Path, names: &[&str]) -> Result<()> {
     names.iter().try_for_each(|name| disk.create_dir(&parent.join(name), DIRECTORY_MODE).map(drop))
 }

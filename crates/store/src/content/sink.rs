@@ -112,11 +112,11 @@ impl Sink {
     /// # Errors
     /// `ResourceExhausted` when the disk is full: what went in before stays, and [`Sink::offset`] tells how much.
     pub(super) fn append_parts(&mut self, parts: &[Bytes]) -> Result<()> {
-        self.catch_up()?;
         let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
         if length == 0 {
             return Ok(());
         }
+        self.catch_up()?;
         self.give_up_islands()?;
         if self.unsaved() + length > CHECKPOINT {
             self.save();

@@ -313,7 +313,8 @@ impl Writer for IngestWriter {
     }
 
     async fn sparse(&mut self) -> Result<Option<Arc<dyn SparseWriter>>> {
-        let Some(total) = self.status.total else { return Ok(None) };
+        // What a power cut leaves of several places is told from what was written by the digest alone.
+        let (Some(total), Some(_)) = (self.status.total, &self.status.expected) else { return Ok(None) };
         if let Stage::Sparse(sparse) = &self.stage {
             return Ok(Some(Arc::new(Hands(sparse.clone()))));
         }
