@@ -552,6 +552,28 @@ mod tests {
     }
 
     #[test]
+    fn holes_take_no_room_and_indexes_of_sparse_files_count() {
+        let mut tree = Tree::new(Limits { memory: 4 << 20 });
+        let root = tree.root();
+        for number in 0..1000 {
+            let file = tree.add(root, format!("{number}").as_bytes(), What::Regular, &Attributes::default()).unwrap();
+            tree.set_data(file, 256 << 20, Data::Nothing).unwrap();
+        }
+        let written = tree.write(&crate::Volume::default(), std::io::sink()).unwrap();
+        assert!(written.bytes < 1 << 20, "{} bytes", written.bytes);
+        let sparse = |_| {
+            let runs = vec![Run { first: 0, count: 1, block: 0 }];
+            let file = root_file(&mut tree);
+            tree.set_data(file, 256 << 20, Data::Chunks { bits: chunk_bits(256 << 20), runs })
+        };
+        assert!((0..8).map(sparse).any(|set| matches!(set, Err(Error::TooLarge(_)))));
+    }
+
+    fn root_file(tree: &mut Tree) -> Node {
+        tree.add(tree.root(), b"sparse", What::Regular, &Attributes::default()).unwrap()
+    }
+
+    #[test]
     fn chunks_grow_with_the_file() {
         for (size, bits) in [(0, 0), (1 << 28, 0), ((1 << 28) + 1, 1), (1 << 40, 12), (u64::MAX, 31)] {
             assert_eq!(chunk_bits(size), bits, "{size}");
