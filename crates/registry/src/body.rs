@@ -1,10 +1,15 @@
 //! Bodies on their way: watched for stalls, trickling and early ends, cut where they must be, never copied.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream;
+use futures::task::AtomicWaker;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
@@ -121,10 +126,9 @@ impl Incoming {
         loop {
             let left = self.watch.as_ref().map_or(self.idle, |watch| watch.floor.over.saturating_sub(watch.waited));
             let limit = left.min(self.idle);
-            let began = Instant::now();
-            let frame = tokio::time::timeout(limit, self.body.frame()).await;
+            let (frame, waited) = wait(tokio::time::timeout(limit, self.body.frame())).await;
             if let Some(watch) = &mut self.watch {
-                watch.waited += began.elapsed();
+                watch.waited += waited;
                 if watch.waited >= watch.floor.over {
                     let came = self.received - watch.since;
                     let wanted = watch.floor.rate.saturating_mul(watch.floor.over.as_secs().max(1));
@@ -213,6 +217,50 @@ struct Watch {
     since: u64,
 }
 
+/// Waits for something, and says for how long: once it has news, it does not matter how late that is looked at.
+async fn wait<T>(future: impl Future<Output = T>) -> (T, Duration) {
+    let mut future = pin!(future);
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(bell.clone());
+    let (mut waited, mut since) = (Duration::ZERO, None);
+    let done = poll_fn(|context| {
+        let rung = bell.reset();
+        if let Some(since) = since.take() {
+            waited += rung.unwrap_or_else(Instant::now).saturating_duration_since(since);
+        }
+        bell.waiter.register(context.waker());
+        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+        since = polled.is_pending().then(Instant::now);
+        polled
+    });
+    (done.await, waited)
+}
+
+/// Notes when somebody was woken first.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<Option<Instant>>,
+    waiter: AtomicWaker,
+}
+
+impl Bell {
+    fn rung(&self) -> MutexGuard<'_, Option<Instant>> {
+        // Every change is one assignment.
+        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reset(&self) -> Option<Instant> {
+        self.rung().take()
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rung().get_or_insert_with(Instant::now);
+        self.waiter.wake();
+    }
+}
+
 /// Reads a whole body of at most `limit` bytes.
 pub(crate) async fn read(response: Response, host: &str, about: &str, limit: u64, idle: Duration) -> Result<Bytes> {
     let mut body = Incoming::new(response, host, about, idle)?.limit(Some(limit))?;
@@ -243,5 +291,55 @@ fn refuse_encoding(headers: &HeaderMap, host: &str, about: &str) -> Result<()> {
         None => Ok(()),
         Some(encoding) => Err(Error::data_loss(format!("{host} sends {about} encoded as {encoding:?}"))
             .hint("it was asked not to; look for a proxy or a cache in between that compresses")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use http_body_util::StreamBody;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A body to which is sent what it has, and which is given up below 1000 bytes in a second.
+    fn watched() -> (mpsc::UnboundedSender<Bytes>, ByteStream) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let frames = stream::unfold(receiver, |mut receiver| async move {
+            let bytes: Bytes = receiver.recv().await?;
+            Some((Ok(Frame::data(bytes)), receiver))
+        });
+        let response = Response::new(ResponseBody::new(StreamBody::new(frames)));
+        let floor = Floor { rate: 1000, over: Duration::from_secs(1) };
+        let body = Incoming::new(response, "host", "blob", Duration::from_mins(1)).unwrap();
+        (sender, body.no_slower_than(floor).into_stream())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_come_and_is_not_taken_is_not_waited_for() {
+        let (sender, mut stream) = watched();
+        for _ in 0..10 {
+            // It is asked for, does not come yet, and then is not asked for again for long.
+            assert!(stream.next().now_or_never().is_none());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            sender.send(Bytes::from_static(b"bytes")).unwrap();
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(stream.next().await.unwrap().unwrap(), "bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_come_is_waited_for_however_often_it_is_asked_for() {
+        let (sender, mut stream) = watched();
+        sender.send(Bytes::from_static(b"bytes")).unwrap();
+        stream.next().await.unwrap().unwrap();
+        for _ in 0..5 {
+            assert!(stream.next().now_or_never().is_none());
+            tokio::time::sleep(Duration::from_millis(190)).await;
+        }
+        let sent = Instant::now();
+        let error = stream.next().await.unwrap().unwrap_err();
+        assert!(error.is(windlass_core::Kind::DeadlineExceeded), "{error}");
+        assert!(sent.elapsed() < Duration::from_millis(100));
     }
 }
