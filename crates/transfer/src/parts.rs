@@ -72,8 +72,8 @@ enum Outcome {
     Slow,
     /// The remote did not give it.
     Broken(Error),
-    /// The remote gives everything instead.
-    Whole(Body),
+    /// The remote gives everything instead; with that, if it was not asked to end somewhere.
+    Whole(Option<Body>),
     /// No other try can help.
     Fatal(Error),
 }
@@ -91,8 +91,6 @@ struct Crew {
     lately: Lately,
     /// How many failed in a row.
     failures: u32,
-    /// Whether the remote gave everything where a part was asked for.
-    whole: bool,
 }
 
 impl Crew {
@@ -146,9 +144,12 @@ impl InParts<'_> {
                     continue;
                 }
             };
-            if let Some(body) = settle(&dealer, &mut crew, id, outcome)? {
-                return self.sweep(&dealer, body).await;
+            if let Outcome::Whole(body) = outcome {
+                // Every other part would be answered like this one.
+                drop(running);
+                return self.sweep(body).await;
             }
+            settle(&dealer, &mut crew, id, outcome)?;
         }
     }
 
@@ -156,7 +157,7 @@ impl InParts<'_> {
     fn assign(&self, dealer: &Mutex<Dealer>, crew: &mut Crew, spare: &mut Option<Lane>) -> Option<Assignment> {
         let count = crew.running.len();
         let free = crew.running.values().all(|running| running.has_lane) || lock(dealer).front_is_free();
-        let may = !crew.whole && count < self.fetch.parts.at_once;
+        let may = count < self.fetch.parts.at_once;
         // Who would be alone takes all there is, so it is asked first whether others may come.
         if count == 0 && may && spare.is_none() {
             *spare = self.fetch.fetcher.lane();
@@ -192,7 +193,7 @@ impl InParts<'_> {
         let body = self.fetch.fetcher.fetch(self.descriptor, wanted).await.map_err(Outcome::Broken)?;
         match body.size {
             Some(size) if size != total => Err(Outcome::Fatal(wrong_size(size, total))),
-            _ if body.offset < range.start => Err(Outcome::Whole(body)),
+            _ if body.offset < range.start => Err(Outcome::Whole(Some(body).filter(|_| wanted.end.is_none()))),
             _ if body.offset > range.start => Err(Outcome::Broken(Error::unavailable(format!(
                 "the source begins at byte {}, {} was asked for",
                 body.offset, range.start
@@ -252,24 +253,38 @@ impl InParts<'_> {
         self.sparse.write_parts_at(to.start, parts).await
     }
 
-    /// Fills the gaps from one stream that has everything.
-    async fn sweep(&self, dealer: &Mutex<Dealer>, body: Body) -> Result<()> {
-        let Body { offset: mut at, mut stream, .. } = body;
+    /// Fills the gaps from one stream that has everything from the first of them on, if not more.
+    async fn sweep(&self, begun: Option<Body>) -> Result<()> {
+        let total = self.descriptor.size;
+        let gaps = self.sparse.gaps().await?;
+        let Some(first) = gaps.first().map(|gap| gap.start) else { return Ok(()) };
+        let dealer = Mutex::new(Dealer::new(total, &gaps, self.fetch.parts.size, 0));
+        let body = match begun.filter(|body| body.offset <= first) {
+            Some(body) => body,
+            None => self.fetch.fetcher.fetch(self.descriptor, ByteRange::from(first)).await?,
+        };
+        let Body { offset: mut at, size, mut stream } = body;
+        if let Some(size) = size.filter(|size| *size != total) {
+            return Err(wrong_size(size, total));
+        }
+        if at > first {
+            return Err(Error::unavailable(format!("the source begins at byte {at}, {first} was asked for")));
+        }
         while let Some(bytes) = stream.next().await {
             let bytes = bytes?;
             self.count(bytes.len());
-            let missing = lock(dealer).passed(at, bytes.len());
+            let missing = lock(&dealer).passed(at, bytes.len());
             for range in missing {
                 let inside = |offset: u64| usize::try_from(offset - at).unwrap_or(usize::MAX);
                 let part = bytes.slice(inside(range.start)..inside(range.end));
                 self.write(range, vec![part]).await?;
             }
             at += bytes.len() as u64;
-            self.report(dealer);
+            self.report(&dealer);
         }
-        match self.descriptor.size {
-            total if at > total => Err(wrong_size(at, total)),
-            total if at < total => Err(Error::unavailable(format!("the source ended after {at} of {total} bytes"))),
+        match at {
+            _ if at > total => Err(wrong_size(at, total)),
+            _ if at < total => Err(Error::unavailable(format!("the source ended after {at} of {total} bytes"))),
             _ => Ok(()),
         }
     }
@@ -298,8 +313,8 @@ pub(crate) fn gather(first: Bytes, stream: &mut ByteStream) -> (Vec<Bytes>, Opti
     (batch, None)
 }
 
-/// Takes note of how a part ended; returns the body when the remote gives everything, and nobody else fetches any more.
-fn settle(dealer: &Mutex<Dealer>, crew: &mut Crew, id: Id, outcome: Outcome) -> Result<Option<Body>> {
+/// Takes note of how a part ended.
+fn settle(dealer: &Mutex<Dealer>, crew: &mut Crew, id: Id, outcome: Outcome) -> Result<()> {
     let speed = crew.running.remove(&id).map(|running| running.meter.speed());
     if let (Outcome::Complete | Outcome::Slow, Some(speed)) = (&outcome, speed) {
         crew.lately.add(speed);
@@ -307,7 +322,7 @@ fn settle(dealer: &Mutex<Dealer>, crew: &mut Crew, id: Id, outcome: Outcome) -> 
     lock(dealer).give_back(id);
     match outcome {
         Outcome::Complete => crew.failures = 0,
-        Outcome::Slow => {}
+        Outcome::Slow | Outcome::Whole(_) => {}
         Outcome::Broken(error) => {
             crew.failures += 1;
             if crew.running.is_empty() || crew.failures >= MAX_FAILURES {
@@ -315,13 +330,9 @@ fn settle(dealer: &Mutex<Dealer>, crew: &mut Crew, id: Id, outcome: Outcome) -> 
             }
             tracing::debug!(%error, "a part did not come, and is asked for again");
         }
-        Outcome::Whole(body) => {
-            crew.whole = true;
-            return Ok(Some(body).filter(|_| crew.running.is_empty()));
-        }
         Outcome::Fatal(error) => return Err(error),
     }
-    Ok(None)
+    Ok(())
 }
 
 fn wrong_size(found: u64, declared: u64) -> Error {

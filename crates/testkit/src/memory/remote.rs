@@ -34,7 +34,7 @@ pub enum Fault {
     Corrupt(u64),
     /// Bytes follow after the last one.
     Append(usize),
-    /// The start of the range is ignored.
+    /// The start of the range is ignored, its end is not.
     NoSeek,
     /// The stream begins so many bytes after the start of the range, and says so.
     Late(u64),
@@ -244,7 +244,7 @@ impl Fetcher for Remote {
             Fault::Late(bytes) => range.start + bytes,
             _ => range.start,
         };
-        let end = if matches!(fault, Fault::NoSeek) { size } else { range.end.unwrap_or(size).clamp(offset, size) };
+        let end = range.end.map_or(size, |end| end.clamp(offset.min(size), size));
         let (bytes, error) = damaged(&bytes, &fault);
         let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         // What is appended comes after the end, whatever was asked for.

@@ -99,6 +99,25 @@ async fn a_remote_that_sends_everything_for_a_part_is_asked_for_one_stream_and_g
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_remote_that_sends_everything_for_one_part_is_asked_for_the_rest_at_once_whatever_the_other_parts_do() {
+    for then in [Fault::None, Fault::NoSeek] {
+        let bundle = large();
+        let (site, layer) = site(&bundle, [Fault::HoldAfter(1_000, Gate::new()), Fault::NoSeek]);
+        site.remote.give_lanes(1);
+        site.remote.script(&layer.digest, [then]);
+        let options = options();
+        let pull = tokio::time::timeout(Duration::from_mins(10), site.pull_with(&options));
+        pull.await.expect("it ends").unwrap();
+        assert_eq!(site.holds().await.snapshots, 1);
+        let fetches = site.remote.fetches(&layer.digest);
+        assert_eq!(fetches.len(), 4, "{fetches:?}");
+        let rest = fetches[3];
+        assert_eq!(rest.end, None);
+        assert!((100_000..=101_000).contains(&rest.start), "{fetches:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn parts_that_do_not_make_up_the_blob_are_not_believed_and_one_stream_is_taken_instead() {
     let bundle = large();
     let (site, layer) = site(&bundle, [Fault::None, Fault::Corrupt(170_000)]);
