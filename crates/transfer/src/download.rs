@@ -13,15 +13,13 @@ use windlass_core::room::{Keeps, Size};
 use windlass_core::{Descriptor, Error, Kind, Result};
 
 use crate::arrival::Arrival;
-use crate::fetch::{Fetch, MAX_IDLE_RETRIES, POLL, back_off, is_transient};
+use crate::fetch::{Fetch, POLL, Patience};
 use crate::missing;
 use crate::parts::{InParts, TICK};
 
 /// What to do about a blob that is not what its descriptor says.
 const CONTRADICTION: &str =
     "the manifest and the blob do not belong together; its publisher has to push the image again";
-/// How much has to come of a blob from a place that was too slow, for it not to count as a failure, in bytes.
-const ENOUGH: u64 = 1 << 20;
 
 /// A blob that is brought into the content store.
 pub(crate) struct Download<'a> {
@@ -47,7 +45,7 @@ impl Download<'_> {
     ///
     /// An ingest that was left by an earlier try is continued; one that somebody else is writing is waited for.
     pub(crate) async fn run(&self) -> Result<()> {
-        let mut attempt = 0;
+        let mut patience = Patience::default();
         let mut from_scratch = false;
         let mut before = self.fetch.offset(self.descriptor).await.unwrap_or(0);
         loop {
@@ -72,17 +70,12 @@ impl Download<'_> {
                 continue;
             }
             self.arrival.pauses();
-            let now = self.fetch.offset(self.descriptor).await.unwrap_or(0);
-            let enough = if error.is(Kind::DeadlineExceeded) { ENOUGH } else { 1 };
-            if now >= before + enough {
-                attempt = 0;
-            }
-            before = now;
-            if !is_transient(&error) || attempt >= MAX_IDLE_RETRIES {
+            before = self.fetch.offset(self.descriptor).await.unwrap_or(0);
+            if !patience.lasts(before, &error) {
                 self.task.set(State::Failed { reason: error.to_string() });
                 return Err(error.context(format!("fetch {}", self.descriptor.ingest_ref())));
             }
-            back_off(self.task, &mut attempt, &error).await;
+            patience.back_off(self.task, &error).await;
         }
     }
 

@@ -19,7 +19,9 @@ use crate::documents;
 use crate::parts::Parts;
 
 /// How often a blob is tried again without a byte of progress in between.
-pub(crate) const MAX_IDLE_RETRIES: u32 = 4;
+const MAX_IDLE_RETRIES: u32 = 4;
+/// How much has to come of a blob from a place that was too slow, for it not to count as a failure, in bytes.
+const ENOUGH: u64 = 1 << 20;
 /// The wait before the first retry; it doubles with each.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// How long to wait before asking again whether another writer is done.
@@ -251,11 +253,36 @@ fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
 }
 
 /// Tells whether trying again may help.
-pub(crate) fn is_transient(error: &Error) -> bool {
+fn is_transient(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
 }
 
-pub(crate) async fn back_off(task: &Task, attempt: &mut u32, error: &Error) {
+/// How often a blob failed without enough of it coming in between.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    attempt: u32,
+    /// How much had come when it failed last.
+    came: u64,
+}
+
+impl Patience {
+    /// Takes note of a failure when so much has come in all; tells whether it is worth another try.
+    pub(crate) fn lasts(&mut self, came: u64, error: &Error) -> bool {
+        let enough = if error.is(Kind::DeadlineExceeded) { ENOUGH } else { 1 };
+        if came >= self.came.saturating_add(enough) {
+            self.attempt = 0;
+        }
+        self.came = came;
+        is_transient(error) && self.attempt < MAX_IDLE_RETRIES
+    }
+
+    /// Waits before the next try, longer each time.
+    pub(crate) async fn back_off(&mut self, task: &Task, error: &Error) {
+        back_off(task, &mut self.attempt, error).await;
+    }
+}
+
+async fn back_off(task: &Task, attempt: &mut u32, error: &Error) {
     task.set(State::Retrying { reason: error.to_string() });
     tokio::time::sleep(FIRST_DELAY * 2u32.pow(*attempt)).await;
     *attempt += 1;

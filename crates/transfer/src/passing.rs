@@ -16,7 +16,7 @@ use windlass_core::progress::{State, Task};
 use windlass_core::remote::ByteRange;
 use windlass_core::{ByteStream, Descriptor, Error, Result};
 
-use crate::fetch::{Fetch, MAX_IDLE_RETRIES, back_off, is_transient};
+use crate::fetch::{Fetch, Patience};
 use crate::parts::gather;
 
 /// A layer that is to be fetched and not kept. Cheap to clone.
@@ -42,6 +42,8 @@ impl Passing {
             at: 0,
             ready: VecDeque::new(),
             open: None,
+            broken: None,
+            patience: Patience::default(),
             hashed: Hashed::SoFar(Box::new(self.descriptor.digest.algorithm().hasher())),
             task,
         };
@@ -64,6 +66,9 @@ struct Stream {
     /// What has come, was hashed, and not read yet.
     ready: VecDeque<Bytes>,
     open: Option<ByteStream>,
+    /// What ended the stream behind the bytes that came.
+    broken: Option<Error>,
+    patience: Patience,
     hashed: Hashed,
     task: Task,
 }
@@ -136,14 +141,13 @@ impl Once {
     /// Waits for more bytes and hashes them; goes on with another stream when one breaks.
     async fn receive(&self, stream: &mut Stream) -> Result<()> {
         let Passing { fetch, descriptor, .. } = &self.passing;
-        let mut attempt = 0;
         let mut batch = Vec::new();
         while batch.is_empty() && stream.at < descriptor.size {
             match self.next(stream).await {
                 Ok(next) => batch = next,
-                Err(error) if is_transient(&error) && attempt < MAX_IDLE_RETRIES => {
+                Err(error) if stream.patience.lasts(stream.at, &error) => {
                     stream.open = None;
-                    back_off(&stream.task, &mut attempt, &error).await;
+                    stream.patience.back_off(&stream.task, &error).await;
                 }
                 Err(error) => return Err(error.context(format!("fetch {}", descriptor.ingest_ref()))),
             }
@@ -173,6 +177,9 @@ impl Once {
 
     /// Returns what comes next, which is more than nothing.
     async fn next(&self, stream: &mut Stream) -> Result<Vec<Bytes>> {
+        if let Some(error) = stream.broken.take() {
+            return Err(error);
+        }
         if stream.open.is_none() {
             stream.open = Some(self.open(stream.at).await?);
         }
@@ -180,11 +187,9 @@ impl Once {
         let Some(open) = &mut stream.open else { return Ok(Vec::new()) };
         let ended = || Error::unavailable(format!("the source ended after {at} of {size} bytes"));
         let first = open.next().await.ok_or_else(ended)??;
-        // What broke behind these bytes is seen again when more are asked for.
+        // What broke behind these bytes is told when more are asked for.
         let (mut batch, error) = gather(first, open);
-        if error.is_some() {
-            stream.open = None;
-        }
+        stream.broken = error;
         batch.retain(|bytes| !bytes.is_empty());
         Ok(batch)
     }

@@ -30,6 +30,8 @@ pub enum Fault {
     Truncate(u64),
     /// The stream fails after that many bytes.
     Break(u64),
+    /// The stream is given up as too slow after that many bytes.
+    Starve(u64),
     /// The byte at that offset of the content is another one.
     Corrupt(u64),
     /// Bytes follow after the last one.
@@ -278,21 +280,22 @@ impl Drop for InLane {
     }
 }
 
-/// Returns the content as the fault leaves it, and whether an error follows it.
-fn damaged(bytes: &Bytes, fault: &Fault) -> (Bytes, bool) {
+/// Returns the content as the fault leaves it, and of what kind an error is that follows it.
+fn damaged(bytes: &Bytes, fault: &Fault) -> (Bytes, Option<Kind>) {
     let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
     match fault {
-        Fault::Truncate(after) => (bytes.slice(..at(*after)), false),
-        Fault::Break(after) => (bytes.slice(..at(*after)), true),
+        Fault::Truncate(after) => (bytes.slice(..at(*after)), None),
+        Fault::Break(after) => (bytes.slice(..at(*after)), Some(Kind::Unavailable)),
+        Fault::Starve(after) => (bytes.slice(..at(*after)), Some(Kind::DeadlineExceeded)),
         Fault::Corrupt(offset) => {
             let mut corrupt = bytes.to_vec();
             if let Some(byte) = corrupt.get_mut(at(*offset)) {
                 *byte ^= 0xff;
             }
-            (corrupt.into(), false)
+            (corrupt.into(), None)
         }
-        Fault::Append(count) => ([bytes, &vec![0; *count][..]].concat().into(), false),
-        _ => (bytes.clone(), false),
+        Fault::Append(count) => ([bytes, &vec![0; *count][..]].concat().into(), None),
+        _ => (bytes.clone(), None),
     }
 }
 
@@ -300,7 +303,7 @@ fn damaged(bytes: &Bytes, fault: &Fault) -> (Bytes, bool) {
 struct Sending {
     remote: Remote,
     left: Bytes,
-    error: bool,
+    error: Option<Kind>,
     /// How many bytes are sent until what is passed.
     hold: Option<(usize, Gate)>,
 }
@@ -312,7 +315,7 @@ impl Drop for Sending {
 }
 
 impl Remote {
-    fn stream(&self, bytes: Bytes, error: bool, hold: Option<(usize, Gate)>) -> ByteStream {
+    fn stream(&self, bytes: Bytes, error: Option<Kind>, hold: Option<(usize, Gate)>) -> ByteStream {
         let mut state = self.lock();
         state.running += 1;
         state.most_at_once = state.most_at_once.max(state.running);
@@ -322,8 +325,8 @@ impl Remote {
             // A network gives others a turn between two chunks.
             tokio::task::yield_now().await;
             if sending.left.is_empty() {
-                let broken = std::mem::take(&mut sending.error);
-                return broken.then(|| (Err(Error::unavailable("the connection breaks as scripted")), sending));
+                let broken = sending.error.take()?;
+                return Some((Err(Error::new(broken, "the connection breaks as scripted")), sending));
             }
             let mut length = sending.left.len().min(CHUNK);
             if let Some((after, gate)) = sending.hold.take() {

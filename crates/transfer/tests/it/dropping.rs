@@ -82,6 +82,22 @@ async fn a_stream_that_breaks_is_continued_where_it_stopped() {
     assert_eq!(site.applier.calls(), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn streams_that_break_are_continued_as_long_as_bytes_come_and_those_that_trickle_are_not() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let large = &bundle.image().layers[1];
+    site.remote.script(&large.digest, (1..=20).map(|time| Fault::Break(time * 9_000)));
+    site.pull_with(&dropping()).await.unwrap();
+    assert_eq!(site.remote.fetches(&large.digest).len(), 21);
+
+    let site = Site::serving(&bundle);
+    site.remote.script(&large.digest, (1..=20).map(|time| Fault::Starve(time * 9_000)));
+    assert_eq!(site.pull_with(&dropping()).await.unwrap_err().kind(), Kind::DeadlineExceeded);
+    assert_eq!(site.remote.fetches(&large.digest).len(), 5);
+    assert_eq!(site.holds().await.images, 0);
+}
+
 #[tokio::test]
 async fn wrong_bytes_leave_nothing() {
     let bundle = three_layers().build();
