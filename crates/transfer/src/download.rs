@@ -46,10 +46,12 @@ impl Download<'_> {
     /// An ingest that was left by an earlier try is continued; one that somebody else is writing is waited for.
     pub(crate) async fn run(&self) -> Result<()> {
         let mut patience = Patience::default();
-        let mut from_scratch = false;
+        let (mut from_scratch, mut distrusted, mut foreign) = (false, false, None);
         let mut before = self.fetch.offset(self.descriptor).await.unwrap_or(0);
         loop {
             let mut tried = Try { continued: self.fetch.offset(self.descriptor).await.is_some(), in_parts: false };
+            // What was begun before this download may have been damaged by whatever ended the process that did.
+            let is_foreign = *foreign.get_or_insert(tried.continued);
             let result = self.once(&mut tried).await;
             let Err(error) = result else {
                 let came = self.came.load(Ordering::Relaxed);
@@ -58,11 +60,13 @@ impl Download<'_> {
                 return Ok(());
             };
             // Bytes that an earlier process left may have been damaged since, and parts may be others than they were said
-            // to be: once is worth another download.
-            if error.is(Kind::DataLoss) && (before > 0 || tried.in_parts) && !from_scratch {
-                from_scratch = true;
-                before = 0;
-                if tried.in_parts {
+            // to be: once each is worth another download.
+            let wrong_parts = tried.in_parts && !is_foreign && !distrusted;
+            let damaged = (before > 0 || tried.in_parts) && !from_scratch;
+            if error.is(Kind::DataLoss) && (wrong_parts || damaged) {
+                (from_scratch, foreign, before) = (true, Some(false), 0);
+                if wrong_parts {
+                    distrusted = true;
                     self.fetch.fetcher.distrust_parts();
                 }
                 self.arrival.starts_over();

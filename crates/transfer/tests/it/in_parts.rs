@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use windlass_core::content::Expected;
 use windlass_core::remote::ByteRange;
 use windlass_core::{Descriptor, Kind};
 use windlass_testkit::image::{Bundle, Image, Layer};
@@ -124,6 +125,21 @@ async fn parts_that_do_not_make_up_the_blob_are_not_believed_and_one_stream_is_t
     site.pull_with(&options()).await.unwrap();
     assert!(site.remote.is_distrusted());
     assert_eq!(site.remote.fetches(&layer.digest).last(), Some(&ByteRange::from(0)));
+    assert_eq!(site.holds().await.snapshots, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_left_damaged_is_fetched_again_and_says_nothing_of_the_parts_of_the_remote() {
+    let bundle = large();
+    let site = Site::serving(&bundle);
+    let layer = &bundle.image().layers[0];
+    site.remote.give_lanes(3);
+    let services = site.services().await;
+    let mut writer = services.content.writer(&layer.ingest_ref(), Expected::from(layer)).await.unwrap();
+    writer.write(vec![7; 300_000].into()).await.unwrap();
+    drop(writer);
+    site.pull_with(&options()).await.unwrap();
+    assert!(!site.remote.is_distrusted());
     assert_eq!(site.holds().await.snapshots, 1);
 }
 
