@@ -29,6 +29,8 @@ pub(crate) struct Download<'a> {
     pub(crate) arrival: &'a Arrival,
     /// How many bytes came, in all tries.
     pub(crate) came: Arc<AtomicU64>,
+    /// How many of them were missing.
+    pub(crate) gained: Arc<AtomicU64>,
 }
 
 /// One try, as far as the next one has to know.
@@ -75,7 +77,8 @@ impl Download<'_> {
             }
             self.arrival.pauses();
             before = self.fetch.offset(self.descriptor).await.unwrap_or(0);
-            if !patience.lasts(before, &error) {
+            // Bytes behind a gap are progress too, although nothing can be read there yet.
+            if !patience.lasts(self.gained.load(Ordering::Relaxed), &error) {
                 self.task.set(State::Failed { reason: error.to_string() });
                 return Err(error.context(format!("fetch {}", self.descriptor.ingest_ref())));
             }
@@ -137,8 +140,8 @@ impl Download<'_> {
             && let Some(sparse) = writer.sparse().await?
         {
             tried.in_parts = true;
-            let Self { fetch, descriptor, task, arrival, came } = self;
-            return InParts { fetch, descriptor, arrival, task, came, sparse }.run(lane).await;
+            let Self { fetch, descriptor, task, arrival, came, gained } = self;
+            return InParts { fetch, descriptor, arrival, task, came, gained, sparse }.run(lane).await;
         }
         content::copy(writer, &mut source, Some(self.task)).await.map(drop)
     }
@@ -212,11 +215,11 @@ struct FromRemote<'a> {
 
 #[async_trait]
 impl Source for FromRemote<'_> {
-    async fn open(&mut self, offset: u64) -> Result<Body> {
-        let Download { fetch, descriptor, arrival, came, .. } = self.download;
-        let Body { offset, size, stream } = fetch.fetcher.fetch(descriptor, ByteRange::from(offset)).await?;
+    async fn open(&mut self, missing: u64) -> Result<Body> {
+        let Download { fetch, descriptor, arrival, came, gained, .. } = self.download;
+        let Body { offset, size, stream } = fetch.fetcher.fetch(descriptor, ByteRange::from(missing)).await?;
         let (progress, arrival) = (fetch.progress.clone(), Arrival::clone(arrival));
-        let (received, came) = (self.received.clone(), came.clone());
+        let (received, came, gained) = (self.received.clone(), came.clone(), gained.clone());
         let mut at = offset;
         let counted = stream.and_then(move |part| {
             let length = part.len() as u64;
@@ -225,6 +228,7 @@ impl Source for FromRemote<'_> {
             came.fetch_add(length, Ordering::Relaxed);
             let (arrival, begins) = (arrival.clone(), at);
             at += length;
+            gained.fetch_add(at.saturating_sub(missing).min(length), Ordering::Relaxed);
             async move {
                 arrival.room(begins).await;
                 Ok(part)

@@ -62,6 +62,8 @@ pub(crate) struct InParts<'a> {
     pub(crate) task: &'a Task,
     /// How many bytes came, in all tries.
     pub(crate) came: &'a AtomicU64,
+    /// How many of them were missing.
+    pub(crate) gained: &'a AtomicU64,
     pub(crate) sparse: Arc<dyn SparseWriter>,
 }
 
@@ -250,7 +252,9 @@ impl InParts<'_> {
         }
         parts.retain(|bytes| !bytes.is_empty());
         self.arrival.room(to.start).await;
-        self.sparse.write_parts_at(to.start, parts).await
+        self.sparse.write_parts_at(to.start, parts).await?;
+        self.gained.fetch_add(to.end - to.start, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Fills the gaps from one stream that has everything from the first of them on, if not more.

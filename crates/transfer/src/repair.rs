@@ -179,7 +179,8 @@ async fn fetch_from(
     let fetch = Fetch::new(leased, fetcher, labels, "a repair".to_owned(), progress);
     let task = progress.task(descriptor.ingest_ref().as_str());
     let arrival = Arrival::new(u64::MAX);
-    Download { fetch: &fetch, descriptor, task: &task, arrival: &arrival, came: Arc::default() }.run().await?;
+    let (came, gained) = (Arc::default(), Arc::default());
+    Download { fetch: &fetch, descriptor, task: &task, arrival: &arrival, came, gained }.run().await?;
     if descriptor.media_type.is_manifest_or_index() {
         fetch.root(descriptor).await?;
     }

@@ -73,9 +73,9 @@ fn spawn_downloads(
         }
         work.spawn(async move {
             let _place = places.acquire().await.map_err(|_| Error::canceled("the pull was stopped"))?;
-            Download { fetch: &fetch, descriptor: &descriptor, task: &task, arrival: &arrival, came: Arc::default() }
-                .run()
-                .await?;
+            let (came, gained) = (Arc::default(), Arc::default());
+            let (fetch, descriptor) = (&fetch, &descriptor);
+            Download { fetch, descriptor, task: &task, arrival: &arrival, came, gained }.run().await?;
             if !unpacks {
                 task.finish_unless_exists();
             }

@@ -144,6 +144,19 @@ async fn what_was_left_damaged_is_fetched_again_and_says_nothing_of_the_parts_of
 }
 
 #[tokio::test(start_paused = true)]
+async fn tries_of_which_each_brings_something_go_on_although_the_first_missing_byte_does_not_come() {
+    let bundle = large();
+    let some = || Fault::HoldAfter(1_000, Gate::new());
+    // Each try ends when the part in front has failed three times.
+    let ends = || [Fault::Truncate(0), some(), some(), some(), Fault::Truncate(0), Fault::Truncate(0)];
+    let (site, layer) = site(&bundle, std::iter::repeat_with(ends).take(6).flatten());
+    site.pull_with(&options()).await.unwrap();
+    let front = site.remote.fetches(&layer.digest).into_iter().filter(|range| range.start == 100_000);
+    assert_eq!(front.count(), 3 * 6 + 1);
+    assert_eq!(site.holds().await.snapshots, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_part_that_comes_much_more_slowly_than_the_others_is_asked_for_again() {
     let bundle = large();
     let (site, layer) = site(&bundle, [Fault::None, Fault::HoldAfter(1_000, Gate::new())]);
