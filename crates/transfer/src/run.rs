@@ -2,10 +2,11 @@
 //!
 //! There are places for downloads and places for unpacking. A download has its place until the blob is here; an unpacker
 //! takes one only once its blob can be read, and has it until the layer is applied. So whoever has a place for unpacking
-//! waits for nothing but a download that has a place too, and that waits for nothing but the network, the disk, and an
-//! unpacker that has a place and bytes to read: nobody waits in a circle, however few places there are. A layer whose
-//! blob is not kept takes both places, that for a download first. What waits for the layer below, for a blob to be
-//! verified, or for another pull, has no place.
+//! waits for nothing but a download that has a place too, and that waits for nothing but the network, the disk, another
+//! pull that is writing the blob, and an unpacker that has a place and bytes to read: nobody waits in a circle, however
+//! few places there are. A layer whose blob is not kept takes both places, that for a download first. What waits for the
+//! layer below, for a blob to be verified, or for another pull to unpack a layer, has no place. A download that waits for
+//! another pull to bring the blob keeps its place: whoever writes a blob has a place already, and waits for no other blob.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
