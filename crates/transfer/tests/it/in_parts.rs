@@ -129,6 +129,17 @@ async fn parts_that_do_not_make_up_the_blob_are_not_believed_and_one_stream_is_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_remote_that_sends_everything_where_all_the_rest_was_asked_for_is_not_asked_again() {
+    let bundle = large();
+    let site = Site::serving(&bundle);
+    let layer = &bundle.image().layers[0];
+    site.remote.script(&layer.digest, [Fault::Break(100_000), Fault::NoSeek]);
+    site.pull_with(&options()).await.unwrap();
+    assert_eq!(site.remote.fetches(&layer.digest), [ByteRange::from(0), ByteRange::from(100_000)]);
+    assert_eq!(site.holds().await.snapshots, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_left_damaged_is_fetched_again_and_says_nothing_of_the_parts_of_the_remote() {
     let bundle = large();
     let site = Site::serving(&bundle);
