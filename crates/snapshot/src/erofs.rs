@@ -80,15 +80,13 @@ impl Layout for Images {
     /// The files of a layer by themselves; what was written through mounts is any number of files.
     ///
     /// 1. the data  2. the image, which refers to it  3. the directory that has them  4. the directory that has that
-    fn sync(&self, directory: &Path) -> Result<bool> {
+    fn few_files(&self, directory: &Path) -> Result<Option<Vec<PathBuf>>> {
         if !has_image(directory)? {
-            return Ok(false);
+            return Ok(None);
         }
-        sync(&directory.join(LAYER_DATA))?; // 1.
-        sync(&directory.join(LAYER_IMAGE))?; // 2.
-        sync(directory)?; // 3.
-        directory.parent().map_or(Ok(()), sync)?; // 4.
-        Ok(true)
+        let mut files = vec![directory.join(LAYER_DATA), directory.join(LAYER_IMAGE), directory.to_owned()]; // 1. to 3.
+        files.extend(directory.parent().map(Path::to_owned)); // 4.
+        Ok(Some(files))
     }
 
     fn mounts(&self, state: State, directory: &Path, parents: &[PathBuf]) -> Result<Vec<Mount>> {
@@ -153,9 +151,4 @@ pub(crate) fn has_image(directory: &Path) -> Result<bool> {
 
 fn exists(path: &Path) -> Result<bool> {
     path.try_exists().attempt(|| format!("look for {}", path.display()))
-}
-
-fn sync(path: &Path) -> Result<()> {
-    let file = std::fs::File::open(path).attempt(|| format!("open {}", path.display()))?;
-    file.sync_all().attempt(|| format!("sync {}", path.display()))
 }

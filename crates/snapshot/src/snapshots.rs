@@ -8,6 +8,7 @@
 //! DIR/snapshots/<id>/      a directory per snapshot, whose inside is the layout's
 //! ```
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,10 @@ use crate::records::{Begin, Chain, Records, Settle};
 use crate::steps::Steps;
 use crate::{in_use, tree};
 
+/// From how many bytes on a few files are brought to the disk by themselves: below that a sync of the filesystem that is
+/// shared with others costs less than the waits for each of them.
+const ALONE: u64 = 8 << 20;
+
 /// How a snapshotter lays out the directory of a snapshot, and mounts a stack of them. Its calls may block.
 pub trait Layout: Send + Sync + 'static {
     /// Whether a snapshot without a parent can be put onto one at its commit.
@@ -50,10 +55,10 @@ pub trait Layout: Send + Sync + 'static {
     /// Adapts `directory`, begun at `begun_at` without a parent, to the one in `parent` that it is put onto.
     fn rebase(&self, directory: &Path, parent: &Path, begun_at: SystemTime) -> Result<()>;
 
-    /// Brings what is in `directory` onto the disk, and the directory itself; returns false when that takes a sync of the
-    /// whole filesystem, which is the caller's then.
-    fn sync(&self, _directory: &Path) -> Result<bool> {
-        Ok(false)
+    /// Returns all that there is of a snapshot, in the order in which it has to come to the disk, when that is a few files;
+    /// none when it is a tree.
+    fn few_files(&self, _directory: &Path) -> Result<Option<Vec<PathBuf>>> {
+        Ok(None)
     }
 
     /// Returns the mounts of a snapshot: active or a view, in `directory`, on `parents`, the nearest first.
@@ -293,7 +298,8 @@ impl<L: Layout> Inner<L> {
 
     /// Brings the directory of a snapshot onto the disk, and measures it.
     fn sync(&self, directory: &Path) -> Result<Usage> {
-        if self.layout.sync(directory)? {
+        if let Some(files) = self.layout.few_files(directory)? {
+            self.sync_files(&files)?;
             // Only now does the filesystem know how many blocks its few files have.
             return measure(directory);
         }
@@ -304,6 +310,22 @@ impl<L: Layout> Inner<L> {
         });
         synced?;
         usage.map_err(|_| Error::internal("the measure of a snapshot panicked"))?
+    }
+
+    /// Brings a few files onto the disk: each by itself, or, when they are small, all that wait at the same time at once.
+    fn sync_files(&self, files: &[PathBuf]) -> Result<()> {
+        let mut opened = Vec::with_capacity(files.len());
+        let mut bytes = 0;
+        for path in files {
+            let file = File::open(path).attempt(|| format!("open {}", path.display()))?;
+            let metadata = file.metadata().attempt(|| format!("look at {}", path.display()))?;
+            bytes += if metadata.is_file() { metadata.len() } else { 0 };
+            opened.push((path, file));
+        }
+        if bytes < ALONE || self.barrier.is_skipped() {
+            return self.barrier.pass();
+        }
+        opened.iter().try_for_each(|(path, file)| file.sync_all().attempt(|| format!("sync {}", path.display())))
     }
 
     /// The durable order:
