@@ -4,6 +4,9 @@ use windlass::registry::Options;
 use windlass::transfer::{Content, Parts, Pull};
 use windlass_core::{Error, Result};
 
+/// The smallest part, in bytes: each is a request of its own.
+const SMALLEST_PART: u64 = 1 << 10;
+
 /// How blobs are transferred.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Transfers")]
@@ -14,7 +17,8 @@ pub(crate) struct Transfers {
         value_name = "COUNT",
         env = "DIST_MAX_CONCURRENT_DOWNLOADS",
         hide_env_values = true,
-        default_value_t = Pull::default().concurrent_downloads
+        default_value_t = Pull::default().concurrent_downloads,
+        value_parser = count
     )]
     max_concurrent_downloads: usize,
     /// How many parts of one large layer are downloaded at once, at most, where that is faster; with 1, each comes in one
@@ -24,7 +28,8 @@ pub(crate) struct Transfers {
         value_name = "COUNT",
         env = "DIST_MAX_CONCURRENT_RANGES",
         hide_env_values = true,
-        default_value_t = Parts::default().at_once
+        default_value_t = Parts::default().at_once,
+        value_parser = count
     )]
     max_concurrent_ranges: usize,
     /// How many connections for blobs one host is given, at most; layers that are downloaded at once have one each in any
@@ -34,7 +39,8 @@ pub(crate) struct Transfers {
         value_name = "COUNT",
         env = "DIST_MAX_CONNECTIONS_PER_HOST",
         hide_env_values = true,
-        default_value_t = Options::default().transfers_per_host
+        default_value_t = Options::default().transfers_per_host,
+        value_parser = count
     )]
     max_connections_per_host: usize,
     /// The smallest layer that may be downloaded in parts.
@@ -47,14 +53,14 @@ pub(crate) struct Transfers {
         value_parser = bytes
     )]
     range_threshold: u64,
-    /// How large a part is.
+    /// How large a part is, 1KiB at least.
     #[arg(
         long,
         value_name = "SIZE",
         env = "DIST_RANGE_SIZE",
         hide_env_values = true,
         default_value = "8MiB",
-        value_parser = bytes
+        value_parser = part
     )]
     range_size: u64,
 }
@@ -66,7 +72,7 @@ impl Transfers {
             concurrent_downloads: self.max_concurrent_downloads,
             parts: Parts {
                 threshold: self.range_threshold,
-                size: self.range_size.max(1 << 10),
+                size: self.range_size,
                 at_once: self.max_concurrent_ranges,
             },
             ..Pull::default()
@@ -86,6 +92,20 @@ pub(crate) fn content(text: &str) -> Result<Content> {
         "drop" => Ok(Content::Drop),
         _ => Err(Error::invalid_argument(format!("{text:?} does not say what becomes of content"))
             .hint("it is keep or drop")),
+    }
+}
+
+/// Reads how many of something there may be at once.
+fn count(text: &str) -> Result<usize> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| Error::invalid_argument(format!("{text:?} is not a number from 1 on")).hint("1 is the least"))
+}
+
+/// Reads the size of a part.
+fn part(text: &str) -> Result<u64> {
+    match bytes(text)? {
+        size if size >= SMALLEST_PART => Ok(size),
+        _ => Err(Error::invalid_argument(format!("parts of {text} are too small")).hint("1KiB is the least")),
     }
 }
 
@@ -118,6 +138,17 @@ mod tests {
         }
         for text in ["", "MiB", "-1", "1.5MiB", "16MB", "99999999999999999999", "99999999999GiB"] {
             assert!(bytes(text).unwrap_err().hint_text().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_make_no_progress_is_refused() {
+        assert_eq!((count("1").unwrap(), part("1KiB").unwrap()), (1, 1024));
+        for error in [count("0"), count(""), count("-1"), count("many")].map(Result::unwrap_err) {
+            assert!(error.hint_text().is_some(), "{error}");
+        }
+        for text in ["0", "1", "1023"] {
+            assert!(part(text).unwrap_err().to_string().contains(text));
         }
     }
 
