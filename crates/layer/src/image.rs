@@ -26,12 +26,13 @@ use windlass_erofs::{Attributes, Data as Places, IMPLIED_ROOT, Limits, Node, Pac
 
 use self::below::Images;
 use self::data::Data;
-use self::resolve::{Dir, Missing, Reached};
+use self::resolve::{Dir, Reached};
 use crate::extract::Outcome;
 use crate::options::Devices;
 use crate::path::{LayerPath, Marker, shown};
 use crate::sink::Sink;
 use crate::tar::{Entry, Kind, Timestamp};
+use crate::walk::{Missing, Walk as _};
 
 /// The directory that an image is written into, and what is below the layer.
 #[derive(Debug, Clone, PartialEq, Eq)]

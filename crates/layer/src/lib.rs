@@ -16,6 +16,7 @@ mod ahead;
 mod differ;
 mod options;
 mod sink;
+mod walk;
 
 pub mod compression;
 pub mod extract;

@@ -14,10 +14,11 @@ use super::dirs::{self, Dir};
 use super::files::{NewFile, create_file};
 use super::lower::Found;
 use super::metadata::{self, Metadata, New};
-use super::resolve::{Missing, Reached};
+use super::resolve::Reached;
 use super::{Beneath, Extractor, Outcome, os_error};
 use crate::path::{LayerPath, shown};
 use crate::tar::{Device, Entry, Kind};
+use crate::walk::{Missing, Walk as _, no_link_target};
 
 impl Extractor {
     pub(super) fn create(&mut self, parent: &Arc<Dir>, name: &[u8], path: LayerPath, mut entry: Entry) -> Result<()> {
@@ -152,10 +153,7 @@ impl Extractor {
         let Some((target_parent, target_name)) = target.split() else {
             return Err(Error::failed_precondition("the hard link points at the root"));
         };
-        let missing = || {
-            Error::failed_precondition(format!("the hard link points at {target}, which is not there"))
-                .hint("the layer does not fit the layers below, or is broken")
-        };
+        let missing = || no_link_target(&target);
         let from = match self.directory(&target_parent, Missing::Stop)? {
             Reached::Directory(from) => from,
             Reached::Below => return Ok(Outcome::needs_parent(path)),

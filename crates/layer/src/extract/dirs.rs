@@ -17,7 +17,7 @@ const OPEN_AT_MOST: usize = 128;
 
 /// An open directory of the target.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(crate) struct Dir {
     pub(super) fd: OwnedFd,
     /// Where it is, without any symbolic link on the way.
     pub(super) path: LayerPath,

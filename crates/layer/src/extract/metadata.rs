@@ -216,7 +216,7 @@ pub(super) fn times(mtime: Timestamp) -> Timestamps {
 }
 
 /// Tells whether an attribute is how overlayfs keeps its own records: a layer must not write them.
-pub(super) fn is_overlays_own(name: &[u8]) -> bool {
+pub(crate) fn is_overlays_own(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 

@@ -31,13 +31,15 @@ use windlass_core::{Error, Result, ResultExt as _};
 
 use self::dirs::{Dir, Dirs};
 use self::lower::Lower;
+pub(crate) use self::metadata::is_overlays_own;
 use self::metadata::{Habits, Metadata};
-use self::resolve::{Missing, Reached};
+use self::resolve::Reached;
 use self::writers::Writers;
 use crate::Devices;
 use crate::path::{LayerPath, Marker, shown};
 use crate::tar::{Entry, Kind, Timestamp};
 use crate::target::{Below, Style, Target};
+use crate::walk::{Missing, Walk as _};
 use crate::writeback::Writeback;
 
 /// Whether a layer can go on.
@@ -167,7 +169,7 @@ impl Extractor {
             return self.root(entry);
         };
         entry.xattrs.retain(|name, _| {
-            let own = metadata::is_overlays_own(name);
+            let own = is_overlays_own(name);
             if own {
                 tracing::warn!(entry = %path, attribute = %shown(name), "extended attribute left out: it is overlayfs' own");
             }

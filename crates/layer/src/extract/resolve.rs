@@ -5,42 +5,30 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, fstat, mkdirat, readlinkat, statat};
 use rustix::io::Errno;
-use windlass_core::{Error, Result};
+use windlass_core::Result;
 
 use super::dirs::{self, Dir};
 use super::lower::Found;
 use super::metadata::{self, Metadata};
 use super::{Beneath, Extractor, os_error};
 use crate::path::LayerPath;
-
-/// How many symbolic links a path may lead through: as many as in the kernel, path_resolution(7).
-const MAX_LINKS: u32 = 40;
-
-/// What becomes of a directory that is nowhere.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Missing<'a> {
-    /// It is made, for this entry.
-    Create(&'a LayerPath),
-    /// The search is over.
-    Stop,
-}
+use crate::walk::{Missing, Walk, not_a_directory};
 
 /// What a path led to.
-#[derive(Debug)]
-pub(super) enum Reached {
-    /// This directory.
-    Directory(Arc<Dir>),
-    /// Nothing.
-    Nowhere,
-    /// Something that only the layers below know: a directory with its properties, or a link to another one. What the
-    /// layer says of that name later does not help, because entries mean what is there when their turn comes.
-    Below,
-}
+pub(crate) type Reached = crate::walk::Reached<Arc<Dir>>;
 
-impl Extractor {
-    /// Returns the directory of a path, with its links resolved inside the target. Directories that are only below the
-    /// layer are taken over.
-    pub(super) fn directory(&mut self, path: &LayerPath, missing: Missing<'_>) -> Result<Reached> {
+impl Walk for Extractor {
+    type Dir = Arc<Dir>;
+
+    fn root_dir(&self) -> Arc<Dir> {
+        self.dirs.root()
+    }
+
+    fn path_of(dir: &Arc<Dir>) -> &LayerPath {
+        &dir.path
+    }
+
+    fn directory(&mut self, path: &LayerPath, missing: Missing<'_>) -> Result<Reached> {
         if let Some(dir) = self.dirs.get(path) {
             return Ok(Reached::Directory(dir));
         }
@@ -96,31 +84,12 @@ impl Extractor {
         Err(not_a_directory(&path))
     }
 
-    /// Goes where a symbolic link points, the target being the root.
-    fn follow(&mut self, from: &Arc<Dir>, target: &[u8], missing: Missing<'_>, links: &mut u32) -> Result<Reached> {
-        *links += 1;
-        if *links > MAX_LINKS {
-            return Err(Error::failed_precondition(format!("too many symbolic links at {}", from.path)));
-        }
-        let mut dir = if target.starts_with(b"/") { self.dirs.root() } else { Arc::clone(from) };
-        for name in target.split(|byte| *byte == b'/') {
-            let next = match name {
-                b"" | b"." => continue,
-                // The directory's own path has no links: its parent is the one in the path, and the root's is the root.
-                b".." => match dir.path.split() {
-                    None => continue,
-                    Some((parent, _)) => self.directory(&parent, missing)?,
-                },
-                _ => self.enter(&dir, name, missing, links)?,
-            };
-            match next {
-                Reached::Directory(next) => dir = next,
-                elsewhere => return Ok(elsewhere),
-            }
-        }
-        Ok(Reached::Directory(dir))
+    fn delete(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
+        Self::delete(self, dir, name)
     }
+}
 
+impl Extractor {
     /// Keeps a directory that was opened, and what has to be known of it.
     pub(super) fn opened(&mut self, parent: &Dir, name: &[u8], path: LayerPath, fd: OwnedFd) -> Result<Arc<Dir>> {
         let attempt = |e| os_error(e, format!("look at {path}"));
@@ -211,9 +180,4 @@ impl Extractor {
         }
         metadata::New { parent, name, kind: FileType::Directory }.set(&self.habits, metadata)
     }
-}
-
-fn not_a_directory(path: &LayerPath) -> Error {
-    Error::failed_precondition(format!("{path} is not a directory"))
-        .hint("the layer puts a file into something that is none; it does not fit the layers below, or is broken")
 }

@@ -17,26 +17,16 @@ use windlass_core::Result;
 use super::dirs::Dir;
 use super::metadata::{is_whiteout, names_of};
 use super::remove::{Keep, known};
-use super::resolve::{Missing, Reached};
+use super::resolve::Reached;
 use super::{Beneath, Extractor, Outcome, os_error};
 use crate::path::LayerPath;
 use crate::target::Style;
+use crate::walk::{Missing, Walk as _};
 
 impl Extractor {
     /// Tells whether a file is the mark of a deleted name.
     pub(super) fn is_mark(&self, stat: &Stat) -> bool {
         self.style != Style::Remove && is_whiteout(stat)
-    }
-
-    /// A name in a directory is deleted.
-    pub(super) fn whiteout(&mut self, parent: &LayerPath, name: &[u8], entry: &LayerPath) -> Result<Outcome> {
-        match self.directory(parent, Missing::Stop)? {
-            Reached::Directory(dir) => self.delete(&dir, name)?,
-            // There is nothing to delete.
-            Reached::Nowhere => {}
-            Reached::Below => return Ok(Outcome::needs_parent(entry)),
-        }
-        Ok(Outcome::Done)
     }
 
     /// All names in a directory are deleted.
@@ -73,7 +63,7 @@ impl Extractor {
         !self.fresh || !self.copied.is_empty()
     }
 
-    fn delete(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
+    pub(super) fn delete(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
         let path = dir.path.join(name);
         self.settle(dir, name)?;
         let attempt = |e| os_error(e, format!("delete {path}"));

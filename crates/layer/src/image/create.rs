@@ -4,19 +4,20 @@ use windlass_core::{Error, Result};
 use windlass_erofs::{Device, FileType, Node, What};
 
 use super::below::Found;
-use super::resolve::{Dir, Missing, Reached};
+use super::resolve::{Dir, Reached};
 use super::whiteout::keep_opaque;
 use super::{Beneath, Imager, NO_PLACES, attributes, failed};
-use crate::extract::Outcome;
+use crate::extract::{Outcome, is_overlays_own};
 use crate::path::{LayerPath, shown};
 use crate::tar::{Entry, Kind};
+use crate::walk::{Missing, Walk as _, no_link_target};
 
 /// Leaves out the attributes that a layer must not bring, or that there is no place for.
 pub(super) fn drop_unwanted(entry: &mut Entry, path: &LayerPath) {
     // Only files and directories can have attributes of users, xattr(7).
     let users = matches!(entry.kind, Kind::Regular { .. } | Kind::Directory);
     entry.xattrs.retain(|name, _| {
-        let overlays = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
+        let overlays = is_overlays_own(name);
         let fits = windlass_erofs::is_xattr_supported(name) && (users || !name.starts_with(b"user."));
         if overlays {
             tracing::warn!(entry = %path, attribute = %shown(name), "extended attribute left out: it is overlayfs' own");
@@ -79,10 +80,7 @@ impl Imager {
         let Some((target_parent, target_name)) = target.split() else {
             return Err(Error::failed_precondition("the hard link points at the root"));
         };
-        let missing = || {
-            Error::failed_precondition(format!("the hard link points at {target}, which is not there"))
-                .hint("the layer does not fit the layers below, or is broken")
-        };
+        let missing = || no_link_target(&target);
         let from = match self.directory(&target_parent, Missing::Stop)? {
             Reached::Directory(from) => from,
             Reached::Below => return Ok(Outcome::needs_parent(path)),

@@ -1,18 +1,16 @@
 //! Finding the directory that an entry is in, whatever links say, and making what is missing.
 
-use windlass_core::{Error, Result};
+use windlass_core::Result;
 use windlass_erofs::{Attributes, FileType, Node, What};
 
 use super::below::Found;
 use super::{Beneath, Imager, failed, implied};
 use crate::path::LayerPath;
-
-/// How many symbolic links a path may lead through: as many as in the kernel, path_resolution(7).
-const MAX_LINKS: u32 = 40;
+use crate::walk::{Missing, Walk, not_a_directory};
 
 /// A directory of the layer.
 #[derive(Debug, Clone)]
-pub(super) struct Dir {
+pub(crate) struct Dir {
     pub(super) node: Node,
     /// Where it is; none of the names is a link.
     pub(super) path: LayerPath,
@@ -20,43 +18,21 @@ pub(super) struct Dir {
     pub(super) hidden: bool,
 }
 
-/// What becomes of a directory that is nowhere.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Missing<'a> {
-    /// It is made, for this entry.
-    Create(&'a LayerPath),
-    /// The search is over.
-    Stop,
-}
-
 /// What a path led to.
-#[derive(Debug)]
-pub(super) enum Reached {
-    Directory(Dir),
-    /// Nothing.
-    Nowhere,
-    /// Something that only the layers below know.
-    Below,
-}
+pub(crate) type Reached = crate::walk::Reached<Dir>;
 
-impl Imager {
-    /// Returns the directory that an entry is in; most are in the same as the one before.
-    pub(super) fn parent(&mut self, path: LayerPath, missing: Missing<'_>) -> Result<Reached> {
-        if let Some((last, dir)) = &self.last
-            && *last == path
-        {
-            return Ok(Reached::Directory(dir.clone()));
-        }
-        let reached = self.directory(&path, missing)?;
-        if let Reached::Directory(dir) = &reached {
-            self.last = Some((path, dir.clone()));
-        }
-        Ok(reached)
+impl Walk for Imager {
+    type Dir = Dir;
+
+    fn root_dir(&self) -> Dir {
+        Dir { node: self.tree.root(), path: LayerPath::default(), hidden: false }
     }
 
-    /// Returns the directory of a path, with its links resolved inside the layer. Directories that are only below the layer
-    /// are taken over.
-    pub(super) fn directory(&mut self, path: &LayerPath, missing: Missing<'_>) -> Result<Reached> {
+    fn path_of(dir: &Dir) -> &LayerPath {
+        &dir.path
+    }
+
+    fn directory(&mut self, path: &LayerPath, missing: Missing<'_>) -> Result<Reached> {
         let mut dir = self.root_dir();
         let mut links = 0;
         for name in path.components() {
@@ -66,10 +42,6 @@ impl Imager {
             }
         }
         Ok(Reached::Directory(dir))
-    }
-
-    fn root_dir(&self) -> Dir {
-        Dir { node: self.tree.root(), path: LayerPath::default(), hidden: false }
     }
 
     fn enter(&mut self, parent: &Dir, name: &[u8], missing: Missing<'_>, links: &mut u32) -> Result<Reached> {
@@ -93,33 +65,28 @@ impl Imager {
         }
     }
 
-    fn child(&self, parent: &Dir, name: &[u8], node: Node) -> Dir {
-        Dir { node, path: parent.path.join(name), hidden: parent.hidden || self.opaque.contains(&node) }
+    fn delete(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
+        Self::delete(self, dir, name)
+    }
+}
+
+impl Imager {
+    /// Returns the directory that an entry is in; most are in the same as the one before.
+    pub(super) fn parent(&mut self, path: LayerPath, missing: Missing<'_>) -> Result<Reached> {
+        if let Some((last, dir)) = &self.last
+            && *last == path
+        {
+            return Ok(Reached::Directory(dir.clone()));
+        }
+        let reached = self.directory(&path, missing)?;
+        if let Reached::Directory(dir) = &reached {
+            self.last = Some((path, dir.clone()));
+        }
+        Ok(reached)
     }
 
-    /// Goes where a symbolic link points, the layer's root being the root.
-    fn follow(&mut self, from: &Dir, target: &[u8], missing: Missing<'_>, links: &mut u32) -> Result<Reached> {
-        *links += 1;
-        if *links > MAX_LINKS {
-            return Err(Error::failed_precondition(format!("too many symbolic links at {}", from.path)));
-        }
-        let mut dir = if target.starts_with(b"/") { self.root_dir() } else { from.clone() };
-        for name in target.split(|byte| *byte == b'/') {
-            let next = match name {
-                b"" | b"." => continue,
-                // The directory's own path has no links: its parent is the one in the path, and the root's is the root.
-                b".." => match dir.path.split() {
-                    None => continue,
-                    Some((parent, _)) => self.directory(&parent, missing)?,
-                },
-                _ => self.enter(&dir, name, missing, links)?,
-            };
-            match next {
-                Reached::Directory(next) => dir = next,
-                elsewhere => return Ok(elsewhere),
-            }
-        }
-        Ok(Reached::Directory(dir))
+    fn child(&self, parent: &Dir, name: &[u8], node: Node) -> Dir {
+        Dir { node, path: parent.path.join(name), hidden: parent.hidden || self.opaque.contains(&node) }
     }
 
     /// Looks for a directory below the layer.
@@ -165,9 +132,4 @@ impl Imager {
     pub(super) fn is_mark(&self, node: Node) -> bool {
         self.marks() && self.tree.is_whiteout(node)
     }
-}
-
-fn not_a_directory(path: &LayerPath) -> Error {
-    Error::failed_precondition(format!("{path} is not a directory"))
-        .hint("the layer puts a file into something that is none; it does not fit the layers below, or is broken")
 }

@@ -3,26 +3,16 @@
 use windlass_core::Result;
 use windlass_erofs::{Attributes, Device, FileType, Node, What};
 
-use super::resolve::{Dir, Missing, Reached};
+use super::resolve::{Dir, Reached};
 use super::{Beneath, Imager, failed};
 use crate::extract::Outcome;
 use crate::path::LayerPath;
+use crate::walk::{Missing, Walk as _};
 
 /// The attribute that hides what is below a directory.
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 impl Imager {
-    /// A name in a directory is deleted.
-    pub(super) fn whiteout(&mut self, parent: &LayerPath, name: &[u8], entry: &LayerPath) -> Result<Outcome> {
-        match self.directory(parent, Missing::Stop)? {
-            Reached::Directory(dir) => self.delete(&dir, name)?,
-            // There is nothing to delete.
-            Reached::Nowhere => {}
-            Reached::Below => return Ok(Outcome::needs_parent(entry)),
-        }
-        Ok(Outcome::Done)
-    }
-
     /// All names in a directory are deleted.
     pub(super) fn opaque(&mut self, directory: &LayerPath, entry: &LayerPath) -> Result<Outcome> {
         let dir = match self.directory(directory, Missing::Stop)? {
@@ -48,7 +38,7 @@ impl Imager {
         Ok(Outcome::Done)
     }
 
-    fn delete(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
+    pub(super) fn delete(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
         if let Some(node) = self.tree.find(dir.node, name) {
             if self.is_mark(node) {
                 return Ok(());
