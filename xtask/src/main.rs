@@ -3,6 +3,7 @@
 //! One module a command. Nothing here is part of the product, and nothing in the product depends on it.
 
 mod bench;
+mod codegen;
 mod fuzz;
 mod image;
 mod packages;
@@ -35,6 +36,8 @@ enum Command {
     Soak(soak::Options),
     /// Run every fuzz target for a while
     Fuzz(fuzz::Options),
+    /// Make the code of the wire's messages anew, of the descriptions in crates/proto/proto
+    Codegen,
     /// Check the conventions that the compiler cannot: directions, sizes, words, links
     Tidy,
     /// Measure against peers, side by side
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Soak(options) => soak::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Codegen => codegen::run(),
         Command::Tidy => tidy::run(),
         Command::Bench(bench) => bench::run(&bench),
     };

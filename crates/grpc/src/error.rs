@@ -1,0 +1,160 @@
+//! Errors and gRPC statuses: the one place where the classes of the contract meet the codes of the wire.
+//!
+//! Codes are containerd's. What they cannot tell apart, and the hint, goes with the status as a `google.rpc.ErrorInfo` of the
+//! domain `windlass.dev`; who does not know it loses nothing else.
+
+use std::collections::HashMap;
+
+use prost::{Message as _, Name as _};
+use tonic::{Code, Status};
+use windlass_core::{Error, Kind};
+use windlass_proto::google::rpc;
+
+/// The domain of our details.
+const DOMAIN: &str = "windlass.dev";
+/// The key of the hint in the details.
+const HINT: &str = "hint";
+/// What type URLs of messages begin with in details, as gRPC has it.
+const TYPE_PREFIX: &str = "type.googleapis.com/";
+
+/// Every class, in the order of the contract.
+const KINDS: [Kind; 18] = [
+    Kind::Unknown,
+    Kind::InvalidArgument,
+    Kind::NotFound,
+    Kind::AlreadyExists,
+    Kind::FailedPrecondition,
+    Kind::Conflict,
+    Kind::NotModified,
+    Kind::Unavailable,
+    Kind::Unauthenticated,
+    Kind::PermissionDenied,
+    Kind::ResourceExhausted,
+    Kind::Aborted,
+    Kind::OutOfRange,
+    Kind::Unimplemented,
+    Kind::Internal,
+    Kind::DataLoss,
+    Kind::DeadlineExceeded,
+    Kind::Canceled,
+];
+
+/// Returns the code of a class.
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::FailedPrecondition | Kind::Conflict | Kind::NotModified => Code::FailedPrecondition,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::PermissionDenied => Code::PermissionDenied,
+        Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::Aborted => Code::Aborted,
+        Kind::OutOfRange => Code::OutOfRange,
+        Kind::Unimplemented => Code::Unimplemented,
+        Kind::Internal => Code::Internal,
+        Kind::DataLoss => Code::DataLoss,
+        Kind::DeadlineExceeded => Code::DeadlineExceeded,
+        Kind::Canceled => Code::Cancelled,
+        _ => Code::Unknown,
+    }
+}
+
+/// Returns the class of a code.
+fn kind(code: Code) -> Kind {
+    // The first class of a code is the one that it stands for; the others are told apart by the details.
+    KINDS.into_iter().find(|kind| self::code(*kind) == code).unwrap_or(Kind::Unknown)
+}
+
+/// Makes the status that tells a client about an error.
+pub fn to_status(error: &Error) -> Status {
+    let code = code(error.kind());
+    let message = error.to_string();
+    let mut metadata = HashMap::new();
+    if let Some(hint) = error.hint_text() {
+        metadata.insert(HINT.to_owned(), hint.to_owned());
+    }
+    if metadata.is_empty() && kind(code) == error.kind() {
+        return Status::new(code, message);
+    }
+    let info = rpc::ErrorInfo { reason: error.kind().code().to_owned(), domain: DOMAIN.to_owned(), metadata };
+    let detail = prost_types::Any {
+        type_url: format!("{TYPE_PREFIX}{}", rpc::ErrorInfo::full_name()),
+        value: info.encode_to_vec(),
+    };
+    let details = rpc::Status { code: code as i32, message: message.clone(), details: vec![detail] };
+    Status::with_details(code, message, details.encode_to_vec().into())
+}
+
+/// Makes the error that a status stands for.
+pub fn from_status(status: &Status) -> Error {
+    let info = details(status);
+    let named = info.as_ref().and_then(|info| KINDS.into_iter().find(|kind| kind.code() == info.reason));
+    // A class that contradicts the code is not believed.
+    let kind = named.filter(|kind| code(*kind) == status.code()).unwrap_or_else(|| kind(status.code()));
+    let error = Error::new(kind, status.message());
+    match info.and_then(|mut info| info.metadata.remove(HINT)) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// Returns our details of a status; details that are nobody's or damaged are none.
+fn details(status: &Status) -> Option<rpc::ErrorInfo> {
+    let details = rpc::Status::decode(status.details()).ok()?;
+    let ours = details.details.into_iter().filter(|detail| detail.type_url.ends_with(&rpc::ErrorInfo::full_name()));
+    ours.filter_map(|detail| rpc::ErrorInfo::decode(&*detail.value).ok()).find(|info| info.domain == DOMAIN)
+}
+
+/// The results of calls, as the contract has them.
+pub(crate) trait Answer<T> {
+    /// Takes the message out of an answer, or makes the error that its status stands for.
+    fn answer(self) -> windlass_core::Result<T>;
+}
+
+impl<T> Answer<T> for Result<tonic::Response<T>, Status> {
+    fn answer(self) -> windlass_core::Result<T> {
+        self.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+    }
+}
+
+/// The results of the contract, as answers.
+pub(crate) trait Reply<T> {
+    /// Makes an answer, or the status that tells of the error.
+    fn reply(self) -> Result<tonic::Response<T>, Status>;
+}
+
+impl<T> Reply<T> for windlass_core::Result<T> {
+    fn reply(self) -> Result<tonic::Response<T>, Status> {
+        self.map(tonic::Response::new).map_err(|error| to_status(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_message_and_hint_survives_the_wire() {
+        for kind in KINDS {
+            let error = Error::new(kind, "blob x is odd").hint("look at it").context("read it");
+            let back = from_status(&to_status(&error));
+            assert_eq!((back.kind(), back.to_string()), (kind, "read it: blob x is odd".to_owned()));
+            assert_eq!(back.hint_text(), Some("look at it"));
+            let plain = from_status(&to_status(&Error::new(kind, "m")));
+            assert_eq!((plain.kind(), plain.hint_text()), (kind, None));
+        }
+    }
+
+    #[test]
+    fn a_foreign_status_keeps_its_code() {
+        let status = Status::with_details(Code::NotFound, "gone", vec![0xff, 0xff].into());
+        assert_eq!(from_status(&status).kind(), Kind::NotFound);
+        let lie = rpc::ErrorInfo { reason: "data-loss".into(), domain: DOMAIN.into(), metadata: HashMap::new() };
+        let any = prost_types::Any { type_url: "x/google.rpc.ErrorInfo".into(), value: lie.encode_to_vec() };
+        let details = rpc::Status { code: 5, message: String::new(), details: vec![any] };
+        let status = Status::with_details(Code::NotFound, "gone", details.encode_to_vec().into());
+        assert_eq!(from_status(&status).kind(), Kind::NotFound);
+    }
+}

@@ -1,0 +1,22 @@
+//! The traits of the contract over containerd's gRPC API, both ways.
+//!
+//! Every noun has one module with three parts: conversions between the contract's types and the messages, a server that
+//! answers calls with the services of any [`Host`](windlass_core::Host), and a client that implements the trait of the
+//! contract by calls. [`Client`] is a `Host` itself, so that whatever runs on an engine runs on a daemon, ours or containerd's.
+//!
+//! Reading order: [`error`] and [`scope`] say what every call has in common, [`namespaces`] is the smallest noun, [`content`]
+//! the heart.
+//!
+//! Not here: sockets, configuration and plugins, which are the daemon's.
+
+mod client;
+pub mod error;
+pub mod namespaces;
+pub mod scope;
+mod time;
+
+pub use client::Client;
+pub use windlass_proto as proto;
+
+/// The largest message that is sent or taken, in bytes: as containerd has it.
+pub const MAX_MESSAGE: usize = 16 << 20;
