@@ -10,7 +10,7 @@ use windlass_core::{Durability, Namespace, Result, ResultExt, Scope, container, 
 
 use crate::blocking::blocking;
 use crate::containers::Containers;
-use crate::content::{Blobs, Content, Ingests};
+use crate::content::{Blobs, Content, Ingests, SmallBlobs};
 use crate::db::Database;
 use crate::disk::Disk;
 use crate::fault::Faults;
@@ -46,6 +46,7 @@ pub struct Options {
 pub(crate) struct Shared {
     pub(crate) db: Database,
     pub(crate) blobs: Blobs,
+    pub(crate) small: SmallBlobs,
     pub(crate) ingests: Ingests,
     pub(crate) snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
     /// Snapshots behind the view that are being made and have no record yet.
@@ -219,10 +220,11 @@ impl Shared {
             let db = Database::open(disk, root, trust)?;
             Ok((db, crate::content::open(disk, root)?))
         };
-        let (db, (blobs, ingests)) = open().context(|| format!("open the store in {}", root.display()))?;
+        let (db, (blobs, small, ingests)) = open().context(|| format!("open the store in {}", root.display()))?;
         Ok(Self {
             db,
             blobs,
+            small,
             ingests,
             snapshotters,
             building: Building::default(),

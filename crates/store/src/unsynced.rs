@@ -66,7 +66,7 @@ pub(crate) fn is_doubtful(disk: &Disk, root: &Path) -> Result<bool> {
 
 /// Makes everything in a root durable, and says that it is. Blocking.
 pub(crate) fn settle(disk: &Disk, root: &Path) -> Result<()> {
-    disk.sync_filesystem(root)?;
+    disk.filesystem(root)?.sync()?;
     // Snapshotters may be on filesystems of their own.
     let snapshots = root.join("snapshots");
     let mut names = Vec::new();
@@ -75,7 +75,7 @@ pub(crate) fn settle(disk: &Disk, root: &Path) -> Result<()> {
         listed => listed?,
     }
     for name in names {
-        disk.sync_filesystem(&snapshots.join(name))?;
+        disk.filesystem(&snapshots.join(name))?.sync()?;
     }
     disk.remove_file(&root.join(FILE))?;
     disk.sync_dir(root)

@@ -75,7 +75,8 @@ impl Finish {
 
     /// Turns content of which nothing is on the disk yet into a blob. The durable order:
     ///
-    /// 1. verify size and digest  2. write `small/<id>` and fsync it  3. to 5. as above
+    /// 1. verify size and digest  2. write `small/<n>` and fsync it, or the filesystem when others do the same  3. to 5. as
+    ///    above
     ///
     /// A crash before 3 leaves a file in `small` that goes when the store is opened.
     async fn small(self, unborn: Unborn, buffer: Bytes, held: Held) -> Result<Info> {
@@ -97,19 +98,10 @@ impl Finish {
             self.content.release(&self.ingest).await?;
             return Err(self.content.already_exists(&digest));
         }
-        let (disk, file) = self.content.shared.ingests.small(&held);
-        let (blobs, of) = (self.content.shared.blobs.clone(), digest.clone());
-        let unplaced = blocking(move || {
-            let placed = small::write(&disk, &file, &buffer).and_then(|()| {
-                // What did not come to its place is nobody's.
-                blobs.adopt(&file, &of).inspect_err(|_| drop(disk.remove_file(&file)))
-            });
-            Ok(placed.is_err().then_some(buffer))
-        });
-        match unplaced.await? {
-            None => self.record(digest, size).await,
+        match self.content.shared.small.place(digest.clone(), buffer.clone()).await {
+            Ok(()) => self.record(digest, size).await,
             // The disk is full, or worse: an ingest keeps what it can, and says what is wrong.
-            Some(buffer) => {
+            Err(_) => {
                 drop(turn);
                 let (sink, _) = blocking(move || unborn.open()).await?;
                 self.large(sink, buffer, held).await

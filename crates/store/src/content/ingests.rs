@@ -133,11 +133,6 @@ impl Ingests {
         Ok(status)
     }
 
-    /// Returns the disk, and where the bytes of a small blob are on their way while `held` is its lock.
-    pub(super) fn small(&self, held: &Held) -> (Disk, PathBuf) {
-        (self.disk.clone(), super::small::path(&self.directory, held.id()))
-    }
-
     /// Tells whether there is anything of an ingest on disk.
     pub(crate) fn exists(&self, namespace: &Namespace, ingest: &IngestRef) -> bool {
         matches!(self.disk.look(&self.directory.join(id(namespace, ingest))), Ok(Some(_)))

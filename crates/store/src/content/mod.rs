@@ -32,13 +32,15 @@ use crate::disk::Disk;
 pub(crate) use blobs::Blobs;
 pub(crate) use ingests::{Found as FoundIngest, Ingests, look as look_at_ingest};
 pub(crate) use records::{recorded_anywhere, remove_bytes};
+pub(crate) use small::SmallBlobs;
 pub(crate) use view::Content;
 
 /// Opens what is on disk below a root, or makes it. Blocking.
-pub(crate) fn open(disk: &Disk, root: &Path) -> Result<(Blobs, Ingests)> {
+pub(crate) fn open(disk: &Disk, root: &Path) -> Result<(Blobs, SmallBlobs, Ingests)> {
     let content = root.join("content");
     blobs::make_directories(disk, root, &["content"])?;
     blobs::make_directories(disk, &content, &["blobs", "ingest", "small"])?;
-    small::clear(disk, &content)?;
-    Ok((Blobs::open(disk, &content)?, Ingests::open(disk, &content)))
+    let blobs = Blobs::open(disk, &content)?;
+    let small = SmallBlobs::open(disk, &content, &blobs)?;
+    Ok((blobs, small, Ingests::open(disk, &content)))
 }

@@ -136,11 +136,6 @@ impl Held {
         }
     }
 
-    /// Returns the name of the ingest's directory.
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-
     /// Tells others that the lock will be free in a moment.
     pub(super) fn closing(&self) {
         if let Some(entry) = self.table.writers().get_mut(&self.id) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::real::Real;
-use super::{Backend, Disk, How, Look, OpenFile};
+use super::{Backend, Disk, How, Look, OpenFile, OpenFilesystem};
 
 /// How an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,7 @@ struct State {
     plan: Option<(Failure, usize)>,
     counted: usize,
     failed: Vec<Failed>,
+    unwritten: u64,
 }
 
 /// A disk that fails.
@@ -52,12 +53,20 @@ impl Faulty {
 
     /// Lets the nth operation from now on fail, counted from 1.
     pub(crate) fn fail(&self, failure: Failure, nth: usize) {
-        *self.0.lock().unwrap() = State { plan: Some((failure, nth)), ..State::default() };
+        let mut state = self.0.lock().unwrap();
+        *state = State { plan: Some((failure, nth)), unwritten: state.unwritten, ..State::default() };
     }
 
     /// Lets everything succeed again, and says what has failed.
     pub(crate) fn mend(&self) -> Vec<Failed> {
-        std::mem::take(&mut *self.0.lock().unwrap()).failed
+        let mut state = self.0.lock().unwrap();
+        let unwritten = state.unwritten;
+        std::mem::replace(&mut *state, State { unwritten, ..State::default() }).failed
+    }
+
+    /// Lets the machine have so many bytes that are not on a disk yet; none before.
+    pub(crate) fn has_unwritten(&self, bytes: u64) {
+        self.0.lock().unwrap().unwritten = bytes;
     }
 
     /// Fails when it is time to. A write gets to know that it has to stop halfway.
@@ -140,12 +149,29 @@ impl Backend for Faulty {
         self.attempt("sync", path, Needs::Room).map(drop)
     }
 
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        self.attempt("sync", path, Needs::Room).map(drop)
+    fn filesystem(&self, path: &Path) -> io::Result<Arc<dyn OpenFilesystem>> {
+        self.attempt("open", path, Needs::Nothing)?;
+        Ok(Arc::new(FaultyFilesystem { disk: self.clone(), path: path.to_owned() }))
+    }
+
+    fn unwritten(&self) -> Option<u64> {
+        Some(self.0.lock().unwrap().unwritten)
     }
 
     fn boot(&self) -> Option<String> {
         Real.boot()
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFilesystem {
+    disk: Faulty,
+    path: PathBuf,
+}
+
+impl OpenFilesystem for FaultyFilesystem {
+    fn sync(&self) -> io::Result<()> {
+        self.disk.attempt("sync", &self.path, Needs::Room).map(drop)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::real::Real;
-use super::{Backend, Disk, How, Look, OpenFile};
+use super::{Backend, Disk, How, Look, OpenFile, OpenFilesystem};
 
 /// The identity of a file, whatever it is called.
 pub(crate) type FileId = u64;
@@ -198,8 +198,25 @@ impl Backend for Log {
         self.note(|_| Ok((Real.look(path).map(drop)?, ops.into_iter().collect())))
     }
 
-    fn sync_filesystem(&self, _path: &Path) -> io::Result<()> {
-        self.note(|state| {
+    fn filesystem(&self, _path: &Path) -> io::Result<Arc<dyn OpenFilesystem>> {
+        Ok(Arc::new(LoggedFilesystem(self.clone())))
+    }
+
+    fn unwritten(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn boot(&self) -> Option<String> {
+        Some(format!("boot {}", self.boot))
+    }
+}
+
+#[derive(Debug)]
+struct LoggedFilesystem(Log);
+
+impl OpenFilesystem for LoggedFilesystem {
+    fn sync(&self) -> io::Result<()> {
+        self.0.note(|state| {
             let mut directories = BTreeSet::from([PathBuf::new()]);
             let mut ops = Vec::new();
             for (path, id) in &state.files {
@@ -209,10 +226,6 @@ impl Backend for Log {
             ops.extend(directories.into_iter().map(Op::SyncDir));
             Ok(((), ops))
         })
-    }
-
-    fn boot(&self) -> Option<String> {
-        Some(format!("boot {}", self.boot))
     }
 }
 

@@ -45,8 +45,10 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Makes durable which entries a directory has.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes everything durable that is on the filesystem that a directory is on.
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()>;
+    /// Opens the filesystem that a directory is on.
+    fn filesystem(&self, path: &Path) -> io::Result<Arc<dyn OpenFilesystem>>;
+    /// Returns how many bytes the machine has in memory that are not on a disk yet, where that is known.
+    fn unwritten(&self) -> Option<u64>;
     /// Returns the identity of the running boot, where there is one: within it, what was written is still there.
     fn boot(&self) -> Option<String>;
 }
@@ -73,6 +75,13 @@ pub(crate) trait OpenFile: fmt::Debug + Send + Sync {
     fn look(&self) -> io::Result<Look>;
     /// Starts to write a range back, without waiting. This only hurries what a sync makes sure of.
     fn start_writeback(&self, offset: u64, length: u64);
+}
+
+/// A filesystem of a [`Backend`] as a whole.
+pub(crate) trait OpenFilesystem: fmt::Debug + Send + Sync {
+    /// Makes everything durable that is on it. Fails also when something that was written since it was opened could not be
+    /// brought to the disk, whoever wrote it.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// How a file is opened.
@@ -204,10 +213,37 @@ impl Disk {
         }
     }
 
-    /// Makes everything durable that is on the filesystem that a directory is on, however the disk is used.
-    pub(crate) fn sync_filesystem(&self, path: &Path) -> Result<()> {
-        let synced = self.backend.sync_filesystem(path);
-        synced.attempt(|| format!("sync the filesystem of {}", path.display()))
+    /// Opens the filesystem that a directory is on.
+    pub(crate) fn filesystem(&self, path: &Path) -> Result<Filesystem> {
+        let inner = self.backend.filesystem(path).attempt(|| format!("open {}", path.display()))?;
+        Ok(Filesystem { path: path.into(), inner })
+    }
+
+    /// Returns how many bytes the machine has in memory that are not on a disk yet, where that is known.
+    pub(crate) fn unwritten(&self) -> Option<u64> {
+        self.backend.unwritten()
+    }
+
+    /// Tells whether syncs are carried out.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.durability == Durability::Synced
+    }
+}
+
+/// A filesystem as a whole.
+#[derive(Debug)]
+pub(crate) struct Filesystem {
+    path: PathBuf,
+    inner: Arc<dyn OpenFilesystem>,
+}
+
+impl Filesystem {
+    /// Makes everything durable that is on it, however the disk is used.
+    ///
+    /// # Errors
+    /// Also what happened to anybody's writes since it was opened.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.inner.sync().attempt(|| format!("sync the filesystem of {}", self.path.display()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Backend, How, Look, OpenFile};
+use super::{Backend, How, Look, OpenFile, OpenFilesystem};
 
 /// The operating system.
 #[derive(Debug)]
@@ -65,8 +65,12 @@ impl Backend for Real {
         File::open(path)?.sync_all()
     }
 
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(path)?)?)
+    fn filesystem(&self, path: &Path) -> io::Result<Arc<dyn OpenFilesystem>> {
+        Ok(Arc::new(Filesystem(File::open(path)?)))
+    }
+
+    fn unwritten(&self) -> Option<u64> {
+        unwritten(&std::fs::read_to_string("/proc/meminfo").ok()?)
     }
 
     fn boot(&self) -> Option<String> {
@@ -128,6 +132,39 @@ impl OpenFile for File {
     }
 }
 
+/// A directory of a filesystem. syncfs(2) tells of the errors since it was opened (Linux 5.8).
+#[derive(Debug)]
+struct Filesystem(File);
+
+impl OpenFilesystem for Filesystem {
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.0)?)
+    }
+}
+
+/// Adds up what proc_meminfo(5) says of pages that are to be written and of those that are being written, in bytes.
+fn unwritten(meminfo: &str) -> Option<u64> {
+    let kib = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    kib("Dirty:")?.checked_add(kib("Writeback:")?)?.checked_mul(1024)
+}
+
 fn look(metadata: &Metadata) -> io::Result<Look> {
     Ok(Look { length: metadata.len(), mode: metadata.mode() & 0o7777, modified_at: metadata.modified()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unwritten_is_what_is_dirty_and_what_is_being_written() {
+        let text = "MemFree:  100 kB\nDirty:           252 kB\nWriteback:         4 kB\nWritebackTmp:    0 kB\n";
+        assert_eq!(unwritten(text), Some(256 << 10));
+        assert_eq!(unwritten("Dirty: 252 kB\n"), None);
+        assert_eq!(unwritten("Dirty: 252 MB\nWriteback: 4 kB\n"), None);
+        assert!(Real.unwritten().is_some());
+    }
 }

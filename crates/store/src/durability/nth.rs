@@ -193,6 +193,7 @@ tests! {
     failures_on_the_way_to_the_first_blob = FIRST_BLOB;
     failures_while_a_blob_is_committed = BLOB;
     failures_while_two_blobs_are_committed_at_once = TWO_BLOBS;
+    failures_while_several_blobs_are_committed_at_once = SEVERAL_BLOBS;
     failures_while_a_blob_is_resumed = RESUMED_BLOB;
     failures_while_blobs_are_written_at_several_places = SPARSE_BLOB;
     failures_around_ingests_that_are_given_up = ABANDONED_BLOB;

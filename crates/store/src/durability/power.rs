@@ -238,6 +238,7 @@ tests! {
     power_cuts_on_the_way_to_the_first_blob = FIRST_BLOB;
     power_cuts_while_a_blob_is_committed = BLOB;
     power_cuts_while_two_blobs_are_committed_at_once = TWO_BLOBS;
+    power_cuts_while_several_blobs_are_committed_at_once = SEVERAL_BLOBS;
     power_cuts_while_a_blob_is_resumed = RESUMED_BLOB;
     power_cuts_while_blobs_are_written_at_several_places = SPARSE_BLOB;
     power_cuts_around_ingests_that_are_given_up = ABANDONED_BLOB;

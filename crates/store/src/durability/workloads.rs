@@ -40,6 +40,7 @@ workloads! {
     FIRST_BLOB = None, |world| put_blob(world, "first").map(dropped).boxed();
     BLOB = Some(|_| async { Ok(()) }.boxed()), |world| put_blob(world, "alone").map(dropped).boxed();
     TWO_BLOBS = Some(|world| lease(world).boxed()), |world| two_blobs(world).boxed();
+    SEVERAL_BLOBS = Some(|world| lease(world).boxed()), |world| several_blobs(world).boxed();
     RESUMED_BLOB = Some(|world| part_of_blob(world, "resumed").boxed()), |world| {
         put_blob(world, "resumed").map(dropped).boxed()
     };
@@ -135,6 +136,16 @@ async fn two_blobs(world: &World) -> Result<()> {
         (Err(one), Err(other)) => Err(if one.is(Kind::Aborted) { other } else { one }),
         (one, other) => one.and(other).map(drop),
     }
+}
+
+/// Brings blobs at the same time, which may come to their places together.
+async fn several_blobs(world: &World) -> Result<()> {
+    let names = ["leased first", "alone", "second", "third", "fourth", "fifth"];
+    let brought = futures::future::join_all(names.map(|name| put_blob(world, name))).await;
+    let mut errors: Vec<_> = brought.into_iter().filter_map(Result::err).collect();
+    // Those that only heard of it know less.
+    errors.sort_by_key(|error| error.is(Kind::Aborted));
+    errors.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Writes the first part of a blob and gives up.

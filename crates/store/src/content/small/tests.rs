@@ -1,0 +1,175 @@
+//! Blobs that are brought to their places together: power cuts and failures at every operation, and when they are not.
+
+use std::path::Path;
+
+use windlass_core::{Durability, Kind};
+
+use super::*;
+use crate::disk::cut::{Keep, Model, Variant};
+use crate::disk::fault::{Failure, Faulty};
+use crate::disk::log::{Log, Op};
+
+const BATCH: usize = LEAST;
+
+/// Makes the directories below a root, and what works in them.
+fn places(disk: &Disk, root: &Path) -> Places {
+    let (blobs, ..) = crate::content::open(disk, root).unwrap();
+    Places { disk: disk.clone(), directory: root.join("content/small"), next: AtomicU64::new(0), blobs }
+}
+
+/// Returns different bytes, each a few pages and a bit.
+fn samples(count: usize) -> Vec<Bytes> {
+    (0..count).map(|at| Bytes::from(format!("blob {at}, ").repeat(1000))).collect()
+}
+
+/// Lets the thread find the samples in its queue, all at once, and returns what became of each.
+fn bring(places: &Places, count: usize) -> Vec<(Digest, Outcome)> {
+    let (queue, queued) = channel();
+    let mut answers = Vec::new();
+    for bytes in samples(count) {
+        let (reply, answer) = oneshot::channel();
+        let digest = Digest::sha256(&bytes);
+        answers.push((digest.clone(), answer));
+        queue.send(Waiting { digest, bytes, reply }).unwrap();
+    }
+    drop(queue);
+    places.run(&queued);
+    answers.into_iter().map(|(digest, mut answer)| (digest, answer.try_recv().unwrap())).collect()
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Returns the names of the blobs of a root, all of which have their bytes.
+fn whole_blobs(root: &Path, what: &str) -> Vec<String> {
+    let directory = root.join("content/blobs/sha256");
+    let names = files(&directory);
+    for name in &names {
+        let bytes = std::fs::read(directory.join(name)).unwrap();
+        assert_eq!(Digest::sha256(&bytes).hex(), name, "{what}");
+    }
+    names
+}
+
+#[test]
+fn power_cuts_while_blobs_are_brought_together_leave_whole_ones() {
+    let root = tempfile::tempdir().unwrap();
+    let log = Log::of(root.path());
+    let places = places(&log.disk(), root.path());
+    let before = log.len();
+    let mut digests: Vec<String> = bring(&places, BATCH)
+        .into_iter()
+        .map(|(digest, outcome)| {
+            assert!(matches!(outcome, Outcome::Done(Ok(()))));
+            digest.hex().to_owned()
+        })
+        .collect();
+    digests.sort();
+    let ops = log.ops();
+    let first_move = ops.iter().position(|op| matches!(op, Op::Rename(..))).unwrap();
+    let syncs = ops[before..first_move].iter().filter(|op| matches!(op, Op::SyncAll(_))).count();
+    assert_eq!(syncs, BATCH, "one sync of the filesystem covers each file");
+    let keeps = [Keep::Nothing, Keep::Everything, Keep::Some];
+    let mut model = Model::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for (done, op) in ops.iter().enumerate() {
+        model.step(op);
+        for (entries, data) in keeps.into_iter().flat_map(|entries| keeps.map(|data| (entries, data))) {
+            let left = model.cut(Variant { entries, lengths: data, data, seed: done as u64 });
+            let disk = tempfile::tempdir().unwrap();
+            left.write(disk.path());
+            seen.insert(whole_blobs(disk.path(), &format!("after {done}: {op:?}")));
+        }
+    }
+    assert!(seen.len() > BATCH, "some of them, before the directory is synced: {seen:?}");
+    // Step 4.
+    places.blobs.barrier(Algorithm::Sha256).pass_alone().unwrap();
+    for op in &log.ops()[ops.len()..] {
+        model.step(op);
+    }
+    let disk = tempfile::tempdir().unwrap();
+    model
+        .cut(Variant { entries: Keep::Nothing, lengths: Keep::Nothing, data: Keep::Nothing, seed: 0 })
+        .write(disk.path());
+    assert_eq!(whole_blobs(disk.path(), "after the directory's sync"), digests);
+}
+
+#[test]
+fn failures_while_blobs_are_brought_together_leave_those_that_succeeded() {
+    for failure in [Failure::Broken, Failure::Full, Failure::HalfWritten] {
+        let mut failed_syncs = 0;
+        for nth in 1.. {
+            let root = tempfile::tempdir().unwrap();
+            let faulty = Faulty::default();
+            let places = places(&faulty.disk(), root.path());
+            faulty.fail(failure, nth);
+            let outcomes = bring(&places, BATCH);
+            let failed = faulty.mend();
+            let mut placed = Vec::new();
+            let mut errors = Vec::new();
+            for (digest, outcome) in outcomes {
+                match outcome {
+                    Outcome::Done(Ok(())) => placed.push(digest.hex().to_owned()),
+                    Outcome::Done(Err(error)) => errors.push(error),
+                    Outcome::Apart => panic!("there is nothing else to write"),
+                }
+            }
+            placed.sort();
+            let what = format!("{failure:?} at {nth}: {failed:?}");
+            assert_eq!(whole_blobs(root.path(), &what), placed, "{what}");
+            assert_eq!(files(&places.directory), [""; 0], "{what}");
+            let Some(first) = failed.first() else {
+                assert!(errors.is_empty(), "{errors:?}");
+                break;
+            };
+            assert!(!errors.is_empty(), "{what}");
+            let full = errors.iter().all(|error| error.is(Kind::ResourceExhausted));
+            assert!(failure == Failure::Broken || full, "{what}: {errors:?}");
+            if first.operation == "sync" {
+                failed_syncs += 1;
+                assert!(placed.is_empty(), "nobody knows whose bytes are lost: {what}");
+            }
+        }
+        assert_eq!(failed_syncs, 1, "one for all: {failure:?}");
+    }
+}
+
+#[test]
+fn a_sync_of_the_filesystem_does_not_wait_for_more_than_it_saves() {
+    let root = tempfile::tempdir().unwrap();
+    let faulty = Faulty::default();
+    let places = places(&faulty.disk(), root.path());
+    faulty.has_unwritten(BATCH as u64 * WORTH);
+    assert!(bring(&places, BATCH).iter().all(|(_, outcome)| matches!(outcome, Outcome::Apart)));
+    assert_eq!(files(&places.directory), [""; 0]);
+    faulty.has_unwritten(0);
+    assert!(bring(&places, BATCH - 1).iter().all(|(_, outcome)| matches!(outcome, Outcome::Apart)), "too few");
+    faulty.has_unwritten(BATCH as u64 * WORTH - 1);
+    assert!(bring(&places, BATCH).iter().all(|(_, outcome)| matches!(outcome, Outcome::Done(Ok(())))));
+    assert_eq!(whole_blobs(root.path(), "together").len(), BATCH);
+}
+
+#[tokio::test]
+async fn blobs_that_are_not_brought_together_are_brought_all_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let faulty = Faulty::default();
+    faulty.has_unwritten(u64::MAX);
+    let (_, small, _) = crate::content::open(&faulty.disk(), root.path()).unwrap();
+    let each = samples(BATCH).into_iter().map(|bytes| small.place(Digest::sha256(&bytes), bytes));
+    futures::future::try_join_all(each).await.unwrap();
+    assert_eq!(whole_blobs(root.path(), "apart").len(), BATCH);
+}
+
+#[test]
+fn without_syncs_there_is_none_of_the_filesystem_either() {
+    let root = tempfile::tempdir().unwrap();
+    let log = Log::of(root.path());
+    let places = places(&log.disk().with(Durability::Unsynced), root.path());
+    assert!(bring(&places, BATCH).iter().all(|(_, outcome)| matches!(outcome, Outcome::Done(Ok(())))));
+    assert!(!log.ops().iter().any(|op| matches!(op, Op::SyncAll(_) | Op::SyncData(_) | Op::SyncDir(_))));
+    assert_eq!(whole_blobs(root.path(), "unsynced").len(), BATCH);
+}
