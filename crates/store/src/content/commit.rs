@@ -98,15 +98,13 @@ impl Finish {
             self.content.release(&self.ingest).await?;
             return Err(self.content.already_exists(&digest));
         }
-        match self.content.shared.small.place(digest.clone(), buffer.clone()).await {
-            Ok(()) => self.record(digest, size).await,
-            // The disk is full, or worse: an ingest keeps what it can, and says what is wrong.
-            Err(_) => {
-                drop(turn);
-                let (sink, _) = blocking(move || unborn.open()).await?;
-                self.large(sink, buffer, held).await
-            }
+        if self.content.shared.small.place(digest.clone(), buffer.clone()).await.is_ok() {
+            return self.record(digest, size).await;
         }
+        // The disk is full, or worse: an ingest keeps what it can, and says what is wrong.
+        drop(turn);
+        let (sink, _) = blocking(move || unborn.open()).await?;
+        self.large(sink, buffer, held).await
     }
 
     fn expected(&self) -> [Expected; 2] {

@@ -33,8 +33,9 @@ use crate::disk::{Disk, File, How};
 
 /// The mode of a committed blob.
 const MODE: u32 = 0o444;
-/// How many blobs are brought to their places together at most: so many files are open then.
-const MOST: usize = 64;
+/// How many blobs are brought to their places together at most. Much of what a batch saves comes with the first few, and
+/// one that has everybody in it leaves nobody to go on while it waits for the disk.
+const MOST: usize = 32;
 /// From how many on one sync of the filesystem costs clearly less than one of each file, when nobody else writes.
 const LEAST: usize = 4;
 /// How many bytes a disk writes in about the time that the sync of a new file takes. A sync of the filesystem waits for
