@@ -18,15 +18,14 @@ mod options;
 mod sink;
 mod walk;
 
-pub mod compression;
 pub mod extract;
 pub mod image;
 pub mod path;
 pub mod pipeline;
-pub mod tar;
 pub mod target;
 pub mod writeback;
 
 pub use differ::Differ;
 pub use options::{Devices, Options};
 pub use sink::Destination;
+pub use windlass_archive::{compression, tar};

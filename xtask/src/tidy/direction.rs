@@ -26,9 +26,11 @@ const NOT_IN_CORE: &[&str] = &["tokio", "rustix", "libc", "tempfile"];
 
 /// The folders beside the contract: formats, which see nothing of ours.
 const FORMATS: &[&str] = &["erofs"];
+/// The folders beside the contract that see it, and nothing else of ours.
+const BESIDE: &[&str] = &["archive"];
 
 /// A crate of the first floor depends on the contract and on no neighbour (the shim sees `proto`); nothing depends on
-/// the top; the contract and the formats depend on none of ours, and the contract does no I/O.
+/// the top; the contract and the formats depend on none of ours (archives see the contract), and the contract does no I/O.
 pub(super) fn layers(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for package in &tree.packages {
@@ -46,6 +48,8 @@ pub(super) fn layers(tree: &Tree) -> Vec<Finding> {
                 format!("the contract depends on {}", dependency.name)
             } else if FORMATS.contains(&room(package)) && ours.is_some() {
                 format!("{} is a format by itself, and depends on {}", package.name, dependency.name)
+            } else if BESIDE.contains(&room(package)) && ours.is_some() && seen != "core" {
+                format!("{} sees the contract alone, and depends on {}", package.name, dependency.name)
             } else if room(package) == "core" && NOT_IN_CORE.contains(&dependency.name.as_str()) {
                 format!("the contract does no I/O, and depends on {}", dependency.name)
             } else {
@@ -131,6 +135,7 @@ mod tests {
         Tree::of(&[("crates/store/Cargo.toml", "[lints]\nworkspace = true\n")])
             .package("windlass-core", "crates/core", &[("serde", Purpose::Normal)])
             .package("windlass-erofs", "crates/erofs", &[("tempfile", Purpose::Development)])
+            .package("windlass-archive", "crates/archive", &core)
             .package("windlass-store", "crates/store", &core)
             .package("windlass-layer", "crates/layer", &formats)
             .package("windlass-testkit", "crates/testkit", &core)

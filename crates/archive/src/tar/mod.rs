@@ -1,8 +1,8 @@
-//! Reading tar archives: bytes in, entries and their data out, without any I/O.
+//! Tar archives, without any I/O: bytes in, entries and their data out, and the other way round.
 //!
 //! [`Parser`] is given buffers as they come and hands out [`Event`]s whose data borrows from those buffers. How an
 //! archive is cut into buffers never changes what comes out. Nothing here touches a file system or decides whether a
-//! name is acceptable; see [`crate::extract`] for that.
+//! name is acceptable. [`Writer`] writes ustar with PAX records.
 //!
 //! Accepted: v7, ustar, PAX (POSIX.1-2008, `pax`, "pax Extended Header"), star's prefix, GNU long names, GNU base-256
 //! numbers, and sparse files in all four GNU encodings (GNU tar manual, appendix "Storing Sparse Files"). Where readers
@@ -15,10 +15,12 @@ mod number;
 mod parser;
 mod pax;
 mod sparse;
+mod writer;
 
 use std::collections::BTreeMap;
 
 pub use parser::Parser;
+pub use writer::Writer;
 
 /// Everything in a tar archive comes in blocks of this many bytes.
 pub const BLOCK: usize = 512;
@@ -92,6 +94,14 @@ pub struct Entry {
     pub mtime: Timestamp,
     /// Extended attributes, from `SCHILY.xattr.*` records.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Entry {
+    /// Makes an entry without a name, of root, that nobody has permissions for, of 1970.
+    pub fn new(kind: Kind) -> Self {
+        let (path, xattrs, mtime) = (Vec::new(), BTreeMap::new(), Timestamp::default());
+        Self { path, kind, mode: 0, uid: 0, gid: 0, mtime, xattrs }
+    }
 }
 
 /// What comes next in an archive.

@@ -1,8 +1,8 @@
-//! Decompression of layers: buffers in, buffers out, without any I/O.
+//! Compression: buffers in, buffers out, without any I/O.
 //!
 //! What a layer is compressed with is told by its first bytes, as every engine does it, because media types lie.
-//! Compressing is not done here.
 
+mod compress;
 mod gzip;
 mod inflate;
 mod output;
@@ -11,6 +11,7 @@ mod zstd;
 use windlass_core::media_type::Compression;
 use windlass_core::{Error, Result};
 
+pub use compress::Compressor;
 pub use output::Output;
 
 /// How many bytes [`detect`] needs to be sure.
@@ -23,7 +24,7 @@ pub const ZSTD_WINDOW_LOG: u32 = 27;
 ///
 /// ```
 /// use windlass_core::media_type::Compression;
-/// use windlass_layer::compression::detect;
+/// use windlass_archive::compression::detect;
 ///
 /// assert_eq!(detect(&[0x1f, 0x8b, 8, 0]), Compression::Gzip);
 /// assert_eq!(detect(b"etc/"), Compression::None);

@@ -12,7 +12,7 @@ use super::{BLOCK, Entry, Event, MAX_SPECIAL};
 /// A tar archive being read.
 ///
 /// ```
-/// use windlass_layer::tar::{Event, Parser};
+/// use windlass_archive::tar::{Event, Parser};
 ///
 /// let mut parser = Parser::new();
 /// let archive = [0u8; 1024]; // two zero blocks: an archive of nothing
