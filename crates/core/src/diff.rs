@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::content::Provider;
+use crate::content::{IngestRef, Provider};
 use crate::descriptor::Descriptor;
 use crate::digest::DiffId;
 use crate::error::Result;
@@ -10,6 +10,9 @@ use crate::label::Labels;
 use crate::media_type::MediaType;
 use crate::progress::Task;
 use crate::snapshot::Mount;
+
+/// The label of a layer's blob that says its diff id, as containerd has it.
+pub const UNCOMPRESSED_LABEL: &str = "containerd.io/uncompressed";
 
 /// How a deletion is written down in the directory that a layer is applied to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,18 +68,40 @@ pub trait Applier: Send + Sync {
     ) -> Result<Applied>;
 }
 
-/// What is wanted of a comparison.
+/// What is wanted of a comparison, as containerd's `DiffRequest` carries it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompareOptions {
     /// The media type of the layer, which says its compression.
     pub media_type: MediaType,
+    /// The ingest that the layer is written through; one that nobody else has when absent. What it has is given up.
+    pub ingest: Option<IngestRef>,
     /// Labels of the new blob.
     pub labels: Labels,
+    /// Seconds since 1970: nothing in the layer was modified later, and deletions have this time. They have none (1970)
+    /// when absent. <https://reproducible-builds.org/specs/source-date-epoch/>.
+    pub source_date_epoch: Option<i64>,
+}
+
+impl CompareOptions {
+    /// Wants a layer of that media type, and nothing beyond it.
+    pub fn new(media_type: impl Into<MediaType>) -> Self {
+        Self { media_type: media_type.into(), ingest: None, labels: Labels::new(), source_date_epoch: None }
+    }
 }
 
 /// Makes layers of the differences between mounted snapshots.
 #[async_trait]
 pub trait Comparer: Send + Sync {
-    /// Writes what changed from `lower` to `upper` as a layer into the content store.
+    /// Writes what changed from `lower` to `upper` as a layer into the content store that the comparer is bound to. No
+    /// mounts at all are an empty filesystem.
+    ///
+    /// The same trees make the same bytes. The blob has the label [`UNCOMPRESSED_LABEL`].
+    ///
+    /// # Errors
+    /// `Unimplemented` for a media type that is none of a layer; `Aborted` when something changes while it is read;
+    /// `Unavailable` when somebody else has the ingest.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped stops soon. It leaves at most an ingest, which is of no use.
     async fn compare(&self, lower: &[Mount], upper: &[Mount], options: CompareOptions) -> Result<Descriptor>;
 }

@@ -58,6 +58,8 @@ pub struct Services {
     pub default_snapshotter: String,
     /// Applies layers.
     pub applier: Arc<dyn diff::Applier>,
+    /// Makes layers of differences, and writes them into [`Services::content`].
+    pub comparer: Arc<dyn diff::Comparer>,
     /// How much is free where content and snapshots are kept.
     pub room: Arc<dyn room::Room>,
     /// Who does what at the moment, in any namespace.

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod fsck;
+mod mounter;
 mod recover;
 mod room;
 
@@ -29,6 +30,7 @@ use windlass_core::progress::Tracker;
 use windlass_core::snapshot::{Name, Snapshotter};
 use windlass_core::{Durability, Error, Host, Namespace, Reference, Result, ResultExt, Scope, Services};
 use windlass_layer::Differ;
+use windlass_layer::compare::Comparer;
 use windlass_registry::{Options, Remote};
 use windlass_snapshot::erofs::Erofs;
 use windlass_snapshot::native::Native;
@@ -42,6 +44,7 @@ pub use windlass_snapshot::mount;
 pub use windlass_store::{Collected, Doomed, DoomedKind, Group, LockWait, Pin, PinReason, Policy, Sharing, Tally};
 pub use windlass_transfer as transfer;
 
+use mounter::Unseen;
 use room::RootRoom;
 
 /// The snapshotter that stacks layers with overlayfs.
@@ -162,6 +165,7 @@ impl Parts {
             schedule: None,
             store: self.store.clone(),
             applier: Arc::new(Differ::new(windlass_layer::Options::default())),
+            mounter: Arc::new(Unseen::new(self.store.root())),
             default_snapshotter: usual.to_owned(),
             claims: Claims::default(),
         }
@@ -183,6 +187,7 @@ impl Parts {
 pub struct Engine {
     store: Store,
     applier: Arc<Differ>,
+    mounter: Arc<Unseen>,
     default_snapshotter: String,
     claims: Claims,
     // Works until it is dropped, with the last clone.
@@ -268,6 +273,7 @@ impl Host for Engine {
             snapshotters: self.store.snapshotters(scope),
             default_snapshotter: self.default_snapshotter.clone(),
             applier: self.applier.clone(),
+            comparer: Arc::new(Comparer::new(self.store.content(scope), self.mounter.clone())),
             room: Arc::new(RootRoom::new(self.store.root())),
             claims: self.claims.clone(),
         })

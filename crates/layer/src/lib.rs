@@ -13,6 +13,7 @@
 //! commit.
 
 mod ahead;
+pub mod compare;
 mod differ;
 mod options;
 mod sink;

@@ -94,7 +94,7 @@ impl Target {
 ///
 /// Kernel documentation, `filesystems/overlayfs.rst`: a colon in a name has a backslash before it; what comes after a double
 /// colon only holds data of files above.
-fn lower_directories(mount: &Mount) -> Vec<PathBuf> {
+pub(crate) fn lower_directories(mount: &Mount) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for option in &mount.options {
         if let Some(one) = option.strip_prefix("lowerdir+=") {

@@ -58,6 +58,20 @@ pub(crate) fn out_of_sight<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> 
     done.unwrap_or_else(|_| Err(Error::internal("a thread with its own mounts panicked")))
 }
 
+/// Carries mounts out where nobody else sees them, and returns the directory that they make. What is mounted is gone when
+/// that is closed, however the process ends.
+///
+/// The target is any directory: what it shows is the same before and after.
+///
+/// # Errors
+/// As [`mount_all`].
+pub fn unseen(mounts: &[Mount], target: &Path) -> Result<OwnedFd> {
+    out_of_sight(|| {
+        mount_all(mounts, target)?;
+        image::take(target)
+    })
+}
+
 /// Unmounts what was mounted last on a directory.
 ///
 /// # Errors

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use windlass::Engine;
 use windlass::core::{Host, Namespace, Services};
+use windlass::{EROFS, Engine, NATIVE};
 
 async fn engine(root: &Path) -> Arc<Engine> {
     Arc::new(Engine::open(root.join("root")).await.unwrap())
@@ -15,6 +15,13 @@ async fn services(root: &Path) -> Services {
 }
 
 windlass_testkit::host_suite!(host, engine);
+windlass_testkit::comparer_suite!(comparer, engine);
+windlass_testkit::comparer_suite!(comparer_of_images, async |root: &Path| {
+    Arc::new(Engine::builder(root.join("root")).default_snapshotter(EROFS).open().await.unwrap())
+});
+windlass_testkit::comparer_suite!(comparer_of_copies, async |root: &Path| {
+    Arc::new(Engine::builder(root.join("root")).default_snapshotter(NATIVE).open().await.unwrap())
+});
 windlass_testkit::content_suite!(content, async |root: &Path| services(root).await.content);
 windlass_testkit::image_suite!(images, async |root: &Path| services(root).await.images);
 windlass_testkit::lease_suite!(leases, async |root: &Path| services(root).await.leases);

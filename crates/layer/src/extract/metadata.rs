@@ -61,7 +61,7 @@ impl Metadata {
     }
 }
 
-pub(super) fn mtime(stat: &Stat) -> Timestamp {
+pub(crate) fn mtime(stat: &Stat) -> Timestamp {
     Timestamp { seconds: stat.st_mtime, nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
 }
 
@@ -221,7 +221,7 @@ pub(crate) fn is_overlays_own(name: &[u8]) -> bool {
 }
 
 /// Tells whether a file is overlayfs' mark of a deleted name.
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && (major(stat.st_rdev), minor(stat.st_rdev)) == (0, 0)
 }
@@ -239,7 +239,7 @@ pub(super) fn has_default_acl(dir: impl AsFd) -> Result<bool, Errno> {
 /// The attribute that new files in a directory inherit, acl(5).
 pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
-fn xattr(file: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+pub(crate) fn xattr(file: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
     let mut value = Vec::with_capacity(256);
     loop {
         match fgetxattr(file.as_fd(), name, rustix::buffer::spare_capacity(&mut value)) {
@@ -265,7 +265,7 @@ fn xattr_names(file: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
 }
 
 /// Lists the names in a directory, with their types where the file system tells.
-pub(super) fn names_of(dir: impl AsFd) -> Result<Vec<(Vec<u8>, FileType)>, Errno> {
+pub(crate) fn names_of(dir: impl AsFd) -> Result<Vec<(Vec<u8>, FileType)>, Errno> {
     let mut names = Vec::new();
     for entry in Listing::read_from(dir)? {
         let entry = entry?;

@@ -31,8 +31,8 @@ use windlass_core::{Error, Result, ResultExt as _};
 
 use self::dirs::{Dir, Dirs};
 use self::lower::Lower;
-pub(crate) use self::metadata::is_overlays_own;
 use self::metadata::{Habits, Metadata};
+pub(crate) use self::metadata::{is_overlays_own, is_whiteout, mtime, names_of, xattr};
 use self::resolve::Reached;
 use self::writers::Writers;
 use crate::Devices;
@@ -108,7 +108,7 @@ impl Extractor {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, &target.root, flags, Mode::empty()).attempt(|| format!("open {at}"))?;
         let stat = fstat(&fd).attempt(|| format!("look at {at}"))?;
-        let fresh = metadata::names_of(&fd).attempt(|| format!("list {at}"))?.is_empty();
+        let fresh = names_of(&fd).attempt(|| format!("list {at}"))?.is_empty();
         let mut habits = Habits::probe(&fd, &stat);
         if metadata::has_default_acl(&fd).attempt(|| format!("look at {at}"))? {
             habits.forget_modes();
@@ -121,7 +121,7 @@ impl Extractor {
         let mut times = BTreeMap::new();
         // An empty root in place may be the copy of an empty parent's: its time is not to change either.
         if !fresh || matches!(beneath, Beneath::InPlace) {
-            times.insert(LayerPath::default(), metadata::mtime(&stat));
+            times.insert(LayerPath::default(), mtime(&stat));
         }
         let setgid = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
         let watch = writeback.map(|writeback| writeback.watch(&fd)).transpose()?;
@@ -323,7 +323,7 @@ impl Extractor {
 
 /// Makes an error of a failed call. What a hostile or broken layer causes is the layer's fault, and what takes root says
 /// so.
-fn os_error(errno: Errno, attempt: String) -> Error {
+pub(crate) fn os_error(errno: Errno, attempt: String) -> Error {
     match errno {
         Errno::NAMETOOLONG | Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::MLINK | Errno::EXIST => {
             Error::failed_precondition(attempt).source(std::io::Error::from(errno))

@@ -92,8 +92,9 @@ pub(super) fn mount_overlay(calls: Calls, lowers: &[Mount], overlay: &Mount, tar
 }
 
 /// Takes what is mounted on a directory along, out of this mount namespace.
-fn take(path: &Path) -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+pub(super) fn take(path: &Path) -> Result<OwnedFd> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let flags = clone | OpenTreeFlags::AT_RECURSIVE;
     rustix::mount::open_tree(rustix::fs::CWD, path, flags).attempt(|| format!("copy the mount of {}", path.display()))
 }
 

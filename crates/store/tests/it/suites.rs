@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::{Host, Result, Scope, Services};
 use windlass_store::Store;
-use windlass_testkit::memory::{Applier, Room};
+use windlass_testkit::memory::{Applier, Comparer, Room};
 
 use super::{SNAPSHOTTER, open, scope};
 
@@ -41,6 +41,7 @@ impl Host for StoreHost {
             snapshotters: self.0.snapshotters(scope),
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::new(Applier::new()),
+            comparer: Arc::new(Comparer::new(self.0.content(scope))),
             room: Arc::new(Room::default()),
             claims: windlass_core::claim::Claims::default(),
         })

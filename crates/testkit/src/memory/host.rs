@@ -10,7 +10,7 @@ use windlass_core::snapshot::Capabilities;
 use windlass_core::{Namespace, Result, Scope, Services, diff};
 
 use super::space::Scoped;
-use super::{Containers, Content, Images, Leases, Namespaces, Room, Snapshotter};
+use super::{Comparer, Containers, Content, Images, Leases, Namespaces, Room, Snapshotter};
 
 /// What the only snapshotter of the host is called.
 pub const SNAPSHOTTER: &str = "memory";
@@ -77,11 +77,12 @@ impl windlass_core::Host for Host {
             content: Arc::new(Content(scoped.clone())),
             images: Arc::new(Images(scoped.clone())),
             containers: Arc::new(Containers(scoped.clone())),
-            leases: Arc::new(Leases(scoped)),
+            leases: Arc::new(Leases(scoped.clone())),
             namespaces: Arc::new(self.namespaces.clone()),
             snapshotters: BTreeMap::from([(SNAPSHOTTER.to_owned(), Arc::new(snapshotter) as _)]),
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::clone(&self.applier),
+            comparer: Arc::new(Comparer::new(Arc::new(Content(scoped.clone())))),
             room: Arc::new(self.room.clone()),
             claims: self.claims.clone(),
         })

@@ -9,6 +9,7 @@
 mod applier;
 mod behind;
 mod collect;
+mod comparer;
 mod container;
 mod content;
 mod host;
@@ -21,6 +22,7 @@ mod snapshotter;
 mod space;
 
 pub use applier::Applier;
+pub use comparer::Comparer;
 pub use container::Containers;
 pub use content::Content;
 pub use host::{Host, SNAPSHOTTER};

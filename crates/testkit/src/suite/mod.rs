@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use windlass_core::{Kind, Result};
 
+pub mod comparer;
 pub mod container;
 pub mod content;
 pub mod host;
@@ -151,7 +152,8 @@ mod tests {
     #[test]
     fn no_case_is_forgotten() {
         for (file, list, sources) in [
-            ("container", include_str!("container.rs"), &[][..]),
+            ("comparer", include_str!("comparer.rs"), &[][..]),
+            ("container", include_str!("container.rs"), &[]),
             (
                 "content",
                 include_str!("content.rs"),

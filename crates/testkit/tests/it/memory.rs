@@ -28,6 +28,9 @@ windlass_testkit::snapshotter_suite!(snapshotter, async |root: &Path| {
 windlass_testkit::snapshotter_suite!(snapshotter_that_cannot_rebase, async |root: &Path| {
     Arc::new(memory::Snapshotter::new(root, Capabilities { rebase: false }))
 });
+windlass_testkit::comparer_suite!(comparer, async |root: &Path| {
+    Arc::new(memory::Host::new(root, Arc::new(memory::Applier::new())))
+});
 windlass_testkit::host_suite!(host, async |root: &Path| {
     Arc::new(memory::Host::new(root, Arc::new(memory::Applier::new())))
 });
