@@ -174,6 +174,10 @@ pub(crate) enum Command {
     FetchObject(fetch_object::Args),
     #[command(subcommand)]
     Images(images::Command),
+    #[command(hide = true)]
+    Import(images::import::Args),
+    #[command(hide = true)]
+    Export(images::export::Args),
     #[command(subcommand)]
     Content(content::Command),
     #[command(subcommand)]

@@ -4,7 +4,7 @@
 //! `localhost`; without a host it is `docker.io`, where a repository of one part is in `library/`; without a tag or a
 //! digest it is `latest`.
 
-use windlass_core::{Error, Reference, Result};
+use windlass_core::{Error, Reference, Result, image};
 
 /// The host that a name without one is on.
 const DEFAULT_HOST: &str = "docker.io";
@@ -37,6 +37,29 @@ pub(crate) fn parse_locator(text: &str) -> Result<Reference> {
         .hint(format!("{:?} may be meant", reference.to_string().to_lowercase())));
     }
     Ok(reference)
+}
+
+/// Parses a name that an image is to be recorded under.
+pub(crate) fn name(text: &str) -> Result<image::Name> {
+    parse(text)?.to_string().parse()
+}
+
+/// Parses what tags are put behind.
+pub(crate) fn base(text: &str) -> Result<String> {
+    let reference = parse_locator(text)?;
+    if reference.object().is_some() {
+        return Err(Error::invalid_argument(format!("{text:?} has a tag or a digest")).hint("leave it out"));
+    }
+    Ok(reference.to_string())
+}
+
+/// Returns a name as Docker writes it; nothing for one that is none of Docker's.
+pub(crate) fn short(name: &str) -> Option<String> {
+    let reference: Reference = name.parse().ok()?;
+    reference.tag()?;
+    let rest = name.strip_prefix(DEFAULT_HOST).and_then(|rest| rest.strip_prefix('/'));
+    let short = rest.map_or(name, |rest| rest.strip_prefix(DEFAULT_PREFIX).unwrap_or(rest));
+    Some(short.to_owned())
 }
 
 fn normalized(text: &str) -> String {

@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use windlass_core::Result;
 use windlass_core::content::{OneWay, ReaderAt, Source};
 use windlass_core::error::IoResultExt;
+use windlass_core::{ByteStream, Error, Result};
 
 /// How much is read at once, in bytes.
 const PART: usize = 1 << 20;
@@ -33,6 +34,34 @@ pub(crate) fn standard() -> Result<Box<dyn Source>> {
             Ok(Box::new(OneWay::new(parts.into_stream().boxed())))
         }
     }
+}
+
+/// Returns the bytes of a file, or of standard input for `-`.
+pub(crate) async fn stream(path: &Path) -> Result<ByteStream> {
+    if path.as_os_str() == "-" {
+        return Ok(standard()?.open(0).await?.stream);
+    }
+    let attempt = || format!("open {}", path.display());
+    let opened = File::open(path).attempt(attempt)?;
+    let metadata = opened.metadata().attempt(attempt)?;
+    if metadata.is_dir() {
+        return Err(Error::failed_precondition(format!("{} is a directory", path.display()))
+            .hint(format!("`dist pull oci:{}` brings an image of an OCI layout", path.display())));
+    }
+    if metadata.is_file() {
+        return Ok(file(opened)?.open(0).await?.stream);
+    }
+    let opened = Arc::new(opened);
+    let parts = stream::try_unfold(opened, |opened| async move {
+        let reading = opened.clone();
+        let read = move || {
+            let mut part = Vec::with_capacity(PART);
+            (&*reading).take(PART as u64).read_to_end(&mut part).map(|_| part)
+        };
+        let part = blocking(read).await.attempt(|| "read the archive".to_owned())?;
+        Ok((!part.is_empty()).then(|| (part.into(), opened)))
+    });
+    Ok(parts.boxed())
 }
 
 /// Returns a whole file.

@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod label;
 mod log;
+mod platforms;
 mod progress;
 mod remote;
 mod render;

@@ -10,7 +10,9 @@ mod arrival;
 mod documents;
 mod download;
 mod dropped;
+pub mod export;
 mod fetch;
+pub mod import;
 mod interrupted;
 mod missing;
 mod parts;
@@ -25,6 +27,8 @@ pub mod unfinished;
 mod unpack;
 pub mod walk;
 
+pub use export::{Export, Exported, export};
+pub use import::{Import, Imported, Naming, import};
 pub use parts::Parts;
 pub use plan::Plan;
 pub use pull::{Content, Fetched, Pull, Pulled, Unpack, fetch, plan, pull};

@@ -132,8 +132,9 @@ impl Plan {
         name: &image::Name,
         target: &Descriptor,
         platforms: &Selection,
+        absent: Absent,
     ) -> Result<Self> {
-        let candidates = candidates(fetch, target).await?;
+        let candidates = candidates(fetch, target, absent).await?;
         let of: Vec<Option<Platform>> = candidates.iter().map(|candidate| candidate.platform.clone()).collect();
         let alone = !matches!(target.media_type.role(), Role::Index);
         let chosen = match (alone, of.as_slice()) {
@@ -168,6 +169,15 @@ impl Plan {
     }
 }
 
+/// What becomes of manifests of an index that are not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// They are fetched.
+    Fetch,
+    /// They are left out: an archive need not have all of an index.
+    LeaveOut,
+}
+
 /// A manifest that could be selected.
 struct Candidate {
     manifest: Descriptor,
@@ -177,10 +187,13 @@ struct Candidate {
 }
 
 /// Lists the manifests below a target, those of nested indexes included.
-async fn candidates(fetch: &Fetch, target: &Descriptor) -> Result<Vec<Candidate>> {
+async fn candidates(fetch: &Fetch, target: &Descriptor, absent: Absent) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     let mut stack = vec![(target.clone(), 0)];
     while let Some((descriptor, depth)) = stack.pop() {
+        if absent == Absent::LeaveOut && depth > 0 && !fetch.has(&descriptor.digest).await? {
+            continue;
+        }
         if descriptor.media_type.role() != Role::Index && descriptor.platform.is_some() {
             let platform = descriptor.platform.clone();
             found.push(Candidate { manifest: descriptor, platform, read: None });

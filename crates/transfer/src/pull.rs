@@ -26,7 +26,7 @@ use windlass_core::{
 
 use crate::fetch::Fetch;
 use crate::parts::Parts;
-use crate::plan::Plan;
+use crate::plan::{Absent, Plan};
 use crate::unpack::Unpacker;
 use crate::{dropped, interrupted, missing, run};
 
@@ -190,7 +190,7 @@ pub async fn plan(
 /// Makes a plan and looks whether there is room for it.
 async fn survey(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Plan> {
     let unpacker = unpacker(leased, fetch, options)?;
-    let mut plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms).await?;
+    let mut plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms, Absent::Fetch).await?;
     if !options.metadata_only {
         plan.room = Some(missing::survey(leased, fetch, &plan, unpacker.as_ref(), options.content).await?);
     }
@@ -316,7 +316,7 @@ async fn prepare(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &
     if let Some(unpacker) = &unpacker {
         unpacker.snapshotter.ready().await.context(|| format!("use snapshotter {}", unpacker.name))?;
     }
-    let plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms).await?;
+    let plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms, Absent::Fetch).await?;
     if unpacker.is_some() {
         plan.check_unpackable()?;
     }
@@ -406,7 +406,7 @@ fn is_resumable(error: &Error) -> bool {
 }
 
 /// Has each config keep the topmost snapshot of its layers alive.
-async fn keep_snapshots(content: &dyn Store, plan: &Plan, snapshotter: &str) -> Result<Vec<ChainId>> {
+pub(crate) async fn keep_snapshots(content: &dyn Store, plan: &Plan, snapshotter: &str) -> Result<Vec<ChainId>> {
     let label = gc::snapshot_label(snapshotter);
     let mask = FieldMask::parse([format!("labels.{label}").as_str()])?;
     let mut tops = Vec::new();

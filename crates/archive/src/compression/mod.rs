@@ -3,6 +3,7 @@
 //! What a layer is compressed with is told by its first bytes, as every engine does it, because media types lie.
 
 mod compress;
+mod expand;
 mod gzip;
 mod inflate;
 mod output;
@@ -12,6 +13,7 @@ use windlass_core::media_type::Compression;
 use windlass_core::{Error, Result};
 
 pub use compress::Compressor;
+pub use expand::Expander;
 pub use output::Output;
 
 /// How many bytes [`detect`] needs to be sure.

@@ -26,6 +26,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Fetch(args) => fetch::run(context, args).await,
         Command::FetchObject(args) => fetch_object::run(args).await,
         Command::Images(command) => images::run(context, command).await,
+        Command::Import(args) => images::import::run(context, args).await,
+        Command::Export(args) => images::export::run(context, args).await,
         Command::Content(command) => content::run(context, command).await,
         Command::Snapshots(command) => snapshots::run(context, command).await,
         Command::Leases(command) => leases::run(context, command).await,

@@ -25,6 +25,8 @@ fn each_command_explains_itself() {
         "images rm",
         "images mount",
         "images unmount",
+        "images import",
+        "images export",
         "content",
         "content ls",
         "content get",

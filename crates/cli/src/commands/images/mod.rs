@@ -1,5 +1,7 @@
 //! `dist images`: what is recorded, what it consists of, and its root filesystem.
 
+pub(crate) mod export;
+pub(crate) mod import;
 mod inspect;
 mod list;
 mod mount;
@@ -15,7 +17,7 @@ use crate::context::Context;
 use crate::failure::Outcome;
 use crate::familiar;
 
-/// List, inspect, mount and remove images.
+/// List, inspect, mount, import, export and remove images.
 #[derive(Debug, Subcommand)]
 #[command(visible_aliases = ["image", "i"])]
 pub(crate) enum Command {
@@ -24,6 +26,8 @@ pub(crate) enum Command {
     Rm(remove::Args),
     Mount(mount::Args),
     Unmount(unmount::Args),
+    Import(import::Args),
+    Export(export::Args),
     #[command(hide = true)]
     Pull(pull::Args),
 }
@@ -36,6 +40,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Rm(args) => remove::run(context, args).await,
         Command::Mount(args) => mount::run(context, args).await,
         Command::Unmount(args) => unmount::run(context, args).await,
+        Command::Import(args) => import::run(context, args).await,
+        Command::Export(args) => export::run(context, args).await,
         Command::Pull(args) => pull::run(context, args).await,
     }
 }
