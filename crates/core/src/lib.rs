@@ -32,6 +32,7 @@ pub mod lease;
 pub mod media_type;
 pub mod namespace;
 pub mod platform;
+pub mod plugin;
 pub mod progress;
 pub mod reference;
 pub mod remote;
