@@ -10,7 +10,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use windlass::Sharing;
 use windlass_core::{Error, Namespace, Result};
 
-use crate::commands::{content, fetch, fetch_object, fsck, gc, images, leases, namespaces, pull, snapshots, why};
+use crate::commands::{
+    content, daemon, fetch, fetch_object, fsck, gc, images, leases, namespaces, pull, snapshots, why,
+};
 use crate::log::Level;
 use crate::render::Format;
 use crate::version::VERSION;
@@ -109,9 +111,10 @@ pub(crate) struct Globals {
     /// How to print data.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Table, global = true)]
     pub(crate) format: Format,
-    /// Which log messages go to standard error: off, error, warn, info, debug, trace, or TARGET=LEVEL,…
-    #[arg(long, value_name = "LEVEL", default_value = "warn", global = true)]
-    pub(crate) log_level: Level,
+    /// Which log messages go to standard error: off, error, warn, info, debug, trace, or TARGET=LEVEL,… [default: warn; info
+    /// for a daemon].
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub(crate) log_level: Option<Level>,
     /// Wait for another process that has the root: this long (30s, 5m), or as long as it takes.
     #[arg(
         long,
@@ -189,6 +192,7 @@ pub(crate) enum Command {
     Gc(gc::Args),
     Why(why::Args),
     Fsck(fsck::Args),
+    Daemon(daemon::Args),
 }
 
 /// An empty value, as an environment often has it, is the default namespace.

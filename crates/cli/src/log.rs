@@ -12,6 +12,13 @@ use windlass_core::Error;
 #[derive(Debug, Clone)]
 pub(crate) struct Level(Targets);
 
+/// Warnings, and what is worse.
+impl Default for Level {
+    fn default() -> Self {
+        Self(Targets::new().with_default(LevelFilter::WARN))
+    }
+}
+
 impl FromStr for Level {
     type Err = Error;
 

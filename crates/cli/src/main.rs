@@ -28,7 +28,7 @@ use clap::Parser;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 use crate::context::Context;
 
 /// How many threads take turns at tasks, at most: hashing and unpacking have threads of their own.
@@ -52,8 +52,11 @@ fn main() -> ExitCode {
     };
     allow_many_files();
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-    log::show(&cli.globals.log_level, &bars);
     let context = Context { globals: cli.globals, bars };
+    // A daemon first reads what it is to log.
+    if !matches!(cli.command, Command::Daemon(_)) {
+        log::show(context.globals.log_level.as_ref().unwrap_or(&log::Level::default()), &context.bars);
+    }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_WORKERS);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,

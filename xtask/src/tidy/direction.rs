@@ -5,8 +5,8 @@ use super::tree::{Dependency, Package, Purpose, Tree};
 
 /// The folders of the first floor: each sees the contract and no neighbour.
 const FIRST_FLOOR: &[&str] = &["store", "registry", "layer", "snapshot", "transfer", "proto", "shim"];
-/// The packages that nothing depends on.
-const TOP: &[&str] = &["windlass-daemon", "windlass-cli", "xtask"];
+/// The packages that nothing depends on, and who may nevertheless: the daemon is a subcommand of the command.
+const TOP: &[(&str, &[&str])] = &[("windlass-daemon", &["windlass-cli"]), ("windlass-cli", &[]), ("xtask", &[])];
 /// What only some folders may depend on, by the beginning of its name, and who they are.
 const CONFINED: &[(&str, &[&str])] = &[
     ("tonic", &["proto", "grpc", "daemon"]),
@@ -14,6 +14,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("ttrpc", &["shim"]),
     ("hyper", &["registry", "testkit"]),
     ("http", &["registry", "testkit"]),
+    // The bodies of answers, which a daemon ends when it stops.
+    ("http-body", &["daemon", "registry", "testkit"]),
     ("reqwest", &[]),
     ("rustls", &["registry", "testkit"]),
     ("redb", &["store", "snapshot"]),
@@ -38,7 +40,8 @@ pub(super) fn layers(tree: &Tree) -> Vec<Finding> {
         for dependency in &package.dependencies {
             let ours = tree.packages.iter().find(|other| other.name == dependency.name);
             let seen = ours.map(room).unwrap_or_default();
-            let what = if TOP.contains(&dependency.name.as_str()) {
+            let above = TOP.iter().find(|(name, _)| *name == dependency.name);
+            let what = if above.is_some_and(|(_, allowed)| !allowed.contains(&package.name.as_str())) {
                 format!("{} depends on {}, which is at the top", package.name, dependency.name)
             } else if neighbours && FIRST_FLOOR.contains(&seen) && (room(package), seen) != ("shim", "proto") {
                 format!("{} depends on its neighbour {}", package.name, dependency.name)
@@ -66,7 +69,10 @@ pub(super) fn confined(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for package in &tree.packages {
         for dependency in package.dependencies.iter().filter(|it| it.purpose != Purpose::Development) {
-            let confined = CONFINED.iter().find(|(prefix, _)| is_or_extends(&dependency.name, prefix));
+            let confined = CONFINED
+                .iter()
+                .filter(|(prefix, _)| is_or_extends(&dependency.name, prefix))
+                .max_by_key(|(prefix, _)| prefix.len());
             if let Some((_, allowed)) = confined
                 && !allowed.contains(&room(package))
             {
@@ -140,7 +146,16 @@ mod tests {
             .package("windlass-layer", "crates/layer", &formats)
             .package("windlass-testkit", "crates/testkit", &core)
             .package("windlass", "crates/engine", &[("windlass-store", Purpose::Normal)])
-            .package("windlass-cli", "crates/cli", &[("windlass", Purpose::Normal), ("clap", Purpose::Normal)])
+            .package(
+                "windlass-daemon",
+                "crates/daemon",
+                &[("windlass", Purpose::Normal), ("http-body", Purpose::Normal)],
+            )
+            .package(
+                "windlass-cli",
+                "crates/cli",
+                &[("windlass", Purpose::Normal), ("windlass-daemon", Purpose::Normal), ("clap", Purpose::Normal)],
+            )
             .package("xtask", "xtask", &[("windlass-testkit", Purpose::Normal)])
     }
 
@@ -176,6 +191,23 @@ mod tests {
             &[("windlass-store", Purpose::Normal), ("tokio", Purpose::Normal)],
         );
         assert_eq!(layers(&tree).len(), 2);
+    }
+
+    #[test]
+    fn the_daemon_is_seen_by_the_command_alone() {
+        let daemon = [("windlass-daemon", Purpose::Development)];
+        let tree = house().package("windlass-bench", "crates/bench", &daemon);
+        assert_eq!(
+            texts(&layers(&tree)),
+            ["crates/bench/Cargo.toml:1: direction: windlass-bench depends on windlass-daemon, which is at the top"]
+        );
+    }
+
+    #[test]
+    fn a_longer_name_is_confined_by_its_own_rule() {
+        let body = [("http-body", Purpose::Normal), ("http-body-util", Purpose::Normal), ("http", Purpose::Normal)];
+        let tree = house().package("windlass-daemon", "crates/daemon", &body);
+        assert_eq!(confined(&tree).len(), 1, "http alone");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! questions and answers.
 
 pub(crate) mod content;
+pub(crate) mod daemon;
 pub(crate) mod fetch;
 pub(crate) mod fetch_object;
 pub(crate) mod fsck;
@@ -35,5 +36,6 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Gc(args) => gc::run(context, args).await,
         Command::Why(args) => why::run(context, args).await,
         Command::Fsck(args) => fsck::run(context, args).await,
+        Command::Daemon(args) => daemon::run(context, args).await,
     }
 }

@@ -1,0 +1,139 @@
+//! What every call goes through: while the daemon stops, no new one begins, those that run are answered, and streams end
+//! with a status that says why.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http_body::{Frame, SizeHint};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tower::Layer;
+
+/// Whether the daemon stops. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    stopping: Arc<watch::Sender<bool>>,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Self {
+        Self { stopping: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Lets no new call begin, and ends streams.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until the daemon stops.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopping = self.stopping.subscribe();
+        async move {
+            // The other end is gone only when nobody serves any more.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    }
+}
+
+fn refusal() -> Status {
+    Status::unavailable("the daemon is stopping")
+}
+
+impl<S> Layer<S> for Calls {
+    type Service = Watched<S>;
+
+    fn layer(&self, inner: S) -> Watched<S> {
+        Watched { inner, calls: self.clone() }
+    }
+}
+
+/// The services, watched.
+#[derive(Clone)]
+pub(crate) struct Watched<S> {
+    inner: S,
+    calls: Calls,
+}
+
+impl<S, B> Service<http::Request<B>> for Watched<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        if *self.calls.stopping.borrow() {
+            return futures::future::ready(Ok(refusal().into_http())).boxed();
+        }
+        let answered = self.inner.call(request);
+        let stopped = self.calls.stopped().boxed();
+        async move { Ok(answered.await?.map(|inner| Body::new(Answer { inner, stopped, state: State::Begun }))) }
+            .boxed()
+    }
+}
+
+/// The body of an answer. That of a call with one answer is a message and trailers, which follow each other at once.
+struct Answer {
+    inner: Body,
+    stopped: BoxFuture<'static, ()>,
+    state: State,
+}
+
+/// How far an answer is.
+#[derive(PartialEq)]
+enum State {
+    Begun,
+    /// A message was sent.
+    Sent,
+    Ended,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.state == State::Ended {
+            return Poll::Ready(None);
+        }
+        let next = Pin::new(&mut self.inner).poll_frame(context);
+        let another = match &next {
+            // The answer of a call that ran when the daemon was told to stop.
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                std::mem::replace(&mut self.state, State::Sent) == State::Sent
+            }
+            Poll::Ready(_) => return next,
+            Poll::Pending => true,
+        };
+        if !another {
+            return next;
+        }
+        if self.stopped.poll_unpin(context).is_pending() {
+            return next;
+        }
+        self.state = State::Ended;
+        let trailers = refusal().into_http::<()>().into_parts().0.headers;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.state == State::Ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

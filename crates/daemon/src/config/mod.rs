@@ -1,0 +1,196 @@
+//! What a daemon is told: where it keeps things, where it listens, and how the parts behave.
+//!
+//! ```text
+//! defaults ─► /etc/windlass/config.toml ─► conf.d/*.toml beside it ─► flags
+//! ```
+//!
+//! A later one goes before an earlier one, key by key; lists of plugins add up. A file that has a `version` is one of
+//! containerd, which is read as far as it means something here (`containerd`); any other is our own (`own`), in which a key
+//! that nobody knows is an error. `render` writes a configuration down.
+
+mod containerd;
+mod document;
+mod load;
+mod nearest;
+mod own;
+mod render;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use windlass::transfer::Pull;
+use windlass::{Policy, Sharing};
+use windlass_core::Platform;
+
+pub use load::{Loaded, SYSTEM_FILE, load};
+pub use render::render;
+
+/// What a daemon is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The directory that holds everything that is kept.
+    pub root: PathBuf,
+    /// The directory of what does not outlive a restart of the machine.
+    pub state: PathBuf,
+    /// Plugins that are left out, as `KIND.ID`.
+    pub disabled_plugins: BTreeSet<String>,
+    /// Plugins without which the daemon does not start, as `KIND.ID`.
+    pub required_plugins: BTreeSet<String>,
+    /// Where gRPC is served.
+    pub grpc: Grpc,
+    /// Where ttrpc is served.
+    pub ttrpc: Ttrpc,
+    /// What is logged.
+    pub debug: Debug,
+    /// Where numbers are served.
+    pub metrics: Metrics,
+    /// When garbage is collected.
+    pub gc: Policy,
+    /// Who gets which content, and what of it is kept.
+    pub content: Content,
+    /// Where images are unpacked.
+    pub snapshots: Snapshots,
+    /// Pulls that the daemon carries out itself.
+    pub transfer: Transfer,
+    /// Plugins that are processes of their own, by name.
+    pub proxy_plugins: BTreeMap<String, ProxyPlugin>,
+}
+
+/// The gRPC socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grpc {
+    /// The path of the socket.
+    pub address: PathBuf,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// The largest message that is taken, in bytes.
+    pub max_recv_message_size: usize,
+    /// The largest message that is sent, in bytes.
+    pub max_send_message_size: usize,
+}
+
+/// The ttrpc socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ttrpc {
+    /// The path of the socket; that of gRPC with `.ttrpc` behind it when there is none.
+    pub address: Option<PathBuf>,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Debug {
+    /// What is logged: a level, or levels of single modules.
+    pub level: String,
+}
+
+/// The listener for numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// `IP:PORT` on the loopback; nothing is served without.
+    pub address: Option<SocketAddr>,
+}
+
+/// Content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Content {
+    /// Whether a namespace may take over what another one has.
+    pub sharing: Sharing,
+    /// What becomes of the compressed bytes of layers in pulls that the daemon carries out.
+    pub layers: windlass::transfer::Content,
+}
+
+/// Snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// The snapshotter to use when nobody names one; the engine's own choice when there is none.
+    pub default: Option<String>,
+}
+
+/// Pulls that the daemon carries out itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// How many blobs are fetched at once.
+    pub max_concurrent_downloads: usize,
+    /// How many layers are unpacked at once; as many as there are processors, and two at least, when nothing is said.
+    pub max_concurrent_unpacks: Option<usize>,
+}
+
+/// A plugin that is a process of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyPlugin {
+    /// What it is.
+    pub kind: ProxyKind,
+    /// The socket that it answers on.
+    pub address: PathBuf,
+    /// The platforms that it is for.
+    pub platforms: Vec<Platform>,
+    /// What others may want to know of it.
+    pub exports: BTreeMap<String, String>,
+    /// What it can do beyond the minimum.
+    pub capabilities: Vec<String>,
+}
+
+/// What a plugin that is a process of its own can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// A snapshotter.
+    Snapshot,
+    /// A content store.
+    Content,
+    /// What applies and compares layers.
+    Diff,
+}
+
+impl ProxyKind {
+    /// The words for it, as containerd has them.
+    const WORDS: [(&'static str, Self); 3] =
+        [("snapshot", Self::Snapshot), ("content", Self::Content), ("diff", Self::Diff)];
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let pull = Pull::default();
+        Self {
+            root: "/var/lib/windlass".into(),
+            state: "/run/windlass".into(),
+            disabled_plugins: BTreeSet::new(),
+            required_plugins: BTreeSet::new(),
+            grpc: Grpc {
+                address: "/run/windlass/windlass.sock".into(),
+                uid: 0,
+                gid: 0,
+                max_recv_message_size: windlass_grpc::MAX_MESSAGE,
+                max_send_message_size: windlass_grpc::MAX_MESSAGE,
+            },
+            ttrpc: Ttrpc::default(),
+            debug: Debug { level: "info".into() },
+            metrics: Metrics::default(),
+            gc: Policy::default(),
+            content: Content::default(),
+            snapshots: Snapshots::default(),
+            transfer: Transfer { max_concurrent_downloads: pull.concurrent_downloads, max_concurrent_unpacks: None },
+            proxy_plugins: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Returns where ttrpc is served.
+    pub fn ttrpc_address(&self) -> PathBuf {
+        self.ttrpc.address.clone().unwrap_or_else(|| beside(&self.grpc.address))
+    }
+}
+
+/// Returns the usual place of a ttrpc socket.
+fn beside(address: &Path) -> PathBuf {
+    let mut name = address.as_os_str().to_owned();
+    name.push(".ttrpc");
+    name.into()
+}

@@ -1,0 +1,19 @@
+//! The engine as a daemon: what `dist daemon` runs.
+//!
+//! ```text
+//! configuration ─► engine on its root ─► sockets ─► ready ─► … ─► signal ─► drain ─► stop
+//! ```
+//!
+//! What the services answer is in `windlass-grpc`, what they do in the engine; here is when they start, where they listen,
+//! and how they end. Reading order: [`config`], [`Daemon`], `calls`.
+
+mod calls;
+pub mod config;
+mod daemon;
+mod notify;
+mod serve;
+mod signals;
+mod socket;
+
+pub use config::Config;
+pub use daemon::{Daemon, run};
