@@ -22,7 +22,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Opens the engine on the root.
-    pub(crate) async fn engine(&self) -> Result<Engine> {
+    async fn engine(&self) -> Result<Engine> {
         let builder = Engine::builder(self.root()?).lock_wait(self.lock_wait());
         builder.sharing(self.globals.content_sharing).durability(self.durability()).open().await
     }
@@ -40,9 +40,14 @@ impl Context {
         }
     }
 
-    /// Opens the engine and returns its services, bound to the namespace.
+    /// Returns where the command works.
+    pub(crate) async fn host(&self) -> Result<Box<dyn Host>> {
+        Ok(Box::new(self.engine().await?))
+    }
+
+    /// Returns the services of the host, bound to the namespace.
     pub(crate) async fn services(&self) -> Outcome<Services> {
-        Ok(self.engine().await?.services(&self.globals.namespace.clone().into()).await?)
+        Ok(self.host().await?.services(&self.globals.namespace.clone().into()).await?)
     }
 
     /// Returns where data goes.

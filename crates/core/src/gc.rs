@@ -3,12 +3,16 @@
 //! containerd's clients write references as labels (`containerd.io/gc.*`); they are parsed here into [`Edges`], when a
 //! record is written, so that marking never interprets text.
 
+mod collect;
+
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::label::Labels;
+
+pub use collect::{Collected, Collector, Doomed, DoomedKind, Pin, PinReason, Tally};
 
 /// The label that makes an object a root by itself; the key may go on.
 pub const ROOT: &str = "containerd.io/gc.root";

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::claim::Claims;
 use crate::error::{Error, Result};
-use crate::gc::Deletion;
+use crate::gc::{self, Deletion};
 use crate::lease::Lease;
 use crate::namespace::Namespace;
 use crate::{container, content, diff, image, lease, namespace, room, snapshot};
@@ -60,6 +60,8 @@ pub struct Services {
     pub applier: Arc<dyn diff::Applier>,
     /// Makes layers of differences, and writes them into [`Services::content`].
     pub comparer: Arc<dyn diff::Comparer>,
+    /// Collects garbage; none where a host cannot be asked to.
+    pub collector: Option<Arc<dyn gc::Collector>>,
     /// How much is free where content and snapshots are kept.
     pub room: Arc<dyn room::Room>,
     /// Who does what at the moment, in any namespace.
@@ -67,6 +69,17 @@ pub struct Services {
 }
 
 impl Services {
+    /// Returns who collects garbage.
+    ///
+    /// # Errors
+    /// `Unimplemented` where nobody can be asked to.
+    pub fn collector(&self) -> Result<&dyn gc::Collector> {
+        self.collector.as_deref().ok_or_else(|| {
+            Error::unimplemented("garbage cannot be collected, planned or explained over this connection")
+                .hint("the daemon collects by itself; a daemon of this project can be asked")
+        })
+    }
+
     /// Returns a snapshotter by name, or the default one.
     ///
     /// # Errors

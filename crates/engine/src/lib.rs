@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use windlass_core::claim::Claims;
-use windlass_core::gc::Node;
+use windlass_core::gc::Collector;
 use windlass_core::progress::Tracker;
 use windlass_core::snapshot::{Name, Snapshotter};
 use windlass_core::{Durability, Error, Host, Namespace, Reference, Result, ResultExt, Scope, Services};
@@ -41,7 +41,7 @@ use windlass_transfer::{Pull, Pulled};
 pub use windlass_core as core;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::mount;
-pub use windlass_store::{Collected, Doomed, DoomedKind, Group, LockWait, Pin, PinReason, Policy, Sharing, Tally};
+pub use windlass_store::{Group, LockWait, Policy, Sharing};
 pub use windlass_transfer as transfer;
 
 use mounter::Unseen;
@@ -238,25 +238,9 @@ impl Engine {
         self.store.transact(scope, members).await
     }
 
-    /// Collects garbage now.
-    ///
-    /// # Errors
-    /// Those of the store, after everything that could be collected was.
-    pub async fn collect(&self) -> Result<Collected> {
-        self.store.collect().await
-    }
-
-    /// Says what [`Engine::collect`] would remove now.
-    pub async fn plan_collection(&self) -> Result<Vec<Doomed>> {
-        self.store.plan_collection().await
-    }
-
-    /// Finds what keeps an object of a namespace from being collected; `None` when nothing does.
-    ///
-    /// # Errors
-    /// `NotFound` when the object is not there.
-    pub async fn why(&self, namespace: &Namespace, object: &Node) -> Result<Option<Pin>> {
-        self.store.why(namespace, object).await
+    /// Returns who collects garbage.
+    pub fn collector(&self) -> &dyn Collector {
+        &self.store
     }
 }
 
@@ -274,6 +258,7 @@ impl Host for Engine {
             default_snapshotter: self.default_snapshotter.clone(),
             applier: self.applier.clone(),
             comparer: Arc::new(Comparer::new(self.store.content(scope), self.mounter.clone())),
+            collector: Some(Arc::new(self.store.clone())),
             room: Arc::new(RootRoom::new(self.store.root())),
             claims: self.claims.clone(),
         })

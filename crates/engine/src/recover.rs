@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 use windlass_core::filter::Filter;
+use windlass_core::gc::Collector as _;
 use windlass_core::lease::{self, Lease, ResourceKind};
 use windlass_core::snapshot::{Key, Snapshotter, State};
 use windlass_core::{Host, Kind, Labels, Result, Scope, Services};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use windlass_core::content::{Commit, Expected, IngesterExt as _, ProviderExt as _};
-use windlass_core::gc::Deletion;
+use windlass_core::gc::{Collector as _, Deletion};
 use windlass_core::snapshot::{self, Capabilities, Snapshotter};
 use windlass_core::{Descriptor, Kind, Labels, Result, Scope};
 use windlass_testkit::memory;

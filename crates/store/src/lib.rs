@@ -31,7 +31,7 @@ mod turns;
 mod unique;
 mod unsynced;
 
-pub use gc::{Collected, Doomed, DoomedKind, Pin, PinReason, Policy, Schedule, Tally};
+pub use gc::{Policy, Schedule};
 pub use group::Group;
 pub use lock::{LockWait, RootLock};
 pub use sharing::Sharing;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use windlass_core::gc::Node;
+use async_trait::async_trait;
+use windlass_core::gc::{Collected, Collector, Doomed, Node, Pin};
 use windlass_core::snapshot::Snapshotter;
 use windlass_core::{Durability, Namespace, Result, ResultExt, Scope, container, content, image, lease, namespace};
 
@@ -15,7 +16,7 @@ use crate::db::Database;
 use crate::disk::Disk;
 use crate::fault::Faults;
 use crate::fsck::Condemned;
-use crate::gc::{self, Collected, Doomed, Pin, Policy, Runs, Schedule};
+use crate::gc::{self, Policy, Runs, Schedule};
 use crate::group::Group;
 use crate::images::Images;
 use crate::leases::Leases;
@@ -176,24 +177,6 @@ impl Store {
         self.shared.transact(scope, None, members).await
     }
 
-    /// Removes what nothing refers to, and says what that was. Who asks while a collection runs shares the one after it.
-    ///
-    /// # Errors
-    /// What went wrong first and how often, after everything that could be collected was.
-    pub async fn collect(&self) -> Result<Collected> {
-        gc::collect(&self.shared).await
-    }
-
-    /// Says what [`Store::collect`] would remove now, and changes nothing.
-    pub async fn plan_collection(&self) -> Result<Vec<Doomed>> {
-        gc::plan(&self.shared).await
-    }
-
-    /// Finds what keeps an object of a namespace alive; `None` when nothing does.
-    pub async fn why(&self, namespace: &Namespace, node: &Node) -> Result<Option<Pin>> {
-        gc::why(&self.shared, namespace, node).await
-    }
-
     /// Tells whether a lease has expired that no collection has taken away yet.
     pub fn has_expired_leases(&self) -> Result<bool> {
         gc::has_expired_leases(&self.shared)
@@ -202,6 +185,21 @@ impl Store {
     /// Collects in the background from now on, by a policy, until the result is dropped.
     pub fn collect_by(&self, policy: Policy) -> Schedule {
         Schedule::start(&self.shared, policy)
+    }
+}
+
+#[async_trait]
+impl Collector for Store {
+    async fn collect(&self) -> Result<Collected> {
+        gc::collect(&self.shared).await
+    }
+
+    async fn plan(&self) -> Result<Vec<Doomed>> {
+        gc::plan(&self.shared).await
+    }
+
+    async fn why(&self, namespace: &Namespace, object: &Node) -> Result<Option<Pin>> {
+        gc::why(&self.shared, namespace, object).await
     }
 }
 

@@ -33,9 +33,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let tracker = Tracker::new();
     let work = Box::pin(async {
         let resolver = source.resolver()?;
-        let engine = context.engine().await?;
+        let host = context.host().await?;
         let namespace = &context.globals.namespace;
-        Ok(transfer::fetch(&engine, namespace, &resolver, &source.reference, &options, &tracker).await?)
+        Ok(transfer::fetch(&*host, namespace, &resolver, &source.reference, &options, &tracker).await?)
     });
     let fetched = context.display().during(&tracker, interruptible(work)).await?;
     print_pulled(context, &fetched)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use windlass::{Collected, Doomed, DoomedKind};
+use windlass_core::gc::{Collected, Doomed, DoomedKind, Tally};
 
 use crate::context::Context;
 use crate::failure::Outcome;
@@ -47,19 +47,20 @@ struct Count {
     bytes: u64,
 }
 
-impl From<windlass::Tally> for Count {
-    fn from(tally: windlass::Tally) -> Self {
+impl From<Tally> for Count {
+    fn from(tally: Tally) -> Self {
         Self { count: tally.count, bytes: tally.bytes }
     }
 }
 
 /// Collects, or lists.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let engine = context.engine().await?;
+    let services = context.services().await?;
+    let collector = services.collector()?;
     if args.plan {
-        return list(context, &engine.plan_collection().await?);
+        return list(context, &collector.plan().await?);
     }
-    let collected = engine.collect().await?;
+    let collected = collector.collect().await?;
     context.output().record(&report(&collected), |_| describe(&collected))
 }
 

@@ -119,9 +119,9 @@ async fn pull(context: &Context, source: &Source, options: &Pull) -> Outcome {
     let tracker = Tracker::new();
     let work = Box::pin(async {
         let resolver = source.resolver()?;
-        let engine = context.engine().await?;
+        let host = context.host().await?;
         let namespace = &context.globals.namespace;
-        Ok(transfer::pull(&engine, namespace, &resolver, &source.reference, options, &tracker).await?)
+        Ok(transfer::pull(&*host, namespace, &resolver, &source.reference, options, &tracker).await?)
     });
     let pulled = context.display().during(&tracker, interruptible(work)).await?;
     print_pulled(context, &pulled)
@@ -131,9 +131,9 @@ async fn plan(context: &Context, source: &Source, options: &Pull) -> Outcome {
     let tracker = Tracker::new();
     let work = Box::pin(async {
         let resolver = source.resolver()?;
-        let engine = context.engine().await?;
+        let host = context.host().await?;
         let namespace = &context.globals.namespace;
-        Ok(transfer::plan(&engine, namespace, &resolver, &source.reference, options, &tracker).await?)
+        Ok(transfer::plan(&*host, namespace, &resolver, &source.reference, options, &tracker).await?)
     });
     let plan = context.display().during(&tracker, interruptible(work)).await?;
     print_plan(context, &plan)

@@ -1,10 +1,9 @@
 //! `dist why`: the path from a root that keeps something from being collected.
 
 use serde::Serialize;
-use windlass::{Engine, Pin, PinReason};
 use windlass_core::digest::Algorithm;
-use windlass_core::gc::Node;
-use windlass_core::{Digest, Error, Host, Kind, Result, Services, snapshot};
+use windlass_core::gc::{Node, Pin, PinReason};
+use windlass_core::{Digest, Error, Kind, Result, Services, snapshot};
 
 use crate::commands::images;
 use crate::context::Context;
@@ -35,10 +34,9 @@ struct Explained {
 
 /// Explains.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let engine = context.engine().await?;
     let namespace = &context.globals.namespace;
-    let services = engine.services(&namespace.clone().into()).await?;
-    let explained = explain(&engine, &services, &args.object).await?;
+    let services = context.services().await?;
+    let explained = explain(&services, &args.object).await?;
     if explained.is_empty() {
         let problem = format!("{} is no blob, snapshot, image or ingest of namespace {namespace}", args.object);
         return Err(Error::not_found(problem).hint(hint(&args.object)).into());
@@ -62,7 +60,7 @@ fn hint(object: &str) -> String {
     }
 }
 
-async fn explain(engine: &Engine, services: &Services, object: &str) -> Result<Vec<Explained>> {
+async fn explain(services: &Services, object: &str) -> Result<Vec<Explained>> {
     let mut candidates: Vec<Node> = Vec::new();
     candidates.extend(object.parse::<Digest>().ok().map(Node::Content));
     if object.parse::<snapshot::Key>().is_ok() {
@@ -71,9 +69,10 @@ async fn explain(engine: &Engine, services: &Services, object: &str) -> Result<V
         candidates.push(Node::Ingest(object.to_owned()));
     }
     candidates.extend(images::find(services, object).await.ok().map(|image| Node::Image(image.name.to_string())));
+    let collector = services.collector()?;
     let mut explained = Vec::new();
     for object in candidates {
-        match engine.why(&services.scope.namespace, &object).await {
+        match collector.why(&services.scope.namespace, &object).await {
             Ok(pin) => explained.push(Explained { object, pin }),
             Err(error) if error.is(Kind::NotFound) => {}
             Err(error) => return Err(error),

@@ -305,7 +305,7 @@ impl Survivor {
                 let _ = services.content.delete(digest).await;
             }
             make_old(&root.join("content/ingest"));
-            engine.collect().await.unwrap();
+            engine.collector().collect().await.unwrap();
             let content: Vec<_> = services.content.list(&[]).try_collect().await.unwrap();
             assert!(content.is_empty(), "{content:?}");
             let ingests = services.content.statuses(&[]).await.unwrap();

@@ -189,7 +189,7 @@ async fn layers_that_a_dead_pull_unpacked_are_kept_and_half_made_ones_are_not() 
     drop((engine, pulling));
 
     let engine = Engine::builder(&path).lock_wait(LockWait::Forever).open().await.unwrap();
-    engine.collect().await.unwrap();
+    engine.collector().collect().await.unwrap();
     let snapshotter = services(&engine, "default").await.snapshotters[NATIVE].clone();
     snapshotter.stat(&key("layer")).await.unwrap();
     assert!(snapshotter.stat(&key("two")).await.unwrap_err().is(Kind::NotFound));

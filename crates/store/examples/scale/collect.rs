@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use windlass_core::gc::Collector as _;
 use windlass_core::{Result, Scope};
 use windlass_store::Store;
 

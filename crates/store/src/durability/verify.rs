@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::TryStreamExt as _;
 use windlass_core::content::ProviderExt as _;
+use windlass_core::gc::Collector as _;
 use windlass_core::snapshot::{Info, Snapshotter, State};
 use windlass_core::{Descriptor, Digest, Kind, Scope};
 

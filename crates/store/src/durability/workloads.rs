@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use windlass_core::content::{Commit, Expected};
 use windlass_core::field::FieldMask;
-use windlass_core::gc::{ChildKind, Deletion, content_label, snapshot_label};
+use windlass_core::gc::{ChildKind, Collector as _, Deletion, content_label, snapshot_label};
 use windlass_core::image::{self, Image};
 use windlass_core::lease::{self, Resource, ResourceKind};
 use windlass_core::snapshot::{self, Snapshotter};

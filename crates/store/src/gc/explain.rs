@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::TryStreamExt as _;
-use serde::Serialize;
-use windlass_core::gc::Node;
-use windlass_core::{Digest, Error, Kind, Namespace, Result, ResultExt, snapshot, timestamp};
+use windlass_core::gc::{Doomed, DoomedKind, Node, Pin, PinReason};
+use windlass_core::{Digest, Error, Kind, Namespace, Result, ResultExt, snapshot};
 
 use super::graph::{Id, Marked};
 use super::scan::{Reason, Root, Seen};
@@ -18,58 +17,6 @@ use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LEASES, LINKS, RESOURCES, 
 use crate::db::{self, Key, LinksText, View, text_of};
 use crate::snapshots::inner_names;
 use crate::store::Shared;
-
-/// Something that a collection would remove.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Doomed {
-    /// What it is.
-    pub kind: DoomedKind,
-    /// The namespace whose record goes; none for bytes that have no record.
-    pub namespace: Option<Namespace>,
-    /// Which one: a digest, a key, a name, an id or an ingest ref; `snapshotter/key` for a snapshot.
-    pub id: String,
-    /// How many bytes on disk go with it; none when another namespace keeps them.
-    pub bytes: u64,
-}
-
-/// What a collection removes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DoomedKind {
-    /// A lease that has expired.
-    Lease,
-    /// An image that has expired.
-    Image,
-    /// A blob.
-    Content,
-    /// A snapshot.
-    Snapshot,
-    /// An ingest that was given up.
-    Ingest,
-}
-
-/// What keeps an object alive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Pin {
-    /// Why the first node of the path needs nothing that refers to it.
-    pub reason: PinReason,
-    /// From the root to the object; each keeps the next alive.
-    pub path: Vec<Node>,
-}
-
-/// Why something is a root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PinReason {
-    /// It is an image or a container.
-    Record,
-    /// It has the label `containerd.io/gc.root`.
-    RootLabel,
-    /// The label `containerd.io/gc.expire` holds it until then.
-    Until(#[serde(with = "timestamp")] SystemTime),
-    /// The lease holds it.
-    Lease(windlass_core::lease::Id),
-}
 
 /// Says what a collection would remove.
 pub(crate) async fn plan(shared: &Arc<Shared>) -> Result<Vec<Doomed>> {

@@ -26,9 +26,8 @@ use windlass_core::{Error, Result};
 
 use crate::blocking::{giving_way, to_the_end};
 use crate::db::Count;
-pub(crate) use windlass_core::gc::Deletion;
+pub(crate) use windlass_core::gc::{Collected, Deletion};
 
-pub use explain::{Doomed, DoomedKind, Pin, PinReason};
 pub(crate) use explain::{has_expired_leases, plan, why};
 pub(crate) use runs::Runs;
 pub use schedule::{Policy, Schedule};
@@ -39,54 +38,6 @@ use scan::Seen;
 
 /// How long an ingest that nobody holds is kept, so that it can be continued.
 pub(crate) const INGEST_AGE: Duration = windlass_core::content::ABANDONED_AFTER;
-
-/// How much of one kind was collected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// How many objects.
-    pub count: u64,
-    /// How many bytes on disk they took up.
-    pub bytes: u64,
-}
-
-/// What a collection removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Leases that had expired.
-    pub leases: u64,
-    /// Images that had expired.
-    pub images: u64,
-    /// Records of blobs, of all namespaces.
-    pub contents: u64,
-    /// Blobs.
-    pub blobs: Tally,
-    /// Snapshots of all snapshotters.
-    pub snapshots: Tally,
-    /// Ingests that were given up.
-    pub ingests: Tally,
-    /// How long it took to read the graph and to mark, which nobody waits for.
-    pub marking: Duration,
-    /// How long writers had to wait, all in all.
-    pub pause: Duration,
-    /// How long they had to wait at a time.
-    pub longest_pause: Duration,
-    /// When the next thing expires by itself: a lease, an image, a blob that is held until then, an ingest.
-    pub next_expiry: Option<SystemTime>,
-}
-
-impl Collected {
-    /// Returns how many bytes were freed.
-    pub fn bytes(&self) -> u64 {
-        self.blobs.bytes + self.snapshots.bytes + self.ingests.bytes
-    }
-}
-
-impl Tally {
-    fn add(&mut self, bytes: u64) {
-        self.count += 1;
-        self.bytes += bytes;
-    }
-}
 
 /// What went wrong with single objects; the others were collected nevertheless.
 #[derive(Default)]

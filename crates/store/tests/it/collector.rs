@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use windlass_core::content::{IngesterExt as _, ProviderExt as _};
-use windlass_core::gc::{self, Deletion, Node};
+use windlass_core::gc::{self, Collector as _, Deletion, DoomedKind, Node, PinReason};
 use windlass_core::image::{Image, StoreExt as _};
 use windlass_core::lease;
 use windlass_core::{Descriptor, Kind, Labels, Scope, content};
-use windlass_store::{DoomedKind, PinReason, Policy, Store};
+use windlass_store::{Policy, Store};
 
 use super::{SNAPSHOTTER, blob_path, bring, leased, namespace, open, scope};
 
@@ -161,7 +161,7 @@ async fn a_plan_names_what_a_collection_then_removes() {
     let options = lease::Options { expiry: Some(Duration::ZERO), ..lease::Options::default() };
     let lease = store.leases(&namespace("default")).create(options).await.unwrap();
 
-    let plan = store.plan_collection().await.unwrap();
+    let plan = store.plan().await.unwrap();
     let named = |kind, id: &str| plan.iter().find(|doomed| doomed.kind == kind && doomed.id == id).cloned();
     assert_eq!(named(DoomedKind::Content, &kept.digest.to_string()), None);
     assert_eq!(named(DoomedKind::Content, &stray.digest.to_string()).unwrap().bytes, 5);
@@ -172,13 +172,13 @@ async fn a_plan_names_what_a_collection_then_removes() {
     assert!(named(DoomedKind::Snapshot, &format!("{SNAPSHOTTER}/active")).is_some());
     assert!(named(DoomedKind::Lease, lease.id.as_str()).is_some());
     assert_eq!(plan.len(), 5, "{plan:?}");
-    assert_eq!(store.plan_collection().await.unwrap(), plan, "planning changes nothing");
+    assert_eq!(store.plan().await.unwrap(), plan, "planning changes nothing");
 
     let collected = store.collect().await.unwrap();
     assert_eq!((collected.leases, collected.contents, collected.blobs.count), (1, 2, 2));
     assert_eq!(collected.snapshots.count, 1);
     assert_eq!(collected.bytes(), plan.iter().map(|doomed| doomed.bytes).sum::<u64>());
-    assert_eq!(store.plan_collection().await.unwrap(), []);
+    assert_eq!(store.plan().await.unwrap(), []);
 }
 
 #[tokio::test]

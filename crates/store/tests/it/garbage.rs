@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use windlass_core::container::{Container, Runtime};
 use windlass_core::content::Expected;
-use windlass_core::gc;
+use windlass_core::gc::{self, Collector as _};
 use windlass_core::image::Image;
 use windlass_core::{Kind, Labels, Namespace, lease};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use windlass_core::content::{Commit, Expected, IngestRef, ProviderExt as _};
+use windlass_core::gc::Collector as _;
 use windlass_core::{Descriptor, Kind, Labels, content};
 use windlass_store::{LockWait, RootLock};
 

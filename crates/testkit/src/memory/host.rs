@@ -83,6 +83,7 @@ impl windlass_core::Host for Host {
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::clone(&self.applier),
             comparer: Arc::new(Comparer::new(Arc::new(Content(scoped.clone())))),
+            collector: None,
             room: Arc::new(self.room.clone()),
             claims: self.claims.clone(),
         })

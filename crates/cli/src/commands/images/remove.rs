@@ -1,8 +1,8 @@
 //! `dist images rm`: records are deleted, and what only they needed is collected.
 
 use serde::Serialize;
-use windlass_core::Host;
 use windlass_core::image::{Deletion, Name};
+use windlass_core::{Result, Services};
 
 use super::find;
 use crate::context::Context;
@@ -28,7 +28,9 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Report {
     deleted: Vec<Name>,
-    freed: Freed,
+    /// Absent where a daemon does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    freed: Option<Freed>,
 }
 
 #[derive(Serialize)]
@@ -46,8 +48,7 @@ struct Count {
 
 /// Deletes.
 pub(super) async fn run(context: &Context, args: Args) -> Outcome {
-    let engine = context.engine().await?;
-    let services = engine.services(&context.globals.namespace.clone().into()).await?;
+    let services = context.services().await?;
     let mut deleted: Vec<Name> = Vec::new();
     for text in &args.names {
         let name = find(&services, text).await?.name;
@@ -55,20 +56,35 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
             deleted.push(name);
         }
     }
-    for name in &deleted {
+    let freed = delete(&services, &deleted).await?;
+    context.output().record(&Report { deleted, freed }, |Report { deleted, freed }| {
+        let mut lines: Vec<_> = deleted.iter().map(|name| ("deleted", name.to_string())).collect();
+        if let Some(freed) = freed {
+            let (blobs, snapshots) = (count(freed.blobs.count, "blob"), count(freed.snapshots.count, "snapshot"));
+            lines.push(("freed", format!("{} ({blobs}, {snapshots})", size(freed.bytes))));
+        }
+        fields(&lines)
+    })
+}
+
+/// Deletes images and what only they needed, and says what that was, where somebody can tell.
+async fn delete(services: &Services, names: &[Name]) -> Result<Option<Freed>> {
+    let Some(collector) = &services.collector else {
+        // The last one waits for the collection, which sees all of them.
+        for (position, name) in names.iter().enumerate() {
+            let last = position + 1 == names.len();
+            let deletion = if last { Deletion::Synchronous } else { Deletion::Background };
+            services.images.delete(name, deletion).await?;
+        }
+        return Ok(None);
+    };
+    for name in names {
         services.images.delete(name, Deletion::Background).await?;
     }
-    let collected = engine.collect().await?;
-    let freed = Freed {
+    let collected = collector.collect().await?;
+    Ok(Some(Freed {
         bytes: collected.bytes(),
         blobs: Count { count: collected.blobs.count, bytes: collected.blobs.bytes },
         snapshots: Count { count: collected.snapshots.count, bytes: collected.snapshots.bytes },
-    };
-    context.output().record(&Report { deleted, freed }, |Report { deleted, freed }| {
-        let (blobs, snapshots) = (count(freed.blobs.count, "blob"), count(freed.snapshots.count, "snapshot"));
-        let freed = format!("{} ({blobs}, {snapshots})", size(freed.bytes));
-        let mut lines: Vec<_> = deleted.iter().map(|name| ("deleted", name.to_string())).collect();
-        lines.push(("freed", freed));
-        fields(&lines)
-    })
+    }))
 }

@@ -40,11 +40,11 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     }
     let directory = args.directory.canonicalize().attempt(|| format!("open {}", args.directory.display()))?;
     let key = view_key(&directory)?;
-    let engine = context.engine().await?;
+    let host = context.host().await?;
     let namespace = &context.globals.namespace;
-    let services = engine.services(&namespace.clone().into()).await?;
+    let services = host.services(&namespace.clone().into()).await?;
     let Some((snapshotter, _)) = find_view(&services, &key).await? else {
-        return Err(nothing_mounted(&engine, namespace, &directory.display().to_string(), &key).await?.into());
+        return Err(nothing_mounted(&*host, namespace, &directory.display().to_string(), &key).await?.into());
     };
     // 1. the mount  2. the view  3. the layers, if the image was removed in the meantime
     // A crash after 1 leaves a view, which running this again or the next mount on the directory removes; one after 2 leaves
@@ -59,7 +59,10 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
             .map_err(|error| error.context(format!("unmount {}", directory.display())))?;
     }
     remove_view(&services, &key).await?;
-    engine.collect().await?;
+    // Where nobody can be asked to, layers of an image that was removed meanwhile go by themselves.
+    if let Some(collector) = &services.collector {
+        collector.collect().await?;
+    }
     context.output().record(&Report { directory }, |report| report.directory.display().to_string())
 }
 
