@@ -11,6 +11,7 @@
 
 mod client;
 pub mod error;
+pub mod maintenance;
 pub mod namespaces;
 pub mod scope;
 mod time;

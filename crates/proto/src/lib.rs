@@ -19,6 +19,6 @@ mod generated {
     include!("generated/mod.rs");
 }
 
-pub use generated::{containerd, google, grpc};
+pub use generated::{containerd, google, grpc, windlass};
 pub use prost;
 pub use prost_types;

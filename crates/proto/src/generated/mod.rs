@@ -109,3 +109,12 @@ pub mod grpc {
         }
     }
 }
+pub mod windlass {
+    pub mod services {
+        pub mod maintenance {
+            pub mod v1 {
+                include!("windlass.services.maintenance.v1.rs");
+            }
+        }
+    }
+}

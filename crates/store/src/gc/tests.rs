@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use windlass_core::content::{Expected, IngesterExt as _};
 use windlass_core::field::FieldMask;
-use windlass_core::gc::{BREF_CONTENT, EXPIRE, REF_CONTENT, ROOT};
+use windlass_core::gc::{BREF_CONTENT, Collector as _, EXPIRE, REF_CONTENT, ROOT};
 use windlass_core::image::Image;
 use windlass_core::lease::{self, Resource, ResourceKind};
 use windlass_core::snapshot::{self, Capabilities, Snapshotter};

@@ -42,6 +42,7 @@ impl Host for StoreHost {
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::new(Applier::new()),
             comparer: Arc::new(Comparer::new(self.0.content(scope))),
+            collector: Some(Arc::new(self.0.clone())),
             room: Arc::new(Room::default()),
             claims: windlass_core::claim::Claims::default(),
         })
