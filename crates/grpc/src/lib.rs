@@ -14,6 +14,7 @@ pub mod error;
 pub mod maintenance;
 pub mod namespaces;
 pub mod scope;
+pub mod streaming;
 mod time;
 
 pub use client::Client;
