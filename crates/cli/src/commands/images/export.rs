@@ -100,9 +100,9 @@ type Writer = Box<dyn tokio::io::AsyncWrite + Unpin + Send>;
 async fn write(context: &Context, names: &[String], options: &Export, mut into: Writer) -> Outcome<Exported> {
     let tracker = Tracker::new();
     let work = Box::pin(async {
-        let engine = context.engine().await?;
+        let host = context.host().await?;
         let namespace = &context.globals.namespace;
-        let services = engine.services(&namespace.clone().into()).await?;
+        let services = host.services(&namespace.clone().into()).await?;
         let mut images = Vec::new();
         for name in names {
             let image = find(&services, name).await?;
@@ -110,7 +110,7 @@ async fn write(context: &Context, names: &[String], options: &Export, mut into: 
                 images.push(image);
             }
         }
-        let exported = export(&engine, namespace, &images, options, &mut *into, &tracker).await?;
+        let exported = export(&*host, namespace, &images, options, &mut *into, &tracker).await?;
         into.shutdown().await.attempt(|| "write the archive".to_owned())?;
         Ok(exported)
     });

@@ -103,9 +103,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let tracker = Tracker::new();
     let work = Box::pin(async {
         let archive = input::stream(&args.archive).await?;
-        let engine = context.engine().await?;
+        let host = context.host().await?;
         let namespace = &context.globals.namespace;
-        let imported = import(&engine, namespace, archive, &options, &tracker).await;
+        let imported = import(&*host, namespace, archive, &options, &tracker).await;
         Ok(imported.map_err(|error| error.context(args.archive.display().to_string()))?)
     });
     let imported = context.display().during(&tracker, interruptible(work)).await?;
