@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::filter::{Fields, Filter};
-use crate::gc::Deletion;
+use crate::gc::{self, Deletion};
 use crate::label::Labels;
 use crate::text::checked_text;
 use crate::{identifier, timestamp};
@@ -123,10 +123,27 @@ impl FromStr for Resource {
 pub struct Options {
     /// The identity; a new one is made up when absent.
     pub id: Option<Id>,
-    /// When it ends by itself, from now; never when absent.
+    /// When it ends by itself, from now; when the label [`gc::EXPIRE`] says, or never, when absent.
     pub expiry: Option<Duration>,
     /// The labels.
     pub labels: Labels,
+}
+
+impl Options {
+    /// Returns when the lease ends that is created at a time; never when absent.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the label that says it, which containerd's clients write, has no time.
+    pub fn ends(&self, created_at: SystemTime) -> Result<Option<SystemTime>> {
+        if let Some(expiry) = self.expiry {
+            return Ok(created_at.checked_add(expiry));
+        }
+        let Some(text) = self.labels.get(gc::EXPIRE) else { return Ok(None) };
+        timestamp::parse(text).map(Some).ok_or_else(|| {
+            Error::invalid_argument(format!("label {} of a lease is no time: {text:?}", gc::EXPIRE))
+                .hint("it looks like 2026-11-20T10:00:00Z")
+        })
+    }
 }
 
 /// The leases of one namespace.

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use windlass_core::filter::{Filter, any_matches};
-use windlass_core::gc::{self as edges, Deletion, Node};
+use windlass_core::gc::{Deletion, Node};
 use windlass_core::lease::{Id, Lease, Manager, Options, Resource, ResourceKind};
-use windlass_core::{Error, Labels, Namespace, Result, ResultExt, Scope};
+use windlass_core::{Error, Namespace, Result, ResultExt, Scope};
 
 use crate::db::schema::{LEASES, RESOURCES};
-use crate::db::{self, Key, Transaction, View, admit, parse_expiry, require_lease, resource_node, text_of};
+use crate::db::{self, Key, Transaction, View, admit, require_lease, resource_node, text_of};
 use crate::gc;
 use crate::group::Group;
 use crate::store::Shared;
@@ -72,10 +72,7 @@ impl Group<'_> {
             None => unique().parse()?,
         };
         let created_at = SystemTime::now();
-        let expires_at = match options.expiry {
-            Some(expiry) => created_at.checked_add(expiry),
-            None => expiry_of(&options.labels)?,
-        };
+        let expires_at = options.ends(created_at)?;
         let lease = Lease { id, created_at, expires_at, labels: options.labels.clone() };
         let namespace = &self.scope.namespace;
         let key = key(namespace, &lease.id);
@@ -157,15 +154,6 @@ pub(crate) fn remove_lease(tx: &Transaction, key: &str) -> Result<()> {
         RESOURCES.remove(tx, &held)?;
     }
     LEASES.remove(tx, key).map(|_| ())
-}
-
-/// Returns the expiry that containerd's clients write as a label.
-fn expiry_of(labels: &Labels) -> Result<Option<SystemTime>> {
-    let Some(text) = labels.get(edges::EXPIRE) else { return Ok(None) };
-    parse_expiry(text).map(Some).ok_or_else(|| {
-        Error::invalid_argument(format!("label {} of a lease is no time: {text:?}", edges::EXPIRE))
-            .hint("it looks like 2026-11-20T10:00:00Z")
-    })
 }
 
 /// Returns the resource that a node's text stands for.

@@ -9,7 +9,7 @@ use windlass_core::lease::{Resource, ResourceKind};
 use windlass_core::{Labels, Namespace, Result, timestamp};
 
 use super::schema::LINKS;
-use super::{Key, Transaction, parse_expiry};
+use super::{Key, Transaction};
 
 /// What one record refers to, by the text of the nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl Links {
         let texts = |nodes: &[Node]| nodes.iter().map(text_of).collect();
         Self {
             root: edges.root,
-            expires_at: labels.get(gc::EXPIRE).and_then(parse_expiry),
+            expires_at: labels.get(gc::EXPIRE).and_then(timestamp::parse),
             parent: None,
             to: texts(&edges.to),
             from: texts(&edges.from),

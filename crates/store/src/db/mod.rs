@@ -6,7 +6,6 @@ mod activity;
 mod barrier;
 mod create;
 pub(crate) mod damage;
-mod expiry;
 mod file;
 #[cfg(test)]
 mod golden;
@@ -28,7 +27,6 @@ use windlass_core::{Error, Kind, Result, ResultExt};
 pub(crate) use activity::{Activity, Count};
 pub(crate) use barrier::Barrier;
 use damage::{damaged, guarded};
-pub(crate) use expiry::parse as parse_expiry;
 pub(crate) use links::{Links, LinksText, Text, node, resource_node, set_links, text_of, unlink};
 pub(crate) use listing::listing;
 pub(crate) use records::{Key, Present, Records, decode};

@@ -30,13 +30,13 @@ fn new_id() -> Result<Id> {
 impl Manager for Leases {
     async fn create(&self, options: Options) -> Result<Lease> {
         options.labels.validate()?;
-        let id = options.id.map_or_else(new_id, Ok)?;
+        let id = options.id.clone().map_or_else(new_id, Ok)?;
         let mut space = self.0.lock();
         if space.leases.contains_key(&id) {
             return Err(Error::already_exists(format!("lease {id} is here")));
         }
         let created_at = SystemTime::now();
-        let expires_at = options.expiry.map(|expiry| created_at + expiry);
+        let expires_at = options.ends(created_at)?;
         let lease = Lease { id: id.clone(), created_at, expires_at, labels: options.labels };
         space.exists = true;
         space.leases.insert(id, (lease.clone(), BTreeSet::new()));

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use windlass_core::gc::Deletion;
+use windlass_core::gc::{Deletion, EXPIRE};
 use windlass_core::lease::{Id, Manager, Options, Resource, ResourceKind};
-use windlass_core::{Digest, Kind, Labels};
+use windlass_core::{Digest, Kind, Labels, timestamp};
 
 use super::{ROUNDING, assert_kind, assert_recent, parse};
 
@@ -20,6 +20,7 @@ macro_rules! lease_suite {
                 a_lease_without_an_identity_gets_a_new_one
                 a_taken_identity_is_refused
                 an_expiry_counts_from_now
+                a_label_says_when_a_lease_ends
                 leases_by_filter
                 a_deleted_lease_is_gone
                 delete_of_an_absent_lease_is_not_found
@@ -88,6 +89,14 @@ pub async fn an_expiry_counts_from_now(leases: &dyn Manager) {
     let lease = leases.create(Options { expiry: Some(hour), ..Options::default() }).await.unwrap();
     let expires = lease.expires_at.expect("the lease expires");
     assert!(expires + ROUNDING >= before + hour && expires <= SystemTime::now() + hour + ROUNDING, "{expires:?}");
+}
+
+pub async fn a_label_says_when_a_lease_ends(leases: &dyn Manager) {
+    let until = |time: &str| Options { labels: Labels::new().with(EXPIRE, time), ..named("labelled") };
+    assert_kind(leases.create(until("soon")).await, Kind::InvalidArgument, "create");
+    let lease = leases.create(until("2999-01-01T01:00:00+01:00")).await.unwrap();
+    assert_eq!(lease.expires_at, timestamp::parse("2999-01-01T00:00:00Z"));
+    assert_eq!(lease.labels, until("2999-01-01T01:00:00+01:00").labels);
 }
 
 pub async fn leases_by_filter(leases: &dyn Manager) {
