@@ -180,6 +180,14 @@ pub trait Writer: Send + Sync {
     /// Returns where the ingest stands.
     async fn status(&mut self) -> Result<Status>;
 
+    /// Returns the digest of the bytes that are here so far, up to the first gap: by the algorithm of the declared digest, or
+    /// else SHA-256. None when this writer does not know it before the commit.
+    ///
+    /// What was written is hashed before the answer, so a writer that asks after every write waits for every hash.
+    async fn digest(&mut self) -> Result<Option<Digest>> {
+        Ok(None)
+    }
+
     /// Appends bytes. What a [`SparseWriter`] left behind the first gap is given up by the first write.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod at_once;
 mod blobs;
 mod commit;
 mod edge;
+mod gathered;
 mod ingests;
 mod open_refs;
 mod reader;

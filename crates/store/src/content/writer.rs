@@ -10,10 +10,12 @@ use tokio::task::JoinHandle;
 use windlass_core::content::{
     ABANDONED_AFTER, Commit, Expected, Info, IngestRef, ReaderAt, SparseWriter, Status, Writer,
 };
-use windlass_core::{Error, Kind, Result, ResultExt};
+use windlass_core::digest::Algorithm;
+use windlass_core::{Digest, Error, Kind, Result, ResultExt};
 
 use super::commit::Finish;
 use super::edge::{Edge, Followed, Tail};
+use super::gathered::Gathered;
 use super::ingests::{Opened, Start};
 use super::open_refs::Held;
 use super::sink::Sink;
@@ -53,31 +55,6 @@ enum Stage {
 
 /// What comes back from a write: where the data is, and what came of it.
 type Worked = (Start, Result<()>);
-
-/// Parts that follow each other, as they came.
-#[derive(Default)]
-struct Gathered {
-    parts: Vec<Bytes>,
-    length: usize,
-}
-
-impl Gathered {
-    fn push(&mut self, part: Bytes) {
-        self.length += part.len();
-        self.parts.push(part);
-    }
-
-    /// Makes one part of all.
-    fn joined(&mut self) -> Bytes {
-        let mut all = std::mem::take(&mut self.parts);
-        let joined = match all.as_mut_slice() {
-            [one] => std::mem::take(one),
-            all => all.concat().into(),
-        };
-        self.parts.push(joined.clone());
-        joined
-    }
-}
 
 impl IngestWriter {
     pub(super) fn new(content: Content, opened: Opened) -> Self {
@@ -223,6 +200,25 @@ impl Writer for IngestWriter {
             (self.status.offset, self.status.updated_at) = (offset, self.status.updated_at.max(updated_at));
         }
         Ok(self.status.clone())
+    }
+
+    async fn digest(&mut self) -> Result<Option<Digest>> {
+        let algorithm = self.status.expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let digest = async {
+            self.settle().await?;
+            match &self.stage {
+                // Hashed as the bytes get there, in whatever order they come.
+                Stage::Sparse(_) => return Ok(None),
+                Stage::Here(Start::Unborn(_)) => return Ok(Some(self.gathered.digest(algorithm))),
+                _ => self.begin(move |sink| sink.digest(algorithm).map(drop))?,
+            }
+            self.settle().await?;
+            match &mut self.stage {
+                Stage::Here(Start::Sink(sink)) => sink.digest(algorithm).map(Some),
+                _ => Err(lost(&self.ingest)),
+            }
+        };
+        digest.await.context(|| format!("hash ingest {}", self.ingest))
     }
 
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {

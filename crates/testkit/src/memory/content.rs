@@ -152,6 +152,14 @@ impl Writer for Ingesting {
         self.content.status(&self.ingest).await
     }
 
+    async fn digest(&mut self) -> Result<Option<Digest>> {
+        let space = self.content.0.lock();
+        let there = space.ingests.get(&self.ingest).ok_or_else(|| absent_ingest(&self.ingest))?;
+        let algorithm = there.status.expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let here = usize::try_from(there.status.offset).ok().and_then(|offset| there.bytes.get(..offset));
+        Ok(Some(algorithm.digest(here.unwrap_or_default())))
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.check_appends()?;
         let mut space = self.content.0.lock();

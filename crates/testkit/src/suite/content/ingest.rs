@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures::future::join_all;
 use windlass_core::content::{Commit, Expected, IngestRef, ProviderExt as _, Store};
+use windlass_core::digest::Algorithm;
 use windlass_core::{Descriptor, Digest, Kind, MediaType};
 
 use super::{bring, expected, read};
@@ -262,6 +263,31 @@ pub async fn statuses_by_filter(store: &dyn Store) {
     assert_eq!(names(&["ref~=^layer"]).await, ["layer-1", "layer-2"]);
     assert_eq!(names(&["ref==config-1", "ref==layer-2"]).await, ["config-1", "layer-2"]);
     assert!(store.statuses(&filters(["ref==none"])).await.unwrap().is_empty());
+}
+
+pub async fn a_digest_before_the_commit_is_that_of_what_is_here(store: &dyn Store) {
+    // Beyond what a store may gather before it writes.
+    let bytes = sample(12, 2_500_000);
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let (ingest, digest) = (parse("told"), algorithm.digest(&bytes));
+        let declared = Expected { digest: Some(digest.clone()), size: None };
+        let mut writer = store.writer(&ingest, declared.clone()).await.unwrap();
+        let mut at = 0;
+        for length in [0, 1, 100, 400_000, 0, 1_000_000, 99_899, 700_000] {
+            writer.write(bytes.slice(at..at + length)).await.unwrap();
+            at += length;
+            let Some(told) = writer.digest().await.unwrap() else { return };
+            assert_eq!(told, algorithm.digest(&bytes[..at]), "after {at} bytes");
+        }
+        writer.truncate(200_000).await.unwrap();
+        assert_eq!(writer.digest().await.unwrap(), Some(algorithm.digest(&bytes[..200_000])), "after a cut");
+        drop(writer);
+        let mut writer = store.writer(&ingest, declared).await.unwrap();
+        assert_eq!(writer.digest().await.unwrap(), Some(algorithm.digest(&bytes[..200_000])), "opened again");
+        writer.write(bytes.slice(200_000..)).await.unwrap();
+        assert_eq!(writer.digest().await.unwrap(), Some(digest.clone()));
+        assert_eq!(writer.commit(Commit::default()).await.unwrap().digest, digest);
+    }
 }
 
 pub async fn too_many_bytes_are_refused(store: &dyn Store) {
