@@ -10,15 +10,25 @@
 //! Not here: sockets, configuration and plugins, which are the daemon's.
 
 mod client;
+pub mod containers;
+pub mod content;
 pub mod error;
+pub mod images;
+pub mod leases;
 pub mod maintenance;
 pub mod namespaces;
 pub mod scope;
+pub mod server;
 pub mod streaming;
 mod time;
+mod wire;
 
 pub use client::Client;
 pub use windlass_proto as proto;
 
 /// The largest message that is sent or taken, in bytes: as containerd has it.
 pub const MAX_MESSAGE: usize = 16 << 20;
+
+/// How many bytes of a call may be on their way, unread: the windows of HTTP/2 begin with 64 KiB, which is little where the
+/// other end is on the same machine.
+const STREAM_WINDOW: u32 = 4 << 20;

@@ -1,5 +1,13 @@
 //! The traits of the contract over the wire: the suites that every implementor passes, on a client and a server that talk
 //! over a pipe in memory.
+//!
+//! What containerd's messages have no room for is left out:
+//!
+//! - `content`: a reader is a series of calls, of which each finds the blob by its digest. So it does not outlive the deletion of
+//!   its blob, and neither does a copy that reads from it.
+//! - `image`: the message of a descriptor has type, digest, size and annotations; platform and URLs are lost.
+//! - No `one_pass` suite: `Write` appends at one place and cannot be read behind, so there is no `tail` and no `sparse`. A
+//!   declared size of zero is none on the wire.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,9 +17,8 @@ mod streaming;
 use std::path::Path;
 use std::sync::Arc;
 
-use windlass_core::Host;
-use windlass_grpc::{Client, namespaces};
-use windlass_proto::containerd::services::namespaces::v1::namespaces_server::NamespacesServer;
+use windlass_core::{Host, Scope, Services};
+use windlass_grpc::{Client, server};
 use windlass_testkit::memory;
 
 /// Returns a host that keeps everything in memory, but for the trees of its snapshots.
@@ -21,10 +28,22 @@ fn in_memory(directory: &Path) -> Arc<dyn Host> {
 
 /// Serves a host over a pipe and returns the client at its other end.
 async fn over_the_wire(host: Arc<dyn Host>) -> Client {
-    let router = tonic::transport::Server::builder().add_service(NamespacesServer::new(namespaces::Server::new(host)));
-    Client::new(pipe::connect(router).await)
+    Client::new(pipe::connect(server::builder().add_routes(server::routes(&host))).await)
 }
 
-windlass_testkit::namespace_suite!(namespace, async |directory: &Path| {
-    over_the_wire(in_memory(directory)).await.namespaces()
-});
+async fn services(directory: &Path) -> Services {
+    over_the_wire(in_memory(directory)).await.services(&Scope::default()).await.unwrap()
+}
+
+windlass_testkit::namespace_suite!(namespace, async |directory: &Path| services(directory).await.namespaces);
+windlass_testkit::content_suite!(content, async |directory: &Path| services(directory).await.content, except [
+    a_copy_continues_from_a_blob_that_is_deleted
+    a_reader_outlives_the_deletion_of_its_blob
+]);
+windlass_testkit::image_suite!(
+    image,
+    async |directory: &Path| services(directory).await.images,
+    except[a_target_is_recorded_with_what_its_referrer_says_of_it]
+);
+windlass_testkit::lease_suite!(lease, async |directory: &Path| services(directory).await.leases);
+windlass_testkit::container_suite!(container, async |directory: &Path| services(directory).await.containers);

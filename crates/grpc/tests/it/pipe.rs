@@ -6,7 +6,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Serves at one end of a pipe, for as long as the runtime lives, and connects to it at the other.
 pub(crate) async fn connect(router: Router) -> Channel {
-    let (client, server) = tokio::io::duplex(1 << 16);
+    let (client, server) = tokio::io::duplex(1 << 20);
     let incoming = futures::stream::iter([std::io::Result::Ok(server)]);
     tokio::spawn(async move { router.serve_with_incoming(incoming).await });
     let mut client = Some(client);
@@ -14,5 +14,5 @@ pub(crate) async fn connect(router: Router) -> Channel {
         let end = client.take().ok_or_else(|| std::io::Error::other("the pipe is in use"));
         async move { end.map(TokioIo::new) }
     });
-    Endpoint::from_static("http://pipe").connect_with_connector(connector).await.unwrap()
+    windlass_grpc::Client::tuned(Endpoint::from_static("http://pipe")).connect_with_connector(connector).await.unwrap()
 }

@@ -14,6 +14,9 @@
 //! An implementation that keeps its state on disk adds the word `persistent`: its maker is then called twice on one
 //! directory, the first result being dropped before.
 //!
+//! An implementation to which a case cannot apply names it: `except [case]` after the maker, with the reason beside it. Only the
+//! wire has such cases, where its messages have no room for what they ask.
+//!
 //! A case gets the trait object alone; it needs neither a runtime nor this crate's traits in the caller's scope.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a case fails by panicking")]
@@ -83,6 +86,18 @@ macro_rules! suite_cases {
             );
         }
     )* };
+    ($suite:ident, $subject:ty, $make:expr, [$($case:ident)*], except [$($out:ident)*]) => {
+        // What is left out exists.
+        $( const _: () = { #[expect(unused_imports, reason = "only looked up")] use $crate::suite::$suite::$out as _; }; )*
+        $crate::suite_cases!(@except ($) $suite, $subject, $make, [$($case)*], [$($out)*]);
+    };
+    (@except ($d:tt) $suite:ident, $subject:ty, $make:expr, [$($case:ident)*], [$($out:ident)*]) => {
+        macro_rules! unless_left_out {
+            $( ($out) => {}; )*
+            ($d case:ident) => { $crate::suite_cases!($suite, $subject, $make, [$d case]); };
+        }
+        $( unless_left_out!($case); )*
+    };
     (persistent $suite:ident, $subject:ty, $make:expr, [$($case:ident)*]) => { $(
         #[test]
         fn $case() {

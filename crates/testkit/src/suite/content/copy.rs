@@ -58,26 +58,35 @@ async fn leave(store: &dyn Store, ingest: &str, bytes: &Bytes, declared: Expecte
 
 pub async fn a_copy_continues_from_any_kind_of_source(store: &dyn Store) {
     let bytes = sample(50, 400_000);
-    let there = bring(store, "there", &bytes).await;
-    let descriptor = Descriptor::new(MediaType::OCTET_STREAM, there.digest.clone(), there.size);
-    let blob: Arc<dyn ReaderAt> = store.reader(&descriptor).await.unwrap().into();
+    let digest = Digest::sha256(&bytes);
     let mut sources: Vec<(&str, Box<dyn Source>)> = vec![
         ("bytes", Box::new(bytes.clone())),
-        ("a blob", Box::new(blob)),
         ("a range", Box::new(Blocks::of(&bytes, 1))),
         ("a range that begins earlier", Box::new(Blocks::of(&bytes, 4_096))),
         ("a server without ranges", Box::new(Blocks::of(&bytes, usize::MAX))),
         ("a stream", Box::new(OneWay::new(pieces(&bytes)))),
     ];
-    store.delete(&there.digest).await.unwrap();
     for (what, source) in &mut sources {
         leave(store, "copied", &bytes, expected(&bytes)).await;
         let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
         assert_eq!(copy(&mut *writer, &mut **source, None).await.unwrap(), 400_000, "{what}");
-        assert_eq!(writer.commit(Commit::default()).await.unwrap().digest, there.digest, "{what}");
-        assert_eq!(read(store, &there.digest).await, bytes, "{what}");
-        store.delete(&there.digest).await.unwrap();
+        assert_eq!(writer.commit(Commit::default()).await.unwrap().digest, digest, "{what}");
+        assert_eq!(read(store, &digest).await, bytes, "{what}");
+        store.delete(&digest).await.unwrap();
     }
+}
+
+pub async fn a_copy_continues_from_a_blob_that_is_deleted(store: &dyn Store) {
+    let bytes = sample(50, 400_000);
+    let there = bring(store, "there", &bytes).await;
+    let descriptor = Descriptor::new(MediaType::OCTET_STREAM, there.digest.clone(), there.size);
+    let mut blob: Arc<dyn ReaderAt> = store.reader(&descriptor).await.unwrap().into();
+    store.delete(&there.digest).await.unwrap();
+    leave(store, "copied", &bytes, expected(&bytes)).await;
+    let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
+    assert_eq!(copy(&mut *writer, &mut blob, None).await.unwrap(), 400_000);
+    assert_eq!(writer.commit(Commit::default()).await.unwrap().digest, there.digest);
+    assert_eq!(read(store, &there.digest).await, bytes);
 }
 
 pub async fn a_copy_asks_only_for_what_is_missing(store: &dyn Store) {

@@ -1,0 +1,113 @@
+//! The server's half: every call but what `Write` has to say.
+
+use std::sync::Arc;
+
+use tonic::metadata::AsciiMetadataValue;
+use tonic::{Request, Response, Status, Streaming};
+use windlass_core::content::Store;
+use windlass_core::{Host, Result};
+use windlass_proto::containerd::services::content::v1 as wire;
+use windlass_proto::containerd::services::content::v1::content_server::Content;
+
+use super::list::{Pages, pages};
+use super::read::{Parts, read};
+use super::write::{Answers, Manners, write};
+use super::{CONTRACT_HEADER, info, info_message, status_message};
+use crate::error::{Reply as _, to_status};
+use crate::scope;
+use crate::wire::{self as messages, OneMessage};
+
+/// Answers with the content of a host.
+pub struct Server {
+    host: Arc<dyn Host>,
+}
+
+impl Server {
+    /// Serves a host.
+    pub fn new(host: Arc<dyn Host>) -> Self {
+        Self { host }
+    }
+
+    async fn store<T>(&self, request: &Request<T>) -> Result<Arc<dyn Store>, Status> {
+        scope::services(&*self.host, request).await.map(|services| services.content)
+    }
+}
+
+#[tonic::async_trait]
+impl Content for Server {
+    type ListStream = Pages;
+    type ReadStream = Parts;
+    type WriteStream = Answers;
+
+    async fn info(&self, request: Request<wire::InfoRequest>) -> Result<Response<wire::InfoResponse>, Status> {
+        let store = self.store(&request).await?;
+        let info = async { store.info(&request.into_inner().digest.parse()?).await };
+        info.await.map(|info| wire::InfoResponse { info: Some(info_message(info)) }).reply()
+    }
+
+    async fn update(&self, request: Request<wire::UpdateRequest>) -> Result<Response<wire::UpdateResponse>, Status> {
+        let store = self.store(&request).await?;
+        let update = async {
+            let wire::UpdateRequest { info: wire, update_mask } = request.into_inner();
+            let info = store.update(&info(wire)?, &messages::mask(update_mask)?).await?;
+            Ok(wire::UpdateResponse { info: Some(info_message(info)) })
+        };
+        update.await.reply()
+    }
+
+    async fn list(&self, request: Request<wire::ListContentRequest>) -> Result<Response<Pages>, Status> {
+        let store = self.store(&request).await?;
+        messages::filters(&request.into_inner().filters).map(|filters| pages(store.list(&filters))).reply()
+    }
+
+    async fn delete(&self, request: Request<wire::DeleteContentRequest>) -> Result<Response<()>, Status> {
+        let store = self.store(&request).await?;
+        let delete = async { store.delete(&request.into_inner().digest.parse()?).await };
+        delete.await.reply()
+    }
+
+    async fn read(&self, request: Request<wire::ReadContentRequest>) -> Result<Response<Parts>, Status> {
+        let store = self.store(&request).await?;
+        read(&*store, request.into_inner()).await.reply()
+    }
+
+    async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusResponse>, Status> {
+        let store = self.store(&request).await?;
+        let status = async { store.status(&request.into_inner().r#ref.try_into()?).await };
+        status.await.map(|status| wire::StatusResponse { status: Some(status_message(status)) }).reply()
+    }
+
+    async fn list_statuses(
+        &self,
+        request: Request<wire::ListStatusesRequest>,
+    ) -> Result<Response<wire::ListStatusesResponse>, Status> {
+        let store = self.store(&request).await?;
+        let list = async {
+            let mut statuses = OneMessage::new();
+            for status in store.statuses(&messages::filters(&request.into_inner().filters)?).await? {
+                statuses.push(status_message(status))?;
+            }
+            Ok(wire::ListStatusesResponse { statuses: statuses.into_records() })
+        };
+        list.await.reply()
+    }
+
+    async fn write(&self, request: Request<Streaming<wire::WriteContentRequest>>) -> Result<Response<Answers>, Status> {
+        let store = self.store(&request).await?;
+        let manners = match request.metadata().contains_key(CONTRACT_HEADER) {
+            true => Manners::Contract,
+            false => Manners::Containerd,
+        };
+        let mut response = Response::new(write(store, request.into_inner(), manners));
+        if manners == Manners::Contract {
+            response.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        }
+        Ok(response)
+    }
+
+    async fn abort(&self, request: Request<wire::AbortRequest>) -> Result<Response<()>, Status> {
+        let store = self.store(&request).await?;
+        let abort = async { store.abort(&request.into_inner().r#ref.try_into()?).await };
+        abort.await.map_err(|error| to_status(&error)).map(Response::new)
+    }
+}

@@ -1,0 +1,250 @@
+//! The client's half of `Write`: an ingest of a daemon.
+//!
+//! Messages are sent without waiting for the answers to those before, as many as [`WINDOW`] and [`MESSAGES`] allow. A task
+//! takes the answers, so that the conversation comes to its end in good order when the writer is dropped: what was sent is
+//! written, and the ref is free.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::channel::mpsc;
+use tonic::Streaming;
+use tonic::metadata::AsciiMetadataValue;
+use windlass_core::content::{Commit, Expected, Info, IngestRef, Status, Store as _, Writer};
+use windlass_core::{Digest, Error, Kind, Result, ResultExt as _};
+use windlass_proto::containerd::services::content::v1::{self as wire, WriteAction};
+
+use super::remote::Remote;
+use super::writers::{Conversation, Listed, Progress};
+use super::{CHUNK, CONTRACT_HEADER, digest, digest_text, total};
+use crate::error::from_status;
+use crate::{scope, time, wire as messages};
+
+/// How many bytes may be on their way, unanswered.
+const WINDOW: u64 = 8 << 20;
+/// How many messages may be on their way, unanswered.
+const MESSAGES: u64 = 256;
+
+/// A writer of one ingest of a daemon.
+pub(super) struct RemoteWriter {
+    remote: Remote,
+    ingest: IngestRef,
+    /// What was declared by this opener.
+    declared: Expected,
+    /// How many bytes there may be, by whoever declared it.
+    total: Option<u64>,
+    /// Where the ingest ends when the daemon has done what was sent.
+    offset: u64,
+    /// Whether the daemon follows the contract where containerd does not.
+    contract: bool,
+    messages: mpsc::UnboundedSender<wire::WriteContentRequest>,
+    conversation: Arc<Conversation>,
+}
+
+impl RemoteWriter {
+    pub(super) async fn open(remote: Remote, ingest: IngestRef, declared: Expected) -> Result<Self> {
+        let (messages, outbound) = mpsc::unbounded();
+        let first = wire::WriteContentRequest {
+            action: WriteAction::Stat.into(),
+            r#ref: ingest.to_string(),
+            total: messages::size_number(declared.size.unwrap_or_default()),
+            expected: digest_text(declared.digest.as_ref()),
+            ..wire::WriteContentRequest::default()
+        };
+        let _ = messages.unbounded_send(first);
+        let mut request = scope::request(&remote.scope, outbound)?;
+        request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        let response = remote.client.clone().write(request).await.map_err(|status| from_status(&status))?;
+        let contract = response.metadata().contains_key(CONTRACT_HEADER);
+        let mut answers = response.into_inner();
+        let first =
+            answers.message().await.map_err(|status| from_status(&status))?.ok_or_else(|| unanswered(&ingest))?;
+        let offset = messages::size("the offset of an ingest,", first.offset)?;
+        let total = total(first.total)?.or(declared.size);
+        let conversation = Conversation::begin(first);
+        let listed = remote.writers.list(remote.scope.namespace.clone(), ingest.clone(), conversation.clone());
+        tokio::spawn(listen(answers, conversation.clone(), listed));
+        Ok(Self { remote, ingest, declared, total, offset, contract, messages, conversation })
+    }
+
+    /// Sends a message; when the conversation has ended nobody takes it, which the next wait tells.
+    fn send(&self, message: wire::WriteContentRequest) -> u64 {
+        let number = self.conversation.send_one();
+        let _ = self.messages.unbounded_send(message);
+        number
+    }
+
+    fn message(&self, action: WriteAction, data: Bytes) -> wire::WriteContentRequest {
+        wire::WriteContentRequest {
+            action: action.into(),
+            offset: messages::size_number(self.offset),
+            data,
+            ..wire::WriteContentRequest::default()
+        }
+    }
+
+    /// Waits until something holds of the progress.
+    ///
+    /// # Errors
+    /// How the conversation ended before.
+    async fn until(&self, holds: impl Fn(&Progress) -> bool) -> Result<Progress> {
+        let progress = self.conversation.until(&holds).await;
+        match &progress.end {
+            Some(Err(status)) => Err(from_status(status)),
+            Some(Ok(())) if !holds(&progress) => Err(unanswered(&self.ingest)),
+            _ => Ok(progress),
+        }
+    }
+
+    /// Waits until everything that was sent is answered.
+    async fn flush(&self) -> Result<Progress> {
+        let sent = self.conversation.sent();
+        self.until(|progress| progress.answered >= sent).await
+    }
+
+    /// Waits until so much has been done of what was sent that there is room for more.
+    async fn make_room(&self, length: u64) -> Result<()> {
+        let (sent, end) = (self.conversation.sent(), self.offset.saturating_add(length));
+        let room = |progress: &Progress| {
+            let done = u64::try_from(progress.last.offset).unwrap_or_default();
+            // What is larger than the window goes alone.
+            progress.answered >= sent || end.saturating_sub(done) <= WINDOW && sent - progress.answered < MESSAGES
+        };
+        self.until(room).await.map(drop)
+    }
+
+    /// Returns the error that a daemon which does not follow the contract means by a refused commit, and discards the ingest,
+    /// whose bytes will not become right.
+    async fn refused(&self, error: Error, expected: &Expected) -> Error {
+        if self.contract || !error.is(Kind::FailedPrecondition) {
+            return error;
+        }
+        if let Err(kept) = self.remote.discard(&self.ingest).await
+            && !kept.is(Kind::NotFound)
+        {
+            return error.context(format!("ingest {} stays behind ({kept})", self.ingest));
+        }
+        let sizes = [expected.size, self.declared.size];
+        match sizes.into_iter().flatten().all(|size| size == self.offset) {
+            true => Error::data_loss(error.to_string()),
+            false => error,
+        }
+    }
+}
+
+/// Takes the answers of a daemon until it has ended the conversation.
+async fn listen(mut answers: Streaming<wire::WriteContentResponse>, conversation: Arc<Conversation>, listed: Listed) {
+    let end = loop {
+        match answers.message().await {
+            Ok(Some(answer)) => conversation.answered(answer),
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(status),
+        }
+    };
+    listed.end(end);
+}
+
+fn unanswered(ingest: &IngestRef) -> Error {
+    Error::unavailable(format!("the daemon ended the write of ingest {ingest} without an answer"))
+        .hint("open the ingest again: it continues")
+}
+
+#[async_trait]
+impl Writer for RemoteWriter {
+    async fn status(&mut self) -> Result<Status> {
+        // The conversation does not tell which digest was declared.
+        if !self.contract || self.declared.digest.is_none() {
+            self.flush().await?;
+            return self.remote.told_status(&self.ingest).await;
+        }
+        if self.conversation.sent() > 1 {
+            self.send(self.message(WriteAction::Stat, Bytes::new()));
+        }
+        let last = self.flush().await?.last;
+        Ok(Status {
+            ingest: self.ingest.clone(),
+            offset: messages::size("the offset of an ingest,", last.offset)?,
+            total: total(last.total)?,
+            expected: self.declared.digest.clone(),
+            started_at: time::from_wire(last.started_at)?,
+            updated_at: time::from_wire(last.updated_at)?,
+        })
+    }
+
+    async fn digest(&mut self) -> Result<Option<Digest>> {
+        if self.contract {
+            return Ok(None);
+        }
+        self.send(self.message(WriteAction::Stat, Bytes::new()));
+        digest(&self.flush().await?.last.digest)
+    }
+
+    async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        let after = self.offset + bytes.len() as u64;
+        if let Some(total) = self.total.filter(|total| after > *total) {
+            return Err(Error::out_of_range(format!(
+                "ingest {} would have {after} bytes, {total} are declared",
+                self.ingest
+            )));
+        }
+        while !bytes.is_empty() {
+            let part = bytes.split_to(bytes.len().min(CHUNK));
+            let length = part.len() as u64;
+            self.make_room(length).await?;
+            self.send(self.message(WriteAction::Write, part));
+            self.offset += length;
+        }
+        Ok(())
+    }
+
+    async fn truncate(&mut self, size: u64) -> Result<()> {
+        if size > self.offset {
+            return Err(Error::out_of_range(format!(
+                "ingest {} has {} bytes and cannot be cut back to {size}",
+                self.ingest, self.offset
+            )));
+        }
+        if size == self.offset {
+            return Ok(());
+        }
+        if size > 0 && !self.contract {
+            return Err(Error::unimplemented(format!(
+                "the daemon cannot cut ingest {} back to {size} bytes, only to none",
+                self.ingest
+            ))
+            .hint("cut it back to nothing, or discard it, and bring all of it"));
+        }
+        self.flush().await?;
+        self.offset = size;
+        self.send(self.message(WriteAction::Write, Bytes::new()));
+        self.flush().await.map(drop)
+    }
+
+    async fn commit(self: Box<Self>, commit: Commit) -> Result<Info> {
+        let attempt = || format!("commit ingest {}", self.ingest);
+        self.flush().await.context(attempt)?;
+        let expected = commit.expected;
+        let last = self.send(wire::WriteContentRequest {
+            total: messages::size_number(expected.size.unwrap_or_default()),
+            expected: digest_text(expected.digest.as_ref()),
+            labels: messages::label_map(commit.labels),
+            ..self.message(WriteAction::Commit, Bytes::new())
+        });
+        let answer = match self.until(|progress| progress.answered >= last).await {
+            Ok(progress) => progress.last,
+            Err(error) => return Err(self.refused(error, &expected).await),
+        };
+        let digest = digest(&answer.digest)?.ok_or_else(|| unanswered(&self.ingest))?;
+        // The answer tells neither the times of the record nor its labels.
+        self.remote.info(&digest).await.context(attempt)
+    }
+}
+
+impl Drop for RemoteWriter {
+    /// Ends the conversation; the daemon does what was sent, and the ref is free.
+    fn drop(&mut self) {
+        self.conversation.leave();
+        self.messages.close_channel();
+    }
+}
