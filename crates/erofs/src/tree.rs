@@ -1,9 +1,11 @@
 //! A tree while it is made: names and inodes, in as little memory as will do.
 //!
 //! An entry takes 24 bytes and its name, an inode 48, and sets of attributes are kept once: about 110 bytes for a file with
-//! a name of 20, with what finding names again takes. A million files are known in little more than 100 MB.
+//! a name of 20, with what finding names again takes. A million files are known in little more than 100 MB. Nothing of it moves
+//! when it grows.
 
 mod index;
+mod pieces;
 
 use std::borrow::Cow;
 use std::mem::size_of;
@@ -12,6 +14,7 @@ use crate::error::{Error, Result, too_large};
 use crate::format::{BLOCK_BITS, CHUNK_INDEX_SIZE, Device, FileType, MAX_NAME, Time};
 use crate::xattr::{self, Sets, Xattrs};
 use index::Index;
+use pieces::{Pieces, Text};
 
 /// Something in a tree: an inode, which may have several names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,10 +149,10 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// A tree of files. What comes later under a name takes the place of what was there.
 #[derive(Debug)]
 pub struct Tree {
-    pub(crate) inodes: Vec<Record>,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) inodes: Pieces<Record>,
+    pub(crate) entries: Pieces<Entry>,
     /// Names and targets of links.
-    text: Vec<u8>,
+    text: Text,
     index: Index,
     pub(crate) sets: Sets,
     pub(crate) chunks: Vec<Chunks>,
@@ -171,10 +174,12 @@ impl Tree {
             mode: FileType::Directory.bits() | 0o755,
             chunked: false,
         };
+        let mut inodes = Pieces::default();
+        inodes.push(root);
         Self {
-            inodes: vec![root],
-            entries: Vec::new(),
-            text: Vec::new(),
+            inodes,
+            entries: Pieces::default(),
+            text: Text::default(),
             index: Index::default(),
             sets: Sets::default(),
             chunks: Vec::new(),
@@ -224,7 +229,7 @@ impl Tree {
             return &[];
         }
         let length = usize::try_from(record.size).unwrap_or_default();
-        self.text.get(record.data as usize..).and_then(|rest| rest.get(..length)).unwrap_or_default()
+        self.text.get(record.data, length).unwrap_or_default()
     }
 
     /// Returns what is known of a node.
@@ -347,14 +352,15 @@ impl Tree {
 
     /// How much memory the tree takes, about, with what writing it will take.
     pub fn memory(&self) -> u64 {
-        let inodes = self.inodes.len() * (size_of::<Record>() + size_of::<u32>());
-        let entries = self.entries.len() * (size_of::<Entry>() + size_of::<u32>());
-        (inodes + entries + self.text.len()) as u64 + self.index.memory() + self.sets.memory() + self.chunk_memory
+        let written = (self.inodes.len() + self.entries.len()) * size_of::<u32>();
+        let kept = self.inodes.memory() + self.entries.memory() + self.text.memory() + self.index.memory();
+        let chunks = self.chunks.capacity() * size_of::<Chunks>();
+        kept + (written + chunks) as u64 + self.sets.memory() + self.chunk_memory
     }
 
     pub(crate) fn record(&self, node: Node) -> &Record {
         // Nodes are given out by this tree only; one of another tree means some node of this one, or the root.
-        let root = self.inodes.first();
+        let root = self.inodes.get(0);
         self.inodes.get(node.0 as usize).or(root).unwrap_or(&LOST)
     }
 
@@ -370,13 +376,12 @@ impl Tree {
 
     fn record_mut(&mut self, node: Node) -> &mut Record {
         let at = if (node.0 as usize) < self.inodes.len() { node.0 as usize } else { 0 };
-        #[expect(clippy::indexing_slicing, reason = "the root is always there")]
-        &mut self.inodes[at]
+        #[expect(clippy::expect_used, reason = "the root is always there")]
+        self.inodes.get_mut(at).expect("a tree has a root")
     }
 
     pub(crate) fn name(&self, entry: &Entry) -> &[u8] {
-        let at = entry.name as usize;
-        self.text.get(at..at + usize::from(entry.len)).unwrap_or_default()
+        self.text.get(entry.name, entry.len.into()).unwrap_or_default()
     }
 
     fn key(&self, at: u32) -> (u32, &[u8]) {
@@ -419,8 +424,7 @@ impl Tree {
         index.insert(at, |at| {
             let entry = entries.get(at as usize);
             entry.map_or((NONE, &[][..]), |entry| {
-                let start = entry.name as usize;
-                (entry.parent, text.get(start..start + usize::from(entry.len)).unwrap_or_default())
+                (entry.parent, text.get(entry.name, entry.len.into()).unwrap_or_default())
             })
         });
         self.within_limits()
@@ -444,14 +448,12 @@ impl Tree {
     }
 
     fn keep(&mut self, text: &[u8]) -> Result<u32> {
-        let at = u32::try_from(self.text.len()).map_err(|_| too_large("the names of the tree are too long"))?;
-        self.text.extend_from_slice(text);
-        Ok(at)
+        self.text.keep(text).ok_or_else(|| too_large("the names of the tree are too long"))
     }
 
     fn keep_chunks(&mut self, size: u64, chunks: Chunks) -> Result<u32> {
         let at = u32::try_from(self.chunks.len()).map_err(|_| too_large("the tree has too many sparse files"))?;
-        self.chunk_memory += (size_of::<Chunks>() + chunks.runs.capacity() * size_of::<Run>()) as u64;
+        self.chunk_memory += (chunks.runs.capacity() * size_of::<Run>()) as u64;
         // What the image will have of it, which a few bytes of an archive can make as large as they like.
         self.chunk_memory += size.div_ceil(1 << (BLOCK_BITS + u32::from(chunks.bits))) * CHUNK_INDEX_SIZE as u64;
         self.chunks.push(chunks);

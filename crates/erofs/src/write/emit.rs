@@ -74,7 +74,7 @@ pub(super) fn write(tree: &Tree, plan: &Plan, inner: impl Write) -> Result<Summa
     out.put(&slot)?;
 
     let mut directories = plan.directories.iter();
-    if let (Some(root), Some(record)) = (directories.next(), tree.inodes.first()) {
+    if let (Some(root), Some(record)) = (directories.next(), tree.inodes.get(0)) {
         inode(&mut out, tree, plan, root.inode, record, Some(root))?;
     }
     for parent in &plan.directories {

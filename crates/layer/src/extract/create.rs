@@ -124,7 +124,7 @@ impl Extractor {
             Err(e) => return Err(attempt(e)),
         }
         self.note(parent, name, path);
-        self.times.insert(path.clone(), metadata.mtime);
+        self.times.note(path, metadata.mtime);
         if hides && self.style.opaque().is_some() {
             let fd = dirs::open(&**parent, name).map_err(attempt)?;
             let dir = self.opened(parent, name, path.clone(), fd)?;

@@ -6,7 +6,7 @@
 //!   links, and links on the way are resolved here, with the target as their root.
 //! - What an entry finds in its place goes, but for a directory in the place of a directory, which gets the new metadata.
 //! - Whiteouts are for what is below the layer, never for what the layer itself brings, in whatever order they come.
-//! - Times of directories are set at the end.
+//! - Directories have the times of their entries at the end, whatever came into them later.
 //!
 //! Not here: where the bytes come from, what the archive's digest is, and making anything durable.
 
@@ -17,10 +17,11 @@ mod lower;
 mod metadata;
 mod remove;
 mod resolve;
+mod times;
 mod whiteout;
 mod writers;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 
 use bytes::Bytes;
@@ -34,10 +35,11 @@ use self::lower::Lower;
 use self::metadata::{Habits, Metadata};
 pub(crate) use self::metadata::{is_overlays_own, is_whiteout, mtime, names_of, xattr};
 use self::resolve::Reached;
+use self::times::Times;
 use self::writers::Writers;
 use crate::Devices;
 use crate::path::{LayerPath, Marker, shown};
-use crate::tar::{Entry, Kind, Timestamp};
+use crate::tar::{Entry, Kind};
 use crate::target::{Below, Style, Target};
 use crate::walk::{Missing, Walk as _};
 use crate::writeback::Writeback;
@@ -80,7 +82,7 @@ pub struct Extractor {
     /// Whether there are marks of deleted names in the directory.
     marked: bool,
     /// Times that directories get at the end.
-    times: BTreeMap<LayerPath, Timestamp>,
+    times: Times,
     root_listed: bool,
     writers: Writers,
     devices: Devices,
@@ -118,10 +120,10 @@ impl Extractor {
             (Below::Unknown, Some(_)) => Beneath::Unknown,
             _ => Beneath::InPlace,
         };
-        let mut times = BTreeMap::new();
+        let mut times = Times::default();
         // An empty root in place may be the copy of an empty parent's: its time is not to change either.
         if !fresh || matches!(beneath, Beneath::InPlace) {
-            times.insert(LayerPath::default(), mtime(&stat));
+            times.note(&LayerPath::default(), mtime(&stat));
         }
         let setgid = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
         let watch = writeback.map(|writeback| writeback.watch(&fd)).transpose()?;
@@ -160,6 +162,12 @@ impl Extractor {
     }
 
     fn begin(&mut self, mut entry: Entry) -> Result<Outcome> {
+        if self.times.are_many() {
+            self.writers.wait()?;
+            self.set_times()?;
+            // Whatever is opened again says what time it has.
+            self.dirs.forget();
+        }
         let path = LayerPath::clean(&entry.path)?;
         if Marker::is_reserved(&path) {
             tracing::debug!(entry = %path, "left out: it is AUFS' own");
@@ -229,18 +237,24 @@ impl Extractor {
         if self.fresh && !self.root_listed {
             self.take_over_root()?;
         }
-        for (path, time) in std::mem::take(&mut self.times) {
-            let attempt = |e| os_error(e, format!("set the time of {path}"));
-            let times = metadata::times(time);
-            let Some((parent, name)) = path.split() else {
-                rustix::fs::futimens(&self.dirs.root().fd, &times).map_err(attempt)?;
-                continue;
-            };
+        self.set_times()?;
+        let Some(time) = self.times.take_root() else { return Ok(()) };
+        rustix::fs::futimens(&self.dirs.root().fd, &metadata::times(time))
+            .map_err(|e| os_error(e, "set the time of the root".to_owned()))
+    }
+
+    /// Gives directories their times, when nothing is on its way into them.
+    fn set_times(&mut self) -> Result<()> {
+        let times = self.times.take();
+        for (path, time) in &times {
+            let Some((parent, name)) = path.split() else { continue };
             let Reached::Directory(parent) = self.directory(&parent, Missing::Stop)? else {
                 return Err(Error::internal(format!("the directory of {path} is gone")));
             };
-            utimensat(&*parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?;
+            utimensat(&*parent, name, &metadata::times(*time), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| os_error(e, format!("set the time of {path}")))?;
         }
+        self.times.are_set(times.keys());
         Ok(())
     }
 
@@ -253,7 +267,7 @@ impl Extractor {
         let root = self.dirs.root();
         let metadata = Metadata::from(entry);
         metadata::set_directory(&root.fd, &metadata)?;
-        self.times.insert(LayerPath::default(), metadata.mtime);
+        self.times.note(&LayerPath::default(), metadata.mtime);
         self.root_listed = true;
         self.reopen_root()?;
         Ok(Outcome::Done)
@@ -266,7 +280,7 @@ impl Extractor {
         let attempt = |e| os_error(e, "read the root of the layer below".to_owned());
         let metadata = Metadata::read(below).map_err(attempt)?;
         metadata::set_directory(&self.dirs.root().fd, &metadata).context(|| "take over the root".to_owned())?;
-        self.times.insert(LayerPath::default(), metadata.mtime);
+        self.times.note(&LayerPath::default(), metadata.mtime);
         Ok(())
     }
 

@@ -73,7 +73,7 @@ impl Extractor {
     /// Empties a directory, and returns whether it is to go too. One directory is open at a time, however deep the tree is:
     /// the way back is `..`, which must lead to where we came from.
     fn empty(&mut self, top: impl AsFd, name: &[u8], path: &LayerPath, stays: bool, keep: Keep) -> Result<bool> {
-        let (mut dir, level) = open_level(top, name, path.clone(), stays)?;
+        let (mut dir, level) = self.open_level(top, name, path.clone(), stays)?;
         let mut levels = vec![level];
         loop {
             let Some(level) = levels.last_mut() else { return Ok(true) };
@@ -86,7 +86,7 @@ impl Extractor {
                     continue;
                 }
                 let stays = keep == Keep::Ours && self.is_ours(inode, &child, &path);
-                let (next, level) = open_level(&dir, &child, path, stays)?;
+                let (next, level) = self.open_level(&dir, &child, path, stays)?;
                 dir = next;
                 levels.push(level);
                 continue;
@@ -107,21 +107,29 @@ impl Extractor {
         }
     }
 
+    fn open_level(
+        &mut self,
+        parent: impl AsFd,
+        name: &[u8],
+        path: LayerPath,
+        stays: bool,
+    ) -> Result<(OwnedFd, Level)> {
+        let attempt = |e| os_error(e, format!("remove {path}"));
+        let dir = dirs::open(parent, name).map_err(attempt)?;
+        let stat = fstat(&dir).map_err(attempt)?;
+        let names = metadata::names_of(&dir).map_err(attempt)?;
+        // It may turn out that it stays.
+        self.times.opened(&path, metadata::mtime(&stat));
+        Ok((dir, Level { path, inode: stat.st_ino, names, stays }))
+    }
+
     /// Drops what was known of a directory that is gone.
     fn forget_directory(&mut self, path: &LayerPath) {
         self.dirs.forget();
-        self.times.remove(path);
+        self.times.forget(path);
         self.opaque.remove(path);
         self.copied.remove(path);
     }
-}
-
-fn open_level(parent: impl AsFd, name: &[u8], path: LayerPath, stays: bool) -> Result<(OwnedFd, Level)> {
-    let attempt = |e| os_error(e, format!("remove {path}"));
-    let dir = dirs::open(parent, name).map_err(attempt)?;
-    let inode = fstat(&dir).map_err(attempt)?.st_ino;
-    let names = metadata::names_of(&dir).map_err(attempt)?;
-    Ok((dir, Level { path, inode, names, stays }))
 }
 
 /// Returns the type of a file; not every file system tells it with the name.

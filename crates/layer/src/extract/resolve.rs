@@ -104,9 +104,10 @@ impl Extractor {
             }
             // No entry may come for it, and then its time is not to change.
             if !self.is_ours(parent.inode, name, &path) {
-                self.times.entry(path.clone()).or_insert(metadata::mtime(&stat));
+                self.times.note_first(&path, metadata::mtime(&stat));
             }
         }
+        self.times.opened(&path, metadata::mtime(&stat));
         let setgid = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
         let dir = Arc::new(Dir { fd, path, inode: stat.st_ino, setgid, hidden });
         self.dirs.put(&dir);
@@ -158,7 +159,7 @@ impl Extractor {
         metadata: &Metadata,
     ) -> Result<Arc<Dir>> {
         self.make_directory(parent, name, path, metadata)?;
-        self.times.insert(path.clone(), metadata.mtime);
+        self.times.note(path, metadata.mtime);
         self.copied.insert(path.clone());
         let fd = dirs::open(&**parent, name).map_err(|e| os_error(e, format!("open {path}")))?;
         self.opened(parent, name, path.clone(), fd)

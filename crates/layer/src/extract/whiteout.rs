@@ -8,14 +8,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fsetxattr, makedev, mknodat, openat2, statat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fsetxattr, fstat, makedev, mknodat, openat2, statat,
     unlinkat,
 };
 use rustix::io::Errno;
 use windlass_core::Result;
 
 use super::dirs::Dir;
-use super::metadata::{is_whiteout, names_of};
+use super::metadata::{is_whiteout, mtime, names_of};
 use super::remove::{Keep, known};
 use super::resolve::Reached;
 use super::{Beneath, Extractor, Outcome, os_error};
@@ -121,31 +121,36 @@ impl Extractor {
         if self.marked {
             // A file on its way may be taking the place of a mark just now.
             self.writers.settle_all()?;
-            remove_marks(&dir.fd, &dir.path)?;
+            self.remove_marks(&dir.fd, &dir.path)?;
         }
         Ok(())
     }
-}
 
-/// Removes the marks of deleted names where nothing is below: they would show up in listings.
-fn remove_marks(top: &OwnedFd, path: &LayerPath) -> Result<()> {
-    let attempt = |e| os_error(e, format!("remove marks of deleted names in {path}"));
-    let mut directories = vec![b".".to_vec()];
-    while let Some(directory) = directories.pop() {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let dir = openat2(top, &directory[..], flags, Mode::empty(), inside).map_err(attempt)?;
-        for (name, kind) in names_of(&dir).map_err(attempt)? {
-            match known(&dir, &name, kind).map_err(attempt)? {
-                FileType::Directory => directories.push([&directory[..], b"/", &name].concat()),
-                FileType::CharacterDevice
-                    if is_whiteout(&statat(&dir, &name[..], AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?) =>
-                {
-                    unlinkat(&dir, &name[..], AtFlags::empty()).map_err(attempt)?;
+    /// Removes the marks of deleted names where nothing is below: they would show up in listings.
+    fn remove_marks(&mut self, top: &OwnedFd, path: &LayerPath) -> Result<()> {
+        let attempt = |e| os_error(e, format!("remove marks of deleted names in {path}"));
+        let mut directories = vec![(b".".to_vec(), path.clone())];
+        while let Some((directory, path)) = directories.pop() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let dir = openat2(top, &directory[..], flags, Mode::empty(), inside).map_err(attempt)?;
+            if self.times.some_are_set() {
+                self.times.opened(&path, mtime(&fstat(&dir).map_err(attempt)?));
+            }
+            for (name, kind) in names_of(&dir).map_err(attempt)? {
+                match known(&dir, &name, kind).map_err(attempt)? {
+                    FileType::Directory => {
+                        directories.push(([&directory[..], b"/", &name].concat(), path.join(&name)));
+                    }
+                    FileType::CharacterDevice
+                        if is_whiteout(&statat(&dir, &name[..], AtFlags::SYMLINK_NOFOLLOW).map_err(attempt)?) =>
+                    {
+                        unlinkat(&dir, &name[..], AtFlags::empty()).map_err(attempt)?;
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -186,6 +186,29 @@ fn directories_keep_their_time_whatever_is_put_into_them() {
     assert_eq!([time(""), time("a"), time("a/b")], [1, 2, 3]);
 }
 
+#[test]
+fn so_do_very_many_of_them_that_are_not_all_remembered() {
+    const MANY: i64 = 16_500;
+    let root = tempfile::tempdir().unwrap();
+    let mut layer = Archive::new().add(&entry(b'5', "./").mtime(9), b"").add(&entry(b'5', "d").mtime(1), b"");
+    for number in 0..MANY {
+        layer = layer.add(&entry(b'5', &format!("d/{number}")).mtime(1000 + number), b"");
+    }
+    layer = layer
+        .file("d/5/late", "made when the time of d/5 was set")
+        .dir("d/6/later")
+        .file("d/6/later/still", "x")
+        .add(&entry(b'5', "d/7").mtime(7), b"")
+        .file("d/7/x", "")
+        .file("new", "");
+    apply_ok(&layer.end(), &bind(root.path()));
+    let time = |name: &str| fs::metadata(root.path().join(name)).unwrap().mtime();
+    assert_eq!(["", "d", "d/5", "d/6", "d/7"].map(time), [9, 1, 1005, 1006, 7]);
+    for number in (8..MANY).step_by(97) {
+        assert_eq!(time(&format!("d/{number}")), 1000 + number);
+    }
+}
+
 fn set_time(path: &Path, seconds: i64) {
     let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 5 };
     let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
