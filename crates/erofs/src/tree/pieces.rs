@@ -39,22 +39,19 @@ impl<T> Pieces<T> {
     }
 
     pub(super) fn push(&mut self, item: T) {
-        match self.pieces.last_mut().filter(|piece| piece.len() < ITEMS) {
-            Some(piece) => {
-                let before = piece.capacity();
-                // The first one grows as it is needed: most trees are small.
-                if piece.len() == before {
-                    piece.reserve_exact(before.min(ITEMS - before));
-                }
-                piece.push(item);
-                self.room += piece.capacity() - before;
+        if let Some(piece) = self.pieces.last_mut().filter(|piece| piece.len() < ITEMS) {
+            let before = piece.capacity();
+            // The first one grows as it is needed: most trees are small.
+            if piece.len() == before {
+                piece.reserve_exact(before.min(ITEMS - before));
             }
-            None => {
-                let mut piece = Vec::with_capacity(if self.pieces.is_empty() { 32 } else { ITEMS });
-                piece.push(item);
-                self.room += piece.capacity();
-                self.pieces.push(piece);
-            }
+            piece.push(item);
+            self.room += piece.capacity() - before;
+        } else {
+            let mut piece = Vec::with_capacity(if self.pieces.is_empty() { 32 } else { ITEMS });
+            piece.push(item);
+            self.room += piece.capacity();
+            self.pieces.push(piece);
         }
     }
 

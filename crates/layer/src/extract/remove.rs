@@ -107,13 +107,7 @@ impl Extractor {
         }
     }
 
-    fn open_level(
-        &mut self,
-        parent: impl AsFd,
-        name: &[u8],
-        path: LayerPath,
-        stays: bool,
-    ) -> Result<(OwnedFd, Level)> {
+    fn open_level(&mut self, parent: impl AsFd, name: &[u8], path: LayerPath, stays: bool) -> Result<(OwnedFd, Level)> {
         let attempt = |e| os_error(e, format!("remove {path}"));
         let dir = dirs::open(parent, name).map_err(attempt)?;
         let stat = fstat(&dir).map_err(attempt)?;

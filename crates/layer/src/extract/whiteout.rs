@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fsetxattr, fstat, makedev, mknodat, openat2, statat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fsetxattr, fstat, makedev, mknodat, openat2,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 use windlass_core::Result;

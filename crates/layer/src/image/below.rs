@@ -22,6 +22,8 @@ pub(super) struct Images(Vec<Below>);
 
 struct Below {
     image: Image<File>,
+    /// Read once: every search begins there, in all images.
+    root: Inode,
     data: File,
 }
 
@@ -48,7 +50,9 @@ impl Images {
                 let path = directory.join(name);
                 File::open(&path).attempt(|| format!("open {} below the layer", path.display()))
             };
-            Ok(Below { image: Image::open(file(LAYER_IMAGE)?).map_err(failed)?, data: file(LAYER_DATA)? })
+            let image = Image::open(file(LAYER_IMAGE)?).map_err(failed)?;
+            let root = image.root().map_err(failed)?;
+            Ok(Below { image, root, data: file(LAYER_DATA)? })
         };
         directories.iter().map(open).collect::<Result<_>>().map(Self)
     }
@@ -59,7 +63,7 @@ impl Images {
 
     /// Looks a path up; none of its components may be a symbolic link.
     pub(super) fn find(&self, path: &LayerPath) -> Result<Option<Found>> {
-        let mut stack = self.roots()?;
+        let mut stack: Vec<Found> = self.roots().collect();
         let depths = path.components().count();
         for (depth, name) in path.components().enumerate() {
             let mut next = Vec::new();
@@ -88,21 +92,20 @@ impl Images {
         Ok(stack.into_iter().next())
     }
 
-    fn roots(&self) -> Result<Vec<Found>> {
-        let root = |(at, below): (usize, &Below)| Ok(Found { at, inode: below.image.root().map_err(failed)? });
-        self.0.iter().enumerate().map(root).collect()
+    fn roots(&self) -> impl Iterator<Item = Found> {
+        self.0.iter().enumerate().map(|(at, below)| Found { at, inode: below.root })
     }
 
     /// Returns what is known of the topmost root.
     pub(super) fn root_attributes(&self) -> Result<Attributes> {
         let below = self.of(0)?;
-        self.attributes(0, &below.image.root().map_err(failed)?)
+        self.attributes(0, &below.root)
     }
 
     /// Returns the names in the root.
     pub(super) fn root_names(&self) -> Result<BTreeSet<Vec<u8>>> {
         let mut names = BTreeSet::new();
-        for Found { at, inode } in self.roots()? {
+        for Found { at, inode } in self.roots() {
             let each = |entry: windlass_erofs::Entry| {
                 if entry.name != b"." && entry.name != b".." {
                     names.insert(entry.name);
