@@ -4,6 +4,7 @@
 //! `progress` what is going on. Names are completed (`familiar`), the environment is read and exit codes are chosen
 //! nowhere else. Not here: anything that a program embedding the engine would need too.
 
+mod allocator;
 mod args;
 mod commands;
 mod context;
@@ -46,6 +47,7 @@ fn allow_many_files() {
 }
 
 fn main() -> ExitCode {
+    allocator::share_arenas();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),

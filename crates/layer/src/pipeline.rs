@@ -31,8 +31,9 @@ use crate::sink::{self, Destination, Sink};
 use crate::tar::{Event, Parser};
 use crate::writeback::Writeback;
 
-/// How large the parts should be: 1 MiB.
-pub const PART: usize = 1 << 20;
+/// How large the parts should be: 512 KiB. Five of them are on their way at most: one that is read, one that is given, two
+/// that wait, and one that is decompressed.
+pub const PART: usize = 512 << 10;
 
 /// How large the buffers between the threads are. Large enough that a call into the inflater is nothing, small enough to
 /// stay in the processor's cache.

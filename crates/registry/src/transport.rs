@@ -20,8 +20,9 @@ use crate::lookup::Lookup;
 use crate::options::Options;
 use crate::tls::{self, Certificate};
 
-/// The most that is read from an HTTP/1 connection at once, in bytes. Reads adapt to what is there, up to this.
-const READ_BUFFER: usize = 512 << 10;
+/// The most that is read from an HTTP/1 connection at once, in bytes. Reads adapt to what is there, up to this. A connection
+/// that is not used keeps as much.
+const READ_BUFFER: usize = 256 << 10;
 /// How much a server may send ahead on one HTTP/2 stream and on a whole connection, in bytes: enough for 1 Gbit/s at a
 /// round trip of 30 ms, and what a slow reader can make us hold.
 const STREAM_WINDOW: u32 = 4 << 20;
