@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tempfile::TempDir;
 use windlass::core::progress::Tracker;
 use windlass::core::{Descriptor, Digest, Kind, Namespace, Platform, Reference, snapshot};
@@ -13,6 +14,10 @@ use windlass_testkit::registry::{Fake, Fault, Recorded};
 
 const REPOSITORY: &str = "hard/work";
 const PART: u64 = 256 << 10;
+/// How many cases there are at once: each is a pull with several connections.
+const AT_ONCE: usize = 5;
+/// How often a case is tried.
+const TRIES: u32 = 4;
 /// How each connection comes: slowly enough for more of them to be worth it.
 const PACE: Fault = Fault::Trickle { piece: 32 << 10, pause: Duration::from_millis(8) };
 
@@ -111,33 +116,51 @@ fn parts_of(fake: &Fake, path: &str) -> usize {
     fake.requests().iter().filter(|request| request.path == path && closed(request)).count()
 }
 
+/// Pulls until it went as it was to go. What comes of a pull is right in any case; whether several parts at once are worth it
+/// is measured on the way, and a machine that is busy with something else may spoil that.
 async fn comes_right(case: Case) {
+    let mut said = Ok(());
+    for _ in 0..TRIES {
+        said = goes_as_it_should(&case).await;
+        if said.is_ok() {
+            return;
+        }
+    }
+    panic!("{said:?}, {TRIES} times");
+}
+
+/// Pulls two layers, the second from a registry that is known; tells what was asked for that should not have been, or the other
+/// way round.
+async fn goes_as_it_should(case: &Case) -> Result<(), String> {
     let Case { fault, times, forgiven } = case;
-    let said = format!("{fault:?}");
     let root = TempDir::new().unwrap();
     let engine = Engine::open(root.path().join("root")).await.unwrap();
     let (fake, remote) = (Fake::start().await, remote());
     let (first, second) = (image(1), image(2));
     let (reference, layer) = serve(&fake, "1", &first);
-    fake.fault_ranged_after(&*layer, fault, 2, times);
+    fake.fault_ranged_after(&*layer, fault.clone(), 2, *times);
     pull(&engine, &remote, &reference, Content::Keep).await;
     check(&engine, &first, Content::Keep).await;
-    assert!(parts_of(&fake, &layer) > 2, "{said}: it came in parts at first");
+    if parts_of(&fake, &layer) <= 2 {
+        return Err(format!("{fault:?}: it never came in parts"));
+    }
 
     let (reference, layer) = serve(&fake, "2", &second);
     pull(&engine, &remote, &reference, Content::Keep).await;
     check(&engine, &second, Content::Keep).await;
-    if !forgiven {
-        assert_eq!(parts_of(&fake, &layer), 0, "{said}: it is remembered that parts are not to be had");
+    match parts_of(&fake, &layer) {
+        parts if !forgiven && parts > 0 => {
+            Err(format!("{fault:?}: {parts} parts were asked for, and are not to be had"))
+        }
+        _ => Ok(()),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_a_registry_does_to_parts_the_layer_comes_right() {
-    futures::future::join_all(cases().into_iter().map(|case| tokio::spawn(comes_right(case))))
-        .await
-        .into_iter()
-        .for_each(|ended| ended.unwrap());
+    // They are begun as the stream asks for them.
+    let cases = cases().into_iter().map(|case| tokio::spawn(comes_right(case)));
+    futures::stream::iter(cases).buffer_unordered(AT_ONCE).for_each(async |ended| ended.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
