@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tonic::transport::{Channel, Endpoint};
 use windlass_core::claim::Claims;
 use windlass_core::content::Provider;
-use windlass_core::diff::{Applied, Applier, CompareOptions, Comparer, Whiteouts};
+use windlass_core::diff::{Applied, Applier, Whiteouts};
 use windlass_core::lease::{self, Manager as _};
 use windlass_core::progress::Task;
 use windlass_core::room::{Free, Keeps, Room};
@@ -15,11 +15,7 @@ use windlass_core::snapshot::Mount;
 use windlass_core::{Descriptor, Error, Host, Result, Scope, Services};
 
 use crate::content::Writers;
-use crate::streaming::{self, Stream};
-use crate::{STREAM_WINDOW, containers, content, images, leases, namespaces};
-
-/// How many bytes of all calls of a connection may be on their way to the client, unread.
-const CONNECTION_WINDOW: u32 = 64 << 20;
+use crate::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW, containers, content, images, leases, namespaces};
 
 /// The snapshotter where a daemon says nothing else, as containerd has it.
 const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
@@ -42,15 +38,10 @@ impl Client {
 
     /// Gives the connections of an endpoint windows as large as bulk data on one machine needs.
     pub fn tuned(endpoint: Endpoint) -> Endpoint {
-        endpoint.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW)
-    }
-
-    /// Opens a stream to the daemon that a later call refers to by its name, which is free to choose, and new.
-    ///
-    /// # Errors
-    /// `AlreadyExists` when the name is taken; those of the connection.
-    pub async fn open_stream(&self, scope: &Scope, name: &str) -> Result<Stream> {
-        streaming::open(self.channel.clone(), scope, name).await
+        endpoint
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
     }
 
     /// Looks whether a lease is there.
@@ -84,8 +75,6 @@ impl Host for Client {
             snapshotters: BTreeMap::new(),
             default_snapshotter: DEFAULT_SNAPSHOTTER.to_owned(),
             applier: Arc::new(Elsewhere),
-            comparer: Arc::new(Elsewhere),
-            collector: None,
             room: Arc::new(Elsewhere),
             claims: self.claims.clone(),
         })
@@ -114,12 +103,5 @@ impl Applier for Elsewhere {
         _: Option<&Task>,
     ) -> Result<Applied> {
         Err(Error::unimplemented(format!("layer {} cannot be applied by a daemon yet", layer.digest)))
-    }
-}
-
-#[async_trait]
-impl Comparer for Elsewhere {
-    async fn compare(&self, _: &[Mount], _: &[Mount], _: CompareOptions) -> Result<Descriptor> {
-        Err(Error::unimplemented("mounts cannot be compared by a daemon yet"))
     }
 }

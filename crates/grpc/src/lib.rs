@@ -31,4 +31,12 @@ pub const MAX_MESSAGE: usize = 16 << 20;
 
 /// How many bytes of a call may be on their way, unread: the windows of HTTP/2 begin with 64 KiB, which is little where the
 /// other end is on the same machine.
-const STREAM_WINDOW: u32 = 4 << 20;
+const STREAM_WINDOW: u32 = 2 << 20;
+
+/// How many bytes of all calls of a connection may be on their way, unread. Calls whose other end does not read share it, and
+/// hold up the rest when it is used up: so it has room for many.
+const CONNECTION_WINDOW: u32 = 256 << 20;
+
+/// The largest frame that is taken, in bytes: the fewer there are of some content, the less there is to do, and the longer a
+/// small message waits behind one.
+const MAX_FRAME: u32 = 256 << 10;

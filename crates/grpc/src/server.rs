@@ -11,10 +11,10 @@ use windlass_proto::containerd::services::images::v1::images_server::ImagesServe
 use windlass_proto::containerd::services::leases::v1::leases_server::LeasesServer;
 use windlass_proto::containerd::services::namespaces::v1::namespaces_server::NamespacesServer;
 
-use crate::{MAX_MESSAGE, STREAM_WINDOW, containers, content, images, leases, namespaces};
+use crate::{
+    CONNECTION_WINDOW, MAX_FRAME, MAX_MESSAGE, STREAM_WINDOW, containers, content, images, leases, namespaces,
+};
 
-/// How many bytes of all calls of a connection may be on their way to the server, unread.
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How many calls a connection may have at once. A watch or an open writer is one, and clients have one connection for all.
 const MOST_CALLS: u32 = 1 << 16;
 
@@ -42,6 +42,3 @@ pub fn builder() -> Server {
         .max_concurrent_streams(MOST_CALLS)
         .max_frame_size(MAX_FRAME)
 }
-
-/// The largest frame that is taken: the fewer there are of some content, the less there is to do.
-const MAX_FRAME: u32 = 1 << 20;

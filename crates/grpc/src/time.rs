@@ -6,6 +6,7 @@ use prost_types::Timestamp;
 use windlass_core::{Error, Result};
 
 /// Writes a time.
+#[expect(clippy::unnecessary_wraps, reason = "what the field of a message is")]
 pub(crate) fn to_wire(time: SystemTime) -> Option<Timestamp> {
     Some(time.into())
 }

@@ -28,6 +28,7 @@ pub(crate) fn mask(mask: Option<WireMask>) -> Result<FieldMask> {
 }
 
 /// Writes a mask.
+#[expect(clippy::unnecessary_wraps, reason = "what the field of a message is")]
 pub(crate) fn mask_paths(mask: &FieldMask) -> Option<WireMask> {
     Some(WireMask { paths: mask.paths().iter().map(ToString::to_string).collect() })
 }

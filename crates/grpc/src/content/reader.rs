@@ -84,15 +84,14 @@ impl Reader {
     }
 
     async fn next_part(&self, ahead: &mut Ahead) -> Result<Bytes> {
-        let (mut coming, rest) = match ahead.coming.take() {
-            Some(coming) => coming,
-            None => {
-                let window = WINDOW.min(self.size.saturating_sub(ahead.next));
-                let parts = self.call(ahead.next, window).await?;
-                let (sender, receiver) = mpsc::unbounded_channel();
-                tokio::spawn(take(parts, window, sender));
-                (receiver, window)
-            }
+        let (mut coming, rest) = if let Some(coming) = ahead.coming.take() {
+            coming
+        } else {
+            let window = WINDOW.min(self.size.saturating_sub(ahead.next));
+            let parts = self.call(ahead.next, window).await?;
+            let (sender, receiver) = mpsc::unbounded_channel();
+            tokio::spawn(take(parts, window, sender));
+            (receiver, window)
         };
         let part = coming.recv().await.unwrap_or_else(|| Err(self.short(ahead.next)))?;
         let rest = rest.saturating_sub(part.len() as u64);

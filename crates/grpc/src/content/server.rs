@@ -94,12 +94,10 @@ impl Content for Server {
 
     async fn write(&self, request: Request<Streaming<wire::WriteContentRequest>>) -> Result<Response<Answers>, Status> {
         let store = self.store(&request).await?;
-        let manners = match request.metadata().contains_key(CONTRACT_HEADER) {
-            true => Manners::Contract,
-            false => Manners::Containerd,
-        };
+        let contract = request.metadata().contains_key(CONTRACT_HEADER);
+        let manners = if contract { Manners::Contract } else { Manners::Containerd };
         let mut response = Response::new(write(store, request.into_inner(), manners));
-        if manners == Manners::Contract {
+        if contract {
             response.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
         }
         Ok(response)

@@ -126,10 +126,8 @@ impl RemoteWriter {
             return error.context(format!("ingest {} stays behind ({kept})", self.ingest));
         }
         let sizes = [expected.size, self.declared.size];
-        match sizes.into_iter().flatten().all(|size| size == self.offset) {
-            true => Error::data_loss(error.to_string()),
-            false => error,
-        }
+        let right = sizes.into_iter().flatten().all(|size| size == self.offset);
+        if right { Error::data_loss(error.to_string()) } else { error }
     }
 }
 

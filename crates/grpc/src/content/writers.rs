@@ -13,7 +13,11 @@ use windlass_proto::containerd::services::content::v1 as wire;
 
 /// The open writers of a client, by what they write. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
-pub(crate) struct Writers(Arc<Mutex<BTreeMap<(Namespace, IngestRef), Arc<Conversation>>>>);
+pub(crate) struct Writers(Arc<Mutex<List>>);
+
+/// Whose each conversation is.
+type Key = (Namespace, IngestRef);
+type List = BTreeMap<Key, Arc<Conversation>>;
 
 /// What is known of a conversation with a daemon about one ingest.
 pub(super) struct Conversation {
@@ -85,7 +89,7 @@ impl Conversation {
 /// A conversation in the list, until it has ended.
 pub(super) struct Listed {
     writers: Writers,
-    key: (Namespace, IngestRef),
+    key: Key,
     conversation: Arc<Conversation>,
 }
 
@@ -113,7 +117,7 @@ impl Drop for Listed {
 
 impl Writers {
     // A panic while the lock was held cannot leave a half-made state behind: every change is one call.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Namespace, IngestRef), Arc<Conversation>>> {
+    fn lock(&self) -> MutexGuard<'_, List> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
