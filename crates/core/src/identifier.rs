@@ -1,4 +1,4 @@
-//! The one rule for identifiers of namespaces, containers and leases.
+//! The one rule for identifiers of namespaces and containers.
 //!
 //! containerd's rule: groups of letters and digits joined by single `.`, `_` or `-`, at most 76 bytes.
 
