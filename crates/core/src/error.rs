@@ -213,13 +213,18 @@ impl Error {
 
     /// Returns the operating system's error behind this one, if that is known in this process.
     pub fn os_cause(&self) -> Option<&std::io::Error> {
+        self.cause()
+    }
+
+    /// Returns the first cause of that type behind this error, if that is known in this process.
+    pub fn cause<T: std::error::Error + 'static>(&self) -> Option<&T> {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = self.0.source.as_deref().map(|source| source as _);
         while let Some(error) = cause {
             if let Some(found) = error.downcast_ref() {
                 return Some(found);
             }
             if let Some(ours) = error.downcast_ref::<Self>() {
-                return ours.os_cause();
+                return ours.cause();
             }
             cause = error.source();
         }

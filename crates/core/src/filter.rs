@@ -75,6 +75,19 @@ impl Filter {
         self.selectors.iter().all(|selector| selector.matches(record))
     }
 
+    /// Tells whether a selector looks at that field, or at something below it.
+    pub fn names(&self, field: &str) -> bool {
+        self.selectors.iter().any(|selector| selector.path.first().is_some_and(|first| first == field))
+    }
+
+    /// Makes a filter that holds where both do.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let joint = if self.text.is_empty() || other.text.is_empty() { "" } else { "," };
+        let selectors = self.selectors.iter().chain(&other.selectors).cloned().collect();
+        Self { text: format!("{}{joint}{}", self.text, other.text), selectors }
+    }
+
     /// Parses several filters.
     pub fn parse_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>> {
         texts.into_iter().map(str::parse).collect()

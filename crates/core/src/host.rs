@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::gc::{self, Deletion};
 use crate::lease::Lease;
 use crate::namespace::Namespace;
-use crate::{container, content, diff, image, lease, namespace, room, snapshot};
+use crate::{container, content, diff, event, image, lease, namespace, room, snapshot};
 
 /// The namespace that operations happen in, and the lease that holds what they create.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Services {
     pub comparer: Arc<dyn diff::Comparer>,
     /// Collects garbage; none where a host cannot be asked to.
     pub collector: Option<Arc<dyn gc::Collector>>,
+    /// What happens, in the scope's namespace unless a filter names another.
+    pub events: Arc<dyn event::Exchange>,
     /// How much is free where content and snapshots are kept.
     pub room: Arc<dyn room::Room>,
     /// Who does what at the moment, in any namespace.

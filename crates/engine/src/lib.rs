@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+pub mod events;
 pub mod fsck;
 mod mounter;
 mod recover;
@@ -45,6 +46,7 @@ pub use windlass_store::{Group, LockWait, Policy, Sharing};
 pub use windlass_transfer as transfer;
 
 use mounter::Unseen;
+use events::Exchange;
 use room::RootRoom;
 
 /// The snapshotter that stacks layers with overlayfs.
@@ -167,6 +169,7 @@ impl Parts {
             applier: Arc::new(Differ::new(windlass_layer::Options::default())),
             mounter: Arc::new(Unseen::new(self.store.root())),
             default_snapshotter: usual.to_owned(),
+            exchange: Exchange::default(),
             claims: Claims::default(),
         }
     }
@@ -189,6 +192,7 @@ pub struct Engine {
     applier: Arc<Differ>,
     mounter: Arc<Unseen>,
     default_snapshotter: String,
+    exchange: Exchange,
     claims: Claims,
     // Works until it is dropped, with the last clone.
     schedule: Option<Arc<Schedule>>,
@@ -247,7 +251,7 @@ impl Engine {
 #[async_trait]
 impl Host for Engine {
     async fn services(&self, scope: &Scope) -> Result<Services> {
-        Ok(Services {
+        let quiet = Services {
             scope: scope.clone(),
             content: self.store.content(scope),
             images: self.store.images(scope),
@@ -259,8 +263,10 @@ impl Host for Engine {
             applier: self.applier.clone(),
             comparer: Arc::new(Comparer::new(self.store.content(scope), self.mounter.clone())),
             collector: Some(Arc::new(self.store.clone())),
+            events: self.exchange.seen_from(&scope.namespace),
             room: Arc::new(RootRoom::new(self.store.root())),
             claims: self.claims.clone(),
-        })
+        };
+        Ok(events::emitting(quiet, &self.exchange))
     }
 }

@@ -27,3 +27,4 @@ windlass_testkit::image_suite!(images, async |root: &Path| services(root).await.
 windlass_testkit::lease_suite!(leases, async |root: &Path| services(root).await.leases);
 windlass_testkit::namespace_suite!(namespaces, async |root: &Path| services(root).await.namespaces);
 windlass_testkit::container_suite!(containers, async |root: &Path| services(root).await.containers);
+windlass_testkit::event_suite!(events, async |root: &Path| services(root).await.events);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod differences;
+mod events;
 mod host;
 mod layers;
 mod misbehaving;

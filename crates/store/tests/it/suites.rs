@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::{Host, Result, Scope, Services};
 use windlass_store::Store;
-use windlass_testkit::memory::{Applier, Comparer, Room};
+use windlass_testkit::memory::{Applier, Comparer, Events, Room};
 
 use super::{SNAPSHOTTER, open, scope};
 
@@ -43,6 +43,7 @@ impl Host for StoreHost {
             applier: Arc::new(Applier::new()),
             comparer: Arc::new(Comparer::new(self.0.content(scope))),
             collector: Some(Arc::new(self.0.clone())),
+            events: Arc::new(Events::default()),
             room: Arc::new(Room::default()),
             claims: windlass_core::claim::Claims::default(),
         })

@@ -10,7 +10,7 @@ use windlass_core::snapshot::Capabilities;
 use windlass_core::{Namespace, Result, Scope, Services, diff};
 
 use super::space::Scoped;
-use super::{Comparer, Containers, Content, Images, Leases, Namespaces, Room, Snapshotter};
+use super::{Comparer, Containers, Content, Events, Images, Leases, Namespaces, Room, Snapshotter};
 
 /// What the only snapshotter of the host is called.
 pub const SNAPSHOTTER: &str = "memory";
@@ -22,6 +22,7 @@ pub struct Host {
     directory: Arc<Path>,
     capabilities: Capabilities,
     applier: Arc<dyn diff::Applier>,
+    events: Events,
     room: Room,
     claims: Claims,
 }
@@ -36,6 +37,7 @@ impl Host {
             directory: directory.into(),
             capabilities,
             applier,
+            events: Events::default(),
             room: Room::default(),
             claims: Claims::default(),
         }
@@ -84,6 +86,7 @@ impl windlass_core::Host for Host {
             applier: Arc::clone(&self.applier),
             comparer: Arc::new(Comparer::new(Arc::new(Content(scoped.clone())))),
             collector: None,
+            events: Arc::new(self.events.seen_from(&scope.namespace)),
             room: Arc::new(self.room.clone()),
             claims: self.claims.clone(),
         })

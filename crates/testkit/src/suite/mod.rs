@@ -32,6 +32,7 @@ use windlass_core::{Kind, Result};
 pub mod comparer;
 pub mod container;
 pub mod content;
+pub mod event;
 pub mod host;
 pub mod image;
 pub mod lease;
@@ -181,6 +182,7 @@ mod tests {
                     include_str!("content/tail.rs"),
                 ],
             ),
+            ("event", include_str!("event.rs"), &[]),
             ("host", include_str!("host.rs"), &[]),
             ("image", include_str!("image.rs"), &[]),
             ("lease", include_str!("lease.rs"), &[]),

@@ -22,6 +22,8 @@ windlass_testkit::lease_suite!(leases, async |_: &Path| Arc::new(memory::Leases:
 windlass_testkit::lease_suite!(leases_of_a_host, async |root: &Path| services(root).await.leases);
 windlass_testkit::namespace_suite!(namespaces, async |_: &Path| Arc::new(memory::Namespaces::default()));
 windlass_testkit::container_suite!(containers, async |_: &Path| Arc::new(memory::Containers::default()));
+windlass_testkit::event_suite!(events, async |_: &Path| Arc::new(memory::Events::default()));
+windlass_testkit::event_suite!(events_of_a_host, async |root: &Path| services(root).await.events);
 windlass_testkit::snapshotter_suite!(snapshotter, async |root: &Path| {
     Arc::new(memory::Snapshotter::new(root, Capabilities { rebase: true }))
 });
