@@ -139,6 +139,8 @@ pub struct CommitSnapshotRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    #[prost(string, tag = "5")]
+    pub parent: ::prost::alloc::string::String,
 }
 impl ::prost::Name for CommitSnapshotRequest {
     const NAME: &'static str = "CommitSnapshotRequest";
