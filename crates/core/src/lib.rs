@@ -9,6 +9,7 @@
 //! [`snapshot`] where it goes, [`image`] what is recorded, [`host`] how the services are handed out, [`error`] how
 //! all of it fails.
 
+pub mod activation;
 pub mod any;
 pub mod claim;
 pub mod container;

@@ -11,11 +11,11 @@ use windlass_core::{Error, Kind};
 use windlass_proto::google::rpc;
 
 /// The domain of our details.
-const DOMAIN: &str = "windlass.dev";
+pub(crate) const DOMAIN: &str = "windlass.dev";
 /// The key of the hint in the details.
 const HINT: &str = "hint";
 /// What type URLs of messages begin with in details, as gRPC has it.
-const TYPE_PREFIX: &str = "type.googleapis.com/";
+pub(crate) const TYPE_PREFIX: &str = "type.googleapis.com/";
 
 /// Every class, in the order of the contract.
 const KINDS: [Kind; 18] = [
@@ -101,7 +101,7 @@ pub fn from_status(status: &Status) -> Error {
 }
 
 /// Returns our details of a status; details that are nobody's or damaged are none.
-fn details(status: &Status) -> Option<rpc::ErrorInfo> {
+pub(crate) fn details(status: &Status) -> Option<rpc::ErrorInfo> {
     let details = rpc::Status::decode(status.details()).ok()?;
     let ours = details.details.into_iter().filter(|detail| detail.type_url.ends_with(&rpc::ErrorInfo::full_name()));
     ours.filter_map(|detail| rpc::ErrorInfo::decode(&*detail.value).ok()).find(|info| info.domain == DOMAIN)

@@ -10,16 +10,27 @@
 //! Not here: sockets, configuration and plugins, which are the daemon's.
 
 mod client;
+mod client;
 pub mod containers;
 pub mod content;
+pub mod diff;
 pub mod error;
+pub mod events;
+pub mod health;
 pub mod images;
+pub mod introspection;
 pub mod leases;
 pub mod maintenance;
 pub mod namespaces;
 pub mod scope;
 pub mod server;
 pub mod streaming;
+mod mount;
+pub mod mounts;
+pub mod namespaces;
+pub mod scope;
+pub mod server;
+pub mod snapshots;
 mod time;
 mod wire;
 

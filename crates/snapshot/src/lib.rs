@@ -7,6 +7,7 @@
 //!
 //! Not here: what a layer holds, whiteouts and tar (the `layer` crate), and which namespace sees which snapshot.
 
+pub mod activations;
 mod barrier;
 mod directories;
 pub mod erofs;

@@ -228,7 +228,7 @@ fn topmost<'a>(path: &Path, table: &'a [MountedAt]) -> Option<&'a MountedAt> {
     table.iter().rev().find(|mount| mount.target == path)
 }
 
-fn unmount_with(path: &Path, flags: UnmountFlags) -> Result<()> {
+pub(crate) fn unmount_with(path: &Path, flags: UnmountFlags) -> Result<()> {
     rustix::mount::unmount(path, flags).map_err(|errno| match errno {
         Errno::BUSY => Error::failed_precondition(format!("{} is busy", path.display()))
             .hint(format!("end what uses it, then try again: `fuser -vm {}` lists the processes", path.display())),

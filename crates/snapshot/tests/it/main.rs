@@ -1,6 +1,7 @@
 //! The snapshotters and their mounts, with real mounts: these tests need root.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod activations;
 mod erofs;
 mod mounts;
 mod native;
