@@ -82,7 +82,10 @@ impl Target {
                         .hint("prepare an active snapshot; a view cannot be written to"));
                 };
                 let style = if flag("userxattr") { Style::UserOverlay } else { Style::Overlay };
-                Ok(Self { root: PathBuf::from(upper), style, below: Below::Lower(lower_directories(mount)) })
+                // Clients that put a layer onto its parent later name its directory so, as containerd's does: nobody mounts that.
+                let lower = lower_directories(mount);
+                let below = if lower.is_empty() { Below::Unknown } else { Below::Lower(lower) };
+                Ok(Self { root: PathBuf::from(upper), style, below })
             }
             _ => Err(refused("only bind and overlay mounts are known")
                 .hint("use a snapshotter whose snapshots are bind or overlay mounts")),
@@ -145,6 +148,12 @@ mod tests {
                 target("/u", Style::Overlay, Below::Lower(lower.clone()))
             );
         }
+        let alone = [mount("overlay", "overlay", &["rw", "upperdir=/u"])];
+        assert_eq!(
+            Target::of(&alone, Whiteouts::AsMounted).unwrap(),
+            target("/u", Style::Overlay, Below::Unknown),
+            "it is put onto its parent later"
+        );
         let new = [mount("overlay", "overlay", &["upperdir=/u", "lowerdir+=/a", "lowerdir+=/b", "userxattr"])];
         assert_eq!(
             Target::of(&new, Whiteouts::AsMounted).unwrap(),

@@ -83,7 +83,7 @@ impl diff::Applier for Applier {
         tokio::task::yield_now().await;
         let tar = decompressed(layer, &compressed)?;
         let mounted = Mounted::of(mounts)?;
-        let overlay = whiteouts == Whiteouts::Overlay || mounted.layers.len() > 1;
+        let overlay = whiteouts == Whiteouts::Overlay || mounts.iter().any(|mount| mount.kind == "overlay");
         if let Some(path) = extract(&tar, &mounted, overlay)? {
             return Ok(Applied::NeedsParent { path });
         }
