@@ -10,6 +10,9 @@ use crate::text::checked_text;
 /// The label with which a namespace says whether others may take over what it has: `true` or `false`, as containerd has it.
 pub const SHAREABLE_LABEL: &str = "containerd.io/namespace.shareable";
 
+/// The label with which a namespace names the snapshotter to use when none is asked for, as containerd's clients have it.
+pub const DEFAULT_SNAPSHOTTER_LABEL: &str = "containerd.io/defaults/snapshotter";
+
 checked_text! {
     /// The name of a namespace; [`identifier`] has the rule.
     Namespace, "namespace", identifier::validate

@@ -4,20 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
+use windlass_core::activation::Manager;
 use windlass_core::claim::Claims;
-use windlass_core::content::Provider;
-use windlass_core::diff::{Applied, Applier, Whiteouts};
 use windlass_core::lease::{self, Manager as _};
-use windlass_core::progress::Task;
+use windlass_core::namespace::{DEFAULT_SNAPSHOTTER_LABEL, Store as _};
 use windlass_core::room::{Free, Keeps, Room};
-use windlass_core::snapshot::Mount;
-use windlass_core::{Descriptor, Error, Host, Result, Scope, Services};
+use windlass_core::snapshot::{Capabilities, Snapshotter};
+use windlass_core::{Error, Host, Kind, Namespace, Result, Scope, Services};
 
 use crate::content::Writers;
-use crate::{CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW, containers, content, images, leases, namespaces};
+use crate::streaming::{self, Stream};
+use crate::{
+    STREAM_WINDOW, containers, content, diff, events, images, introspection, leases, mounts, namespaces, snapshots,
+};
 
-/// The snapshotter where a daemon says nothing else, as containerd has it.
+/// How many bytes of all calls of a connection may be on their way to the client, unread.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+
+/// The snapshotter of a namespace that says nothing else, where the daemon has it, as containerd has it; otherwise the first
+/// one it has.
 const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
 
 /// A daemon that is reached over a channel: whatever runs on an engine runs on it. Cheap to clone.
@@ -28,20 +35,61 @@ pub struct Client {
     channel: Channel,
     writers: Writers,
     claims: Claims,
+    /// What the daemon has, once it was asked.
+    snapshotters: Arc<OnceCell<BTreeMap<String, Capabilities>>>,
 }
 
 impl Client {
     /// Makes a client on a channel that somebody connected, best of an endpoint that is [tuned](Client::tuned).
     pub fn new(channel: Channel) -> Self {
-        Self { channel, writers: Writers::default(), claims: Claims::default() }
+        Self { channel, writers: Writers::default(), claims: Claims::default(), snapshotters: Arc::default() }
     }
 
     /// Gives the connections of an endpoint windows as large as bulk data on one machine needs.
     pub fn tuned(endpoint: Endpoint) -> Endpoint {
-        endpoint
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
+        endpoint.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW)
+    }
+
+    /// Opens a stream to the daemon that a later call refers to by its name, which is free to choose, and new.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is taken; those of the connection.
+    pub async fn open_stream(&self, scope: &Scope, name: &str) -> Result<Stream> {
+        streaming::open(self.channel.clone(), scope, name).await
+    }
+
+    /// Returns what the daemon says about itself.
+    pub fn introspection(&self) -> introspection::Remote {
+        introspection::Remote::new(self.channel.clone())
+    }
+
+    /// Returns the activations that the daemon keeps.
+    pub fn activations(&self) -> Arc<dyn Manager> {
+        Arc::new(mounts::Remote::new(self.channel.clone()))
+    }
+
+    /// Returns what the snapshotters of the daemon can do, by their names; it is asked once.
+    async fn snapshotters(&self) -> Result<&BTreeMap<String, Capabilities>> {
+        let ask = async || match self.introspection().snapshotters().await {
+            // A part of a daemon, such as a store alone.
+            Err(error) if error.is(Kind::Unimplemented) => Ok(BTreeMap::new()),
+            answered => answered,
+        };
+        self.snapshotters.get_or_try_init(ask).await
+    }
+
+    /// Returns the snapshotter to use in a namespace when none is named.
+    async fn default_snapshotter(&self, namespace: &Namespace) -> Result<String> {
+        let labels = match namespaces::Remote::new(self.channel.clone()).labels(namespace).await {
+            Err(error) if [Kind::NotFound, Kind::Unimplemented].contains(&error.kind()) => None,
+            labels => Some(labels?),
+        };
+        if let Some(name) = labels.as_ref().and_then(|labels| labels.get(DEFAULT_SNAPSHOTTER_LABEL)) {
+            return Ok(name.to_owned());
+        }
+        let there = self.snapshotters().await?;
+        let first = there.keys().next().filter(|_| !there.contains_key(DEFAULT_SNAPSHOTTER));
+        Ok(first.map_or(DEFAULT_SNAPSHOTTER, String::as_str).to_owned())
     }
 
     /// Looks whether a lease is there.
@@ -65,6 +113,12 @@ impl Host for Client {
             self.require(scope, lease).await?;
         }
         let channel = || self.channel.clone();
+        let (there, default_snapshotter) =
+            futures::try_join!(self.snapshotters(), self.default_snapshotter(&scope.namespace))?;
+        let snapshotter = |(name, capabilities): (&String, &Capabilities)| {
+            let remote = snapshots::Remote::new(channel(), scope.clone(), name.clone(), *capabilities);
+            (name.clone(), Arc::new(remote) as Arc<dyn Snapshotter>)
+        };
         Ok(Services {
             scope: scope.clone(),
             content: Arc::new(content::Remote::new(channel(), scope.clone(), self.writers.clone())),
@@ -72,9 +126,12 @@ impl Host for Client {
             containers: Arc::new(containers::Remote::new(channel(), scope.clone())),
             leases: Arc::new(leases::Remote::new(channel(), scope.clone())),
             namespaces: Arc::new(namespaces::Remote::new(channel())),
-            snapshotters: BTreeMap::new(),
-            default_snapshotter: DEFAULT_SNAPSHOTTER.to_owned(),
-            applier: Arc::new(Elsewhere),
+            snapshotters: there.iter().map(snapshotter).collect(),
+            default_snapshotter,
+            applier: Arc::new(diff::Remote::new(channel(), scope.clone())),
+            comparer: Arc::new(diff::Remote::new(channel(), scope.clone())),
+            events: Arc::new(events::Remote::new(channel(), scope.clone())),
+            collector: None,
             room: Arc::new(Elsewhere),
             claims: self.claims.clone(),
         })
@@ -89,19 +146,5 @@ impl Room for Elsewhere {
     /// Knows nothing: containerd's API does not tell.
     async fn free(&self, _: Keeps<'_>) -> Result<Option<Free>> {
         Ok(None)
-    }
-}
-
-#[async_trait]
-impl Applier for Elsewhere {
-    async fn apply(
-        &self,
-        _: &dyn Provider,
-        layer: &Descriptor,
-        _: &[Mount],
-        _: Whiteouts,
-        _: Option<&Task>,
-    ) -> Result<Applied> {
-        Err(Error::unimplemented(format!("layer {} cannot be applied by a daemon yet", layer.digest)))
     }
 }

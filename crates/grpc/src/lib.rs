@@ -10,7 +10,6 @@
 //! Not here: sockets, configuration and plugins, which are the daemon's.
 
 mod client;
-mod client;
 pub mod containers;
 pub mod content;
 pub mod diff;
@@ -27,9 +26,6 @@ pub mod server;
 pub mod streaming;
 mod mount;
 pub mod mounts;
-pub mod namespaces;
-pub mod scope;
-pub mod server;
 pub mod snapshots;
 mod time;
 mod wire;

@@ -4,17 +4,28 @@ use std::sync::Arc;
 
 use tonic::service::Routes;
 use tonic::transport::Server;
-use windlass_core::Host;
+use windlass_core::plugin::Introspection;
+use windlass_core::{Host, activation};
 use windlass_proto::containerd::services::containers::v1::containers_server::ContainersServer;
 use windlass_proto::containerd::services::content::v1::content_server::ContentServer;
+use windlass_proto::containerd::services::diff::v1::diff_server::DiffServer;
+use windlass_proto::containerd::services::events::v1::events_server::EventsServer;
 use windlass_proto::containerd::services::images::v1::images_server::ImagesServer;
+use windlass_proto::containerd::services::introspection::v1::introspection_server::IntrospectionServer;
 use windlass_proto::containerd::services::leases::v1::leases_server::LeasesServer;
+use windlass_proto::containerd::services::mounts::v1::mounts_server::MountsServer;
 use windlass_proto::containerd::services::namespaces::v1::namespaces_server::NamespacesServer;
+use windlass_proto::containerd::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use windlass_proto::containerd::services::version::v1::version_server::VersionServer;
+use windlass_proto::grpc::health::v1::health_server::HealthServer;
 
 use crate::{
-    CONNECTION_WINDOW, MAX_FRAME, MAX_MESSAGE, STREAM_WINDOW, containers, content, images, leases, namespaces,
+    MAX_MESSAGE, STREAM_WINDOW, containers, content, diff, events, health, images, introspection, leases, mounts,
+    namespaces, snapshots,
 };
 
+/// How many bytes of all calls of a connection may be on their way to the server, unread.
+const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How many calls a connection may have at once. A watch or an open writer is one, and clients have one connection for all.
 const MOST_CALLS: u32 = 1 << 16;
 
@@ -25,13 +36,25 @@ macro_rules! service {
     };
 }
 
-/// Returns every service, for a host.
-pub fn routes(host: &Arc<dyn Host>) -> Routes {
+/// Returns every service, for a host, what its daemon says about itself, and the activations that it keeps.
+pub fn routes(
+    host: &Arc<dyn Host>,
+    daemon: &Arc<dyn Introspection>,
+    activations: &Arc<dyn activation::Manager>,
+) -> Routes {
+    let about = introspection::Server::new(daemon.clone());
     Routes::new(service!(NamespacesServer, namespaces::Server::new(host.clone())))
         .add_service(service!(ContentServer, content::Server::new(host.clone())))
         .add_service(service!(ImagesServer, images::Server::new(host.clone())))
         .add_service(service!(LeasesServer, leases::Server::new(host.clone())))
         .add_service(service!(ContainersServer, containers::Server::new(host.clone())))
+        .add_service(service!(SnapshotsServer, snapshots::Server::new(host.clone())))
+        .add_service(service!(DiffServer, diff::Server::new(host.clone())))
+        .add_service(service!(EventsServer, events::Server::new(host.clone())))
+        .add_service(service!(IntrospectionServer, about.clone()))
+        .add_service(service!(VersionServer, about))
+        .add_service(service!(HealthServer, health::Server))
+        .add_service(service!(MountsServer, mounts::Server::new(activations.clone())))
 }
 
 /// Makes a server whose windows are as large as bulk data on one machine needs.
@@ -42,3 +65,6 @@ pub fn builder() -> Server {
         .max_concurrent_streams(MOST_CALLS)
         .max_frame_size(MAX_FRAME)
 }
+
+/// The largest frame that is taken: the fewer there are of some content, the less there is to do.
+const MAX_FRAME: u32 = 1 << 20;

@@ -8,23 +8,24 @@
 //! - `image`: the message of a descriptor has type, digest, size and annotations; platform and URLs are lost.
 //! - No `one_pass` suite: `Write` appends at one place and cannot be read behind, so there is no `tail` and no `sparse`. A
 //!   declared size of zero is none on the wire.
-//! - `host`: until snapshots are there over the wire, the cases that have them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-mod calls;
+mod about;
+mod daemon;
+mod events;
+mod layers;
+mod mounts;
 mod pipe;
-mod streaming;
-mod read;
-mod write;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use tonic::Request;
 use tonic::transport::Channel;
+use windlass_core::activation::Manager;
 use windlass_core::{Host, Scope, Services};
-use windlass_grpc::{Client, scope, server};
+use windlass_grpc::{Client, server};
+use windlass_snapshot::activations::Activations;
 use windlass_testkit::memory;
 
 /// Returns a host that keeps everything in memory, but for the trees of its snapshots.
@@ -32,28 +33,15 @@ fn in_memory(directory: &Path) -> Arc<dyn Host> {
     Arc::new(memory::Host::new(directory, Arc::new(memory::Applier::new())))
 }
 
-/// Returns a host for tests that need no snapshots, which alone would need the directory.
-fn host() -> Arc<dyn Host> {
-    in_memory(Path::new("/nonexistent"))
+/// Serves a host over a pipe, with the activations of a directory, and returns the other end.
+async fn served(host: &Arc<dyn Host>, directory: &Path) -> Channel {
+    let activations: Arc<dyn Manager> = Arc::new(Activations::open(&directory.join("mounts")).await.unwrap());
+    let daemon: Arc<dyn windlass_core::plugin::Introspection> = Arc::new(daemon::Daemon);
+    pipe::connect(server::builder().add_routes(server::routes(host, &daemon, &activations))).await
 }
 
-/// Serves a host over a pipe and connects to it.
-async fn connect(host: &Arc<dyn Host>) -> Channel {
-    pipe::connect(server::builder().add_routes(server::routes(host))).await
-}
-
-/// Returns the connection to a host of its own.
-async fn channel() -> Channel {
-    connect(&host()).await
-}
-
-/// Makes a call in a namespace, as any client does.
-fn in_namespace<T>(message: T) -> Request<T> {
-    scope::request(&Scope::default(), message).unwrap()
-}
-
-async fn client(directory: &Path) -> Client {
-    Client::new(connect(&in_memory(directory)).await)
+async fn client(directory: &Path) -> Arc<Client> {
+    Arc::new(Client::new(served(&in_memory(directory), directory).await))
 }
 
 async fn services(directory: &Path) -> Services {
@@ -72,11 +60,9 @@ windlass_testkit::image_suite!(
 );
 windlass_testkit::lease_suite!(lease, async |directory: &Path| services(directory).await.leases);
 windlass_testkit::container_suite!(container, async |directory: &Path| services(directory).await.containers);
-windlass_testkit::host_suite!(host, async |directory: &Path| Arc::new(client(directory).await), except [
-    a_lease_holds_what_is_created_in_its_scope
-    a_lease_holds_what_was_found_in_its_scope
-    snapshots_of_two_namespaces_do_not_meet
-    snapshots_stay_while_something_refers_to_them
-    the_default_snapshotter_is_one_of_them
-    what_tied_itself_to_something_stays_as_long
-]);
+windlass_testkit::snapshotter_suite!(snapshotter, async |directory: &Path| {
+    services(directory).await.snapshotters.remove(memory::SNAPSHOTTER).unwrap()
+});
+windlass_testkit::event_suite!(event, async |directory: &Path| services(directory).await.events);
+windlass_testkit::comparer_suite!(comparer, client);
+windlass_testkit::host_suite!(host, client);
