@@ -17,6 +17,7 @@
 pub mod events;
 pub mod fsck;
 mod mounter;
+mod parts;
 mod recover;
 mod room;
 
@@ -27,26 +28,25 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::claim::Claims;
 use windlass_core::gc::Collector;
+use windlass_core::plugin::Outcome;
 use windlass_core::progress::Tracker;
-use windlass_core::snapshot::{Name, Snapshotter};
-use windlass_core::{Durability, Error, Host, Namespace, Reference, Result, ResultExt, Scope, Services};
+use windlass_core::snapshot::Snapshotter;
+use windlass_core::{Durability, Host, Namespace, Reference, Result, ResultExt, Scope, Services};
 use windlass_layer::Differ;
 use windlass_layer::compare::Comparer;
 use windlass_registry::{Options, Remote};
-use windlass_snapshot::erofs::Erofs;
-use windlass_snapshot::native::Native;
-use windlass_snapshot::overlay::Overlay;
 use windlass_store::{RootLock, Schedule, Store};
 use windlass_transfer::{Pull, Pulled};
 
 pub use windlass_core as core;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::mount;
-pub use windlass_store::{Group, LockWait, Policy, Sharing};
+pub use windlass_store::{Collections, Group, LockWait, Owner, Policy, Sharing};
 pub use windlass_transfer as transfer;
 
-use mounter::Unseen;
 use events::Exchange;
+use mounter::Unseen;
+use parts::{Choice, Parts};
 use room::RootRoom;
 
 /// The snapshotter that stacks layers with overlayfs.
@@ -59,7 +59,7 @@ pub const NATIVE: &str = "native";
 const SNAPSHOTTERS: [&str; 3] = [OVERLAYFS, EROFS, NATIVE];
 
 /// Says how an engine is to be opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Builder {
     root: PathBuf,
     lock_wait: LockWait,
@@ -67,6 +67,7 @@ pub struct Builder {
     policy: Option<Policy>,
     sharing: Sharing,
     durability: Durability,
+    choice: Choice,
 }
 
 impl Builder {
@@ -106,7 +107,20 @@ impl Builder {
         self
     }
 
-    /// Opens the engine.
+    /// Leaves a snapshotter of ours out. What it keeps stays where it is, and is not seen.
+    pub fn without_snapshotter(mut self, name: impl Into<String>) -> Self {
+        self.choice.left_out.insert(name.into());
+        self
+    }
+
+    /// Takes a snapshotter of somebody else: it is seen by this name, through the engine's own records and namespaces, and
+    /// what nothing refers to is collected from it. It is to be nobody else's.
+    pub fn snapshotter(mut self, name: impl Into<String>, snapshotter: Arc<dyn Snapshotter>) -> Self {
+        self.choice.foreign.insert(name.into(), snapshotter);
+        self
+    }
+
+    /// Opens the engine. A snapshotter that cannot start is logged, and the others work: [`Engine::outcomes`].
     ///
     /// # Errors
     /// `Unavailable` when another process has the root, naming it; `PermissionDenied`; `FailedPrecondition` for a root of
@@ -117,10 +131,8 @@ impl Builder {
 
     async fn assemble(&self) -> Result<Engine> {
         let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
-        let mut engine =
-            Parts::open(lock, windlass_store::Options { sharing: self.sharing, durability: self.durability })
-                .await?
-                .host();
+        let options = windlass_store::Options { sharing: self.sharing, durability: self.durability };
+        let mut engine = Parts::open(lock, options, self.choice.clone()).await?.host();
         if let Some(name) = &self.default_snapshotter {
             engine.default_snapshotter.clone_from(name);
         }
@@ -129,59 +141,6 @@ impl Builder {
         // Only now: what is recovered has not expired under its hands.
         engine.schedule = self.policy.map(|policy| Arc::new(engine.store.collect_by(policy)));
         Ok(engine)
-    }
-}
-
-/// The parts that have files of their own below a root.
-struct Parts {
-    store: Store,
-    overlay: Overlay,
-    erofs: Erofs,
-    native: Native,
-}
-
-impl Parts {
-    /// The one place that lists every part.
-    async fn open(lock: RootLock, options: windlass_store::Options) -> Result<Self> {
-        let directory = lock.root().join("snapshots");
-        let overlay = Overlay::open(&directory.join(OVERLAYFS)).await?;
-        let erofs = Erofs::open(&directory.join(EROFS)).await?;
-        let native = Native::open(&directory.join(NATIVE)).await?;
-        let snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::from([
-            (OVERLAYFS.to_owned(), Arc::new(overlay.clone()) as _),
-            (EROFS.to_owned(), Arc::new(erofs.clone()) as _),
-            (NATIVE.to_owned(), Arc::new(native.clone()) as _),
-        ]);
-        if options.durability == Durability::Unsynced {
-            overlay.without_syncs();
-            erofs.without_syncs();
-            native.without_syncs();
-        }
-        Ok(Self { store: Store::open_with(lock, snapshotters, options).await?, overlay, erofs, native })
-    }
-
-    /// Puts an engine together.
-    fn host(&self) -> Engine {
-        let usual = if rustix::process::geteuid().is_root() { OVERLAYFS } else { NATIVE };
-        Engine {
-            schedule: None,
-            store: self.store.clone(),
-            applier: Arc::new(Differ::new(windlass_layer::Options::default())),
-            mounter: Arc::new(Unseen::new(self.store.root())),
-            default_snapshotter: usual.to_owned(),
-            exchange: Exchange::default(),
-            claims: Claims::default(),
-        }
-    }
-
-    /// Returns a snapshotter that restores damaged snapshots: `names` are those behind, by those that are asked for.
-    fn restorer(&self, snapshotter: &str, names: BTreeMap<Name, Name>) -> Result<Arc<dyn Snapshotter>> {
-        match snapshotter {
-            OVERLAYFS => Ok(Arc::new(self.overlay.restorer(names))),
-            EROFS => Ok(Arc::new(self.erofs.restorer(names))),
-            NATIVE => Ok(Arc::new(self.native.restorer(names))),
-            other => Err(Error::not_found(format!("snapshotter {other} is not here"))),
-        }
     }
 }
 
@@ -194,6 +153,7 @@ pub struct Engine {
     default_snapshotter: String,
     exchange: Exchange,
     claims: Claims,
+    outcomes: Arc<BTreeMap<String, Outcome>>,
     // Works until it is dropped, with the last clone.
     schedule: Option<Arc<Schedule>>,
 }
@@ -216,7 +176,27 @@ impl Engine {
             policy: None,
             sharing: Sharing::default(),
             durability: Durability::default(),
+            choice: Choice::default(),
         }
+    }
+
+    /// Returns the root directory.
+    pub fn root(&self) -> &Path {
+        self.store.root()
+    }
+
+    /// Returns what became of each snapshotter when the engine was opened.
+    pub fn outcomes(&self) -> &BTreeMap<String, Outcome> {
+        &self.outcomes
+    }
+
+    /// Writes down in the lock of the root where this process answers, for those who find it in use; `None` when it does so
+    /// no longer.
+    ///
+    /// # Errors
+    /// Those of the filesystem.
+    pub fn announce(&self, address: Option<&Path>) -> Result<()> {
+        self.store.announce(address)
     }
 
     /// Pulls an image into the default namespace, anonymously and with default options; [`transfer::pull()`] takes all of
@@ -245,6 +225,11 @@ impl Engine {
     /// Returns who collects garbage.
     pub fn collector(&self) -> &dyn Collector {
         &self.store
+    }
+
+    /// Returns what there is to say of the collections that are over.
+    pub fn collections(&self) -> Collections {
+        self.store.collections()
     }
 }
 

@@ -31,8 +31,8 @@ mod turns;
 mod unique;
 mod unsynced;
 
-pub use gc::{Policy, Schedule};
+pub use gc::{Collections, Policy, Schedule};
 pub use group::Group;
-pub use lock::{LockWait, RootLock};
+pub use lock::{LockWait, Owner, RootLock};
 pub use sharing::Sharing;
 pub use store::{Options, Store};

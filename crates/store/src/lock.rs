@@ -40,13 +40,33 @@ pub struct RootLock {
     _file: File,
 }
 
-/// Who has a root.
-#[derive(Serialize, Deserialize)]
-struct Owner {
-    pid: u32,
-    command: String,
+/// Who has a root, as the file `lock` in it says: JSON on one line. Readers of the first form, without an address, skip it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The process.
+    pub pid: u32,
+    /// The program and its subcommand.
+    pub command: String,
+    /// Since when.
     #[serde(with = "timestamp")]
-    since: SystemTime,
+    pub since: SystemTime,
+    /// The socket on which it answers, if it is a daemon that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<PathBuf>,
+}
+
+impl Owner {
+    /// Reads who took the lock of a root last, whether or not he still has it: a question for whoever was refused. `None` when
+    /// that is not written down, as at the moment at which it is taken.
+    pub fn of(root: &Path) -> Option<Self> {
+        Self::read(&mut File::open(root.join("lock")).ok()?)
+    }
+
+    fn read(file: &mut File) -> Option<Self> {
+        let mut text = String::new();
+        file.take(MAX_OWNER).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
 }
 
 impl RootLock {
@@ -99,6 +119,17 @@ impl RootLock {
         &self.root
     }
 
+    /// Writes down where the owner answers, so that whoever is refused can go there; `None` when it does so no longer.
+    ///
+    /// # Errors
+    /// Those of the filesystem.
+    pub fn announce(&self, address: Option<&Path>) -> Result<()> {
+        let path = self.root.join("lock");
+        // The same file, by a position of its own: a reader sees the old line or the new one.
+        let mut file = OpenOptions::new().write(true).open(&path).attempt(|| format!("open {}", path.display()))?;
+        write_owner(&mut file, address).attempt(|| format!("write {}", path.display()))
+    }
+
     fn attempt(root: PathBuf) -> Result<Attempt> {
         DirBuilder::new()
             .recursive(true)
@@ -110,7 +141,7 @@ impl RootLock {
         if let Some(by) = owned(&mut file, &path)? {
             return Ok(Attempt::Owned { by });
         }
-        match write_owner(&mut file) {
+        match write_owner(&mut file, None) {
             // Whoever is refused does not learn by whom; but on a full disk images have to be removable.
             Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 tracing::debug!(%error, "the owner of the root is not written down");
@@ -158,9 +189,10 @@ enum Attempt {
     Owned { by: String },
 }
 
-fn write_owner(file: &mut File) -> std::io::Result<()> {
+fn write_owner(file: &mut File, address: Option<&Path>) -> std::io::Result<()> {
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    let owner = Owner { pid: std::process::id(), command: command(arguments), since: SystemTime::now() };
+    let address = address.map(Path::to_owned);
+    let owner = Owner { pid: std::process::id(), command: command(arguments), since: SystemTime::now(), address };
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&serde_json::to_vec(&owner)?)
@@ -184,20 +216,39 @@ fn command(arguments: impl IntoIterator<Item = String>) -> String {
 
 /// Says who has the lock, as far as that can be read.
 fn describe(file: &mut File) -> String {
-    let mut text = String::new();
-    let owner = match file.take(MAX_OWNER).read_to_string(&mut text) {
-        Ok(_) => serde_json::from_str::<Owner>(&text).ok(),
-        Err(_) => None,
-    };
     // An owner writes its description after it took the lock, so there may be none yet.
-    let Some(Owner { pid, command, since }) = owner else { return "another process".to_owned() };
+    let Some(Owner { pid, command, since, address }) = Owner::read(file) else { return "another process".to_owned() };
     let age = since.elapsed().unwrap_or_default().as_secs();
-    format!("process {pid} ({command}) since {age} s")
+    let answers = address.map(|address| format!(", which answers at {}", address.display())).unwrap_or_default();
+    format!("process {pid} ({command}) since {age} s{answers}")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::command;
+    use std::path::Path;
+
+    use super::{LockWait, Owner, RootLock, command};
+
+    #[tokio::test]
+    async fn the_lock_says_where_its_owner_answers() {
+        let root = tempfile::tempdir().unwrap();
+        let lock = RootLock::acquire(root.path(), LockWait::Fail).await.unwrap();
+        assert_eq!(Owner::of(root.path()).unwrap().address, None);
+        lock.announce(Some(Path::new("/run/w.sock"))).unwrap();
+        let owner = Owner::of(root.path()).unwrap();
+        assert_eq!((owner.pid, owner.address.as_deref()), (std::process::id(), Some(Path::new("/run/w.sock"))));
+        let refused = RootLock::acquire(root.path(), LockWait::Fail).await.unwrap_err();
+        assert!(refused.to_string().ends_with(", which answers at /run/w.sock"), "{refused}");
+        lock.announce(None).unwrap();
+        assert_eq!(Owner::of(root.path()).unwrap().address, None, "and nothing of the longer line is left");
+    }
+
+    #[test]
+    fn an_owner_of_the_first_form_is_read() {
+        let first = r#"{"pid":7,"command":"dist pull","since":"2026-01-02T03:04:05Z"}"#;
+        let owner: Owner = serde_json::from_str(first).unwrap();
+        assert_eq!((owner.pid, owner.command.as_str(), owner.address), (7, "dist pull", None));
+    }
 
     #[test]
     fn the_owner_is_named_by_its_subcommand_and_not_by_the_value_of_a_flag() {

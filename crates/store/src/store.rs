@@ -16,7 +16,7 @@ use crate::db::Database;
 use crate::disk::Disk;
 use crate::fault::Faults;
 use crate::fsck::Condemned;
-use crate::gc::{self, Policy, Runs, Schedule};
+use crate::gc::{self, Collections, Policy, Runs, Schedule};
 use crate::group::Group;
 use crate::images::Images;
 use crate::leases::Leases;
@@ -93,6 +93,14 @@ impl Store {
     /// Returns the root directory.
     pub fn root(&self) -> &Path {
         self.shared.lock.root()
+    }
+
+    /// Writes down in the lock of the root where its owner answers: see [`RootLock::announce`].
+    ///
+    /// # Errors
+    /// Those of the filesystem.
+    pub fn announce(&self, address: Option<&Path>) -> Result<()> {
+        self.shared.lock.announce(address)
     }
 
     /// Opens the store on a disk of the caller's choice.
@@ -180,6 +188,11 @@ impl Store {
     /// Tells whether a lease has expired that no collection has taken away yet.
     pub fn has_expired_leases(&self) -> Result<bool> {
         gc::has_expired_leases(&self.shared)
+    }
+
+    /// Returns what there is to say of the collections that are over.
+    pub fn collections(&self) -> Collections {
+        self.shared.collections.until_now()
     }
 
     /// Collects in the background from now on, by a policy, until the result is dropped.

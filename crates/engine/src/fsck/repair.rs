@@ -19,7 +19,8 @@ use windlass_store::fsck as store;
 use windlass_store::{LockWait, RootLock};
 
 use super::look::{self, Closely};
-use crate::{Parts, SNAPSHOTTERS};
+use crate::SNAPSHOTTERS;
+use crate::parts::Parts;
 
 /// What a repair could not do, by what it was to do.
 pub(super) type Failed = BTreeMap<Problem, String>;
@@ -183,9 +184,7 @@ async fn online(
     failed: &mut Failed,
 ) -> Result<()> {
     let root = lock.root().to_owned();
-    let parts = Parts::open(lock, windlass_store::Options::default())
-        .await
-        .context(|| format!("open root {} for repair", root.display()))?;
+    let parts = Parts::open_all(lock).await.context(|| format!("open root {} for repair", root.display()))?;
     unmount(findings, failed).await;
     set_aside(&root, findings, failed).await;
     let open = findings.iter().filter(|finding| !failed.contains_key(&finding.problem)).collect();

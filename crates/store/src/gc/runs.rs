@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use windlass_core::Result;
@@ -14,6 +15,8 @@ use crate::db::{Count, again};
 pub(crate) struct Runs {
     begun: AtomicU64,
     last: tokio::sync::Mutex<Option<Run>>,
+    /// For whoever does not want to wait for one that runs.
+    until_now: Mutex<Collections>,
 }
 
 /// A collection that is over.
@@ -21,6 +24,15 @@ struct Run {
     number: u64,
     outcome: Result<Collected>,
     past: Past,
+}
+
+/// The collections of a store until now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collections {
+    /// How many there were.
+    pub runs: u64,
+    /// How long writers waited for them, all in all.
+    pub pauses: Duration,
 }
 
 /// What the schedule wants to know about the collections until now.
@@ -51,8 +63,15 @@ impl Runs {
         let before = last.as_ref().map(|run| run.past).unwrap_or_default();
         let pause = outcome.as_ref().map(|collected| collected.pause).unwrap_or_default();
         let past = Past { runs: before.runs.saturating_add(1), pauses: before.pauses + pause, seen };
+        *self.until_now.lock().unwrap_or_else(PoisonError::into_inner) =
+            Collections { runs: past.runs.into(), pauses: past.pauses };
         let run = last.insert(Run { number, outcome, past });
         run.outcome()
+    }
+
+    /// Returns those that are over.
+    pub(crate) fn until_now(&self) -> Collections {
+        *self.until_now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what the schedule wants to know; waits for a collection that runs.

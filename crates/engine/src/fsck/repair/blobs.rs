@@ -10,7 +10,8 @@ use windlass_core::{Descriptor, Digest, Host, Kind, Labels, Leased, Namespace, R
 use windlass_transfer::repair::{Inventory, fetch as fetch_again, opaque, sources};
 
 use super::{Failed, note_failure};
-use crate::{Engine, Parts};
+use crate::Engine;
+use crate::parts::Parts;
 
 /// Fetches every blob that is damaged or missing. Documents come first: what they refer to says more of the others.
 pub(super) async fn fetch(

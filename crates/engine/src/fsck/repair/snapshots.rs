@@ -15,7 +15,8 @@ use windlass_transfer::repair::{Inventory, unpack as unpack_again};
 
 use super::blobs::{self, inventories};
 use super::{Failed, note_failure};
-use crate::{Engine, Parts};
+use crate::Engine;
+use crate::parts::Parts;
 
 /// Unpacks again every committed snapshot that is damaged or lost and whose layer is known.
 pub(super) async fn unpack(
