@@ -9,11 +9,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-/// A program, and the Debian package that has it.
+/// A program, or a file by its whole path, and the Debian package that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Program {
     name: &'static str,
     package: &'static str,
+}
+
+/// Says which package has a file that is no program: `path` is where it is.
+pub(crate) const fn file(path: &'static str, package: &'static str) -> Program {
+    Program { name: path, package }
 }
 
 /// Says which package has a program.
@@ -44,7 +49,15 @@ pub(crate) const TEST: &[Program] = &[
     program("tar", "tar"),
     program("apt-get", "apt"),
     program("dpkg-deb", "dpkg"),
+    program("containerd", "containerd"),
+    program("ctr", "containerd"),
+    program("protoc", "protobuf-compiler"),
+    file(CONTAINERDS_PROTOS, "golang-github-containerd-containerd-dev"),
 ];
+
+/// What containerd's API says of itself.
+const CONTAINERDS_PROTOS: &str =
+    "/usr/share/gocode/src/github.com/containerd/containerd/api/services/content/v1/content.proto";
 
 /// What the benchmarks measure against, and with, and what the images are made with.
 pub(crate) const BENCH: &[Program] = &[
@@ -115,8 +128,11 @@ fn missing(programs: &[Program], is_there: impl Fn(&str) -> bool) -> Vec<&'stati
     packages
 }
 
-/// Returns where a program is, if it is on the path.
+/// Returns where a program is, if it is on the path, or a file that is named by its whole path.
 pub(crate) fn find(name: &str) -> Option<std::path::PathBuf> {
+    if name.starts_with('/') {
+        return Some(name.into()).filter(|file: &std::path::PathBuf| file.is_file());
+    }
     let path = std::env::var_os("PATH")?;
     // Some of what root runs is not on everybody's path.
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(Path::new).map(Path::to_owned);
@@ -137,6 +153,7 @@ mod tests {
     #[test]
     fn a_program_is_found_on_the_path() {
         assert!(find("sh").is_some());
+        assert!(find("/etc/passwd").is_some() && find("/etc/no-such-file-here").is_none());
         assert!(find("no-such-program-here").is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! What every call goes through: while the daemon stops, no new one begins, those that run are answered, and streams end
 //! with a status that says why.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,20 +11,42 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
+use tonic::{Code, Status};
 use tower::Layer;
 
-/// Whether the daemon stops. Cheap to clone.
+use crate::metrics::{Counted, Numbers};
+
+/// The header and trailer that says how a call ended.
+const STATUS: &str = "grpc-status";
+
+/// What all calls have in common. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Calls {
     stopping: Arc<watch::Sender<bool>>,
+    numbers: Arc<Numbers>,
+    /// The services that are left out, with their packages, and why.
+    left_out: Arc<BTreeMap<&'static str, String>>,
 }
 
 impl Calls {
-    pub(crate) fn new() -> Self {
-        Self { stopping: Arc::new(watch::Sender::new(false)) }
+    pub(crate) fn new(left_out: BTreeMap<&'static str, String>) -> Self {
+        Self { stopping: Arc::new(watch::Sender::new(false)), numbers: Arc::default(), left_out: Arc::new(left_out) }
+    }
+
+    /// Returns what is counted.
+    pub(crate) fn numbers(&self) -> &Arc<Numbers> {
+        &self.numbers
+    }
+
+    /// Says why a call cannot begin, if it cannot.
+    fn refusal(&self, path: &str) -> Option<Status> {
+        if *self.stopping.borrow() {
+            return Some(stopping());
+        }
+        let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        self.left_out.get(service).map(|why| Status::unimplemented(format!("service {service} is not here: {why}")))
     }
 
     /// Lets no new call begin, and ends streams.
@@ -41,7 +64,7 @@ impl Calls {
     }
 }
 
-fn refusal() -> Status {
+fn stopping() -> Status {
     Status::unavailable("the daemon is stopping")
 }
 
@@ -75,14 +98,27 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        if *self.calls.stopping.borrow() {
-            return futures::future::ready(Ok(refusal().into_http())).boxed();
+        let path = request.uri().path();
+        let mut counted = self.calls.numbers.begin(path);
+        if let Some(refusal) = self.calls.refusal(path) {
+            counted.code = Some(refusal.code());
+            return futures::future::ready(Ok(refusal.into_http())).boxed();
         }
         let answered = self.inner.call(request);
         let stopped = self.calls.stopped().boxed();
-        async move { Ok(answered.await?.map(|inner| Body::new(Answer { inner, stopped, state: State::Begun }))) }
-            .boxed()
+        async move {
+            let answered = answered.await?;
+            // A call that failed at once has only headers.
+            counted.code = code(answered.headers());
+            Ok(answered.map(|inner| Body::new(Answer { inner, stopped, state: State::Begun, counted })))
+        }
+        .boxed()
     }
+}
+
+/// Reads how a call ended.
+fn code(headers: &http::HeaderMap) -> Option<Code> {
+    headers.get(STATUS).map(|status| Code::from_bytes(status.as_bytes()))
 }
 
 /// The body of an answer. That of a call with one answer is a message and trailers, which follow each other at once.
@@ -90,6 +126,7 @@ struct Answer {
     inner: Body,
     stopped: BoxFuture<'static, ()>,
     state: State,
+    counted: Counted,
 }
 
 /// How far an answer is.
@@ -115,6 +152,10 @@ impl http_body::Body for Answer {
             Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
                 std::mem::replace(&mut self.state, State::Sent) == State::Sent
             }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.counted.code = frame.trailers_ref().and_then(code);
+                return next;
+            }
             Poll::Ready(_) => return next,
             Poll::Pending => true,
         };
@@ -125,7 +166,8 @@ impl http_body::Body for Answer {
             return next;
         }
         self.state = State::Ended;
-        let trailers = refusal().into_http::<()>().into_parts().0.headers;
+        self.counted.code = Some(Code::Unavailable);
+        let trailers = stopping().into_http::<()>().into_parts().0.headers;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 

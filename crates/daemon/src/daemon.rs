@@ -1,29 +1,44 @@
 //! A daemon, from its start to its end.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use windlass::Engine;
-use windlass_core::{Error, Result};
+use windlass_core::{Error, Host, Result};
+use windlass_grpc::server;
 
+use crate::assemble::{self, Assembly};
 use crate::calls::Calls;
 use crate::config::Config;
+use crate::introspection::About;
 use crate::signals::Signals;
 use crate::socket::{self, Socket};
-use crate::{notify, serve};
+use crate::{metrics, notify, serve};
 
 /// How long calls that run may take to end when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(4);
 
+/// What a daemon is told by the process it runs in.
+#[derive(Debug, Clone, Default)]
+pub struct Process {
+    /// The version of the program.
+    pub version: String,
+    /// The commit it was built of; empty when nobody knows.
+    pub revision: String,
+    /// Where the service manager listens: the value of the variable `NOTIFY_SOCKET`.
+    pub notify: Option<OsString>,
+}
+
 /// Runs a daemon until a signal ends it: the first one lets calls that run end, the second one does not.
-///
-/// `notify` is where the service manager listens: the value of the variable `NOTIFY_SOCKET`.
 ///
 /// # Errors
 /// As [`Daemon::start`].
-pub async fn run(config: Config, notify: Option<OsString>) -> Result<()> {
+pub async fn run(config: Config, process: Process) -> Result<()> {
+    let notify = process.notify.clone();
     let tell = |state: &str| {
         if let Some(Err(error)) = notify.as_deref().map(|socket| notify::send(socket, state)) {
             tracing::warn!(%error, "the service manager was not told");
@@ -32,7 +47,7 @@ pub async fn run(config: Config, notify: Option<OsString>) -> Result<()> {
     // First, so that a signal while the daemon starts is not lost.
     let mut signals = Signals::listen()?;
     let daemon = tokio::select! {
-        started = Daemon::start(config) => started?,
+        started = Daemon::start(config, process) => started?,
         signal = signals.stop() => return Err(Error::canceled(format!("{signal} came before the daemon had started"))),
     };
     tell(notify::READY);
@@ -51,6 +66,8 @@ pub struct Daemon {
     engine: Engine,
     calls: Calls,
     grpc: JoinHandle<Result<(), tonic::transport::Error>>,
+    // What else is served, until it is dropped.
+    _others: JoinSet<()>,
     // Removes the socket.
     _name: socket::Name,
 }
@@ -59,26 +76,32 @@ impl Daemon {
     /// Opens the root and listens. When this returns, clients are answered.
     ///
     /// # Errors
-    /// `Unavailable` when another process has the root or answers at the address, naming it; those of opening an engine; those
-    /// of making a socket.
-    pub async fn start(config: Config) -> Result<Self> {
-        let began = std::time::Instant::now();
-        let builder = Engine::builder(&config.root).sharing(config.content.sharing).collect_by(config.gc);
-        let builder = match &config.snapshots.default {
-            Some(name) => builder.default_snapshotter(name),
-            None => builder,
-        };
-        let engine = builder.open().await?;
+    /// `Unavailable` when another process has the root or answers at the address, naming it; `FailedPrecondition` for a plugin
+    /// that is required and did not start; those of opening an engine; those of making a socket.
+    pub async fn start(config: Config, process: Process) -> Result<Self> {
+        let began = Instant::now();
+        make_directory(&config.state)?;
+        let assembly = Assembly::plan(&config)?;
+        let engine = assembly.apply(Engine::builder(&config.root), &config, BTreeMap::new()).open().await?;
+        let plugins = assembly.finish(&engine, &config).await?;
+        let calls = Calls::new(assemble::left_out(&plugins));
+        let _about = About::new(&config.root, plugins, process.version, process.revision)?;
+
         let Socket { listener, name } = Socket::bind(&config.grpc.address, config.grpc.uid, config.grpc.gid)?;
-        let calls = Calls::new();
-        let grpc = serve::grpc(listener, serve::routes(Arc::new(engine.clone())), &calls);
+        let others = match config.metrics.address {
+            Some(address) => metrics::listen(address, engine.clone(), calls.numbers().clone()).await?,
+            None => JoinSet::new(),
+        };
+        let host: Arc<dyn Host> = Arc::new(engine.clone());
+        let grpc = serve::grpc(listener, server::routes(&host), &calls);
+        engine.announce(Some(&config.grpc.address))?;
         tracing::info!(
             address = %config.grpc.address.display(),
             root = %config.root.display(),
             "ready after {} ms",
             began.elapsed().as_millis()
         );
-        Ok(Self { engine, calls, grpc, _name: name })
+        Ok(Self { engine, calls, grpc, _others: others, _name: name })
     }
 
     /// Returns the engine that is served.
@@ -88,6 +111,9 @@ impl Daemon {
 
     /// Stops: no new call begins, those that run have four seconds to end, and streams end with a status.
     pub async fn stop(self) {
+        if let Err(error) = self.engine.announce(None) {
+            tracing::warn!(%error, "the lock of the root still says where this process answered");
+        }
         self.calls.stop();
         match tokio::time::timeout(DRAIN, self.grpc).await {
             Ok(Ok(Ok(()))) => tracing::info!("stopped"),
@@ -96,4 +122,17 @@ impl Daemon {
             Err(_) => tracing::warn!("calls that had not ended after {} s were cut off", DRAIN.as_secs()),
         }
     }
+}
+
+/// Makes the directory of what does not outlive a restart of the machine; others may pass through it, not list it.
+fn make_directory(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+
+    use windlass_core::error::IoResultExt as _;
+
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(socket::DIRECTORY_MODE)
+        .create(path)
+        .attempt(|| format!("create {}", path.display()))
 }

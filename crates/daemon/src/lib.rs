@@ -7,13 +7,18 @@
 //! What the services answer is in `windlass-grpc`, what they do in the engine; here is when they start, where they listen,
 //! and how they end. Reading order: [`config`], [`Daemon`], `calls`.
 
+mod assemble;
 mod calls;
 pub mod config;
 mod daemon;
+mod introspection;
+mod metrics;
 mod notify;
+mod plugins;
 mod serve;
 mod signals;
 mod socket;
+mod ttrpc;
 
 pub use config::Config;
-pub use daemon::{Daemon, run};
+pub use daemon::{Daemon, Process, run};

@@ -19,7 +19,7 @@ use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
 
 /// The mode of a directory that is made for a socket: others may pass through it, not list it.
-const DIRECTORY_MODE: u32 = 0o711;
+pub(crate) const DIRECTORY_MODE: u32 = 0o711;
 /// The mode of a socket.
 const MODE: u32 = 0o660;
 /// How many connections may wait to be accepted.

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use windlass_core::{Result, ResultExt as _};
-use windlass_daemon::Config;
 use windlass_daemon::config::{self, Loaded};
+use windlass_daemon::{Config, Process};
 
 use crate::context::{Context, is_root};
 use crate::failure::{Failure, Outcome};
 use crate::log::{self, Level};
+use crate::version::VERSION;
 
 /// Where containerd keeps its configuration.
 const CONTAINERDS_FILE: &str = "/etc/containerd/config.toml";
@@ -86,7 +87,9 @@ async fn serve(context: &Context, flags: &Flags) -> Outcome {
     for note in &loaded.notes {
         tracing::warn!("{note}");
     }
-    windlass_daemon::run(loaded.config, std::env::var_os("NOTIFY_SOCKET")).await?;
+    let process =
+        Process { version: VERSION.to_owned(), revision: String::new(), notify: std::env::var_os("NOTIFY_SOCKET") };
+    windlass_daemon::run(loaded.config, process).await?;
     Ok(())
 }
 

@@ -55,6 +55,11 @@ fn each_command_explains_itself() {
         "namespaces label",
         "namespaces rm",
         "fsck",
+        "daemon",
+        "daemon config",
+        "daemon config dump",
+        "daemon config check",
+        "daemon config migrate",
     ]
     .iter()
     .map(|command| {

@@ -5,6 +5,7 @@
 mod archives;
 mod bad_input;
 mod content;
+mod daemon;
 mod dist;
 mod fixture;
 mod fsck;

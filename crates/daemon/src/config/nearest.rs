@@ -7,22 +7,27 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     ranked.filter(|(distance, _)| *distance <= allowed).min().map(|(_, candidate)| candidate)
 }
 
-/// Returns how many characters have to be put in, taken out or replaced: Levenshtein's distance, row by row.
+/// Returns how many characters have to be put in, taken out, replaced or swapped with the next one: the distance of optimal
+/// string alignment, row by row.
 fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (at, left) in from.chars().enumerate() {
-        let mut diagonal = at;
-        let mut before = at + 1;
-        let mut next = vec![before];
-        for (right, above) in to.iter().zip(row.iter().skip(1)) {
-            before = (diagonal + usize::from(left != *right)).min(before + 1).min(above + 1);
-            diagonal = *above;
-            next.push(before);
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    let cell = |rows: &[Vec<usize>], row: usize, column: usize| {
+        rows.get(row).and_then(|row| row.get(column)).copied().unwrap_or(usize::MAX / 2)
+    };
+    for (at, left) in from.iter().enumerate() {
+        rows.push(vec![at + 1]);
+        for (column, right) in to.iter().enumerate() {
+            let replaced = cell(&rows, at, column) + usize::from(left != right);
+            let one_more = cell(&rows, at, column + 1).min(cell(&rows, at + 1, column)) + 1;
+            let swapped = at > 0 && column > 0 && from.get(at - 1) == Some(right) && to.get(column - 1) == Some(left);
+            let swapped = if swapped { cell(&rows, at - 1, column - 1) + 1 } else { usize::MAX };
+            if let Some(row) = rows.last_mut() {
+                row.push(replaced.min(one_more).min(swapped));
+            }
         }
-        row = next;
     }
-    row.last().copied().unwrap_or_default()
+    cell(&rows, from.len(), to.len())
 }
 
 #[cfg(test)]
@@ -31,9 +36,14 @@ mod tests {
 
     #[test]
     fn distances_are_those_of_the_textbook() {
-        for (from, to, changes) in
-            [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("flaw", "lawn", 2), ("x", "x", 0)]
-        {
+        for (from, to, changes) in [
+            ("kitten", "sitting", 3),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("flaw", "lawn", 2),
+            ("x", "x", 0),
+            ("grcp", "grpc", 1),
+        ] {
             assert_eq!(distance(from, to), changes, "{from} {to}");
         }
     }
