@@ -25,6 +25,7 @@ const GC: &str = "io.containerd.gc.v1";
 const EVENT: &str = "io.containerd.event.v1";
 const LEASE: &str = "io.containerd.lease.v1";
 const SERVICE: &str = "io.containerd.grpc.v1";
+const MOUNTS: &str = "io.containerd.mount-manager.v1";
 const TTRPC: &str = "io.containerd.ttrpc.v1";
 
 /// How a plugin comes to be.
@@ -54,6 +55,7 @@ const TABLE: &[(&str, &str, &[&str], Part)] = &[
     (DIFFER, "walking", &[METADATA], Part::Core),
     (EVENT, "exchange", &[], Part::Core),
     (LEASE, "manager", &[METADATA], Part::Core),
+    (MOUNTS, "bolt", &[], Part::Core),
     (GC, "scheduler", &[METADATA], Part::Scheduler),
     (SERVICE, "containers", &[METADATA], Part::Service("containerd.services.containers.v1.Containers")),
     (SERVICE, "content", &[METADATA], Part::Service("containerd.services.content.v1.Content")),
@@ -63,6 +65,7 @@ const TABLE: &[(&str, &str, &[&str], Part)] = &[
     (SERVICE, "images", &[METADATA], Part::Service("containerd.services.images.v1.Images")),
     (SERVICE, "introspection", &[], Part::Service("containerd.services.introspection.v1.Introspection")),
     (SERVICE, "leases", &[LEASE], Part::Service("containerd.services.leases.v1.Leases")),
+    (SERVICE, "mounts", &[MOUNTS], Part::Service("containerd.services.mounts.v1.Mounts")),
     (SERVICE, "namespaces", &[METADATA], Part::Service("containerd.services.namespaces.v1.Namespaces")),
     (SERVICE, "snapshots", &[SNAPSHOTTER, METADATA], Part::Service("containerd.services.snapshots.v1.Snapshots")),
     (SERVICE, "version", &[], Part::Service("containerd.services.version.v1.Version")),
@@ -105,8 +108,11 @@ impl Assembly {
                 return Err(Error::invalid_argument(format!("plugin {} cannot be left out", node.uri()))
                     .hint("nothing works without it: take it out of disabled_plugins"));
             }
-            let settled =
-                disabled.then(|| Outcome::Skipped { reason: "it is disabled by the configuration".to_owned() });
+            let settled = match part {
+                _ if disabled => Some(Outcome::Skipped { reason: "it is disabled by the configuration".to_owned() }),
+                Part::Proxy(ProxyKind::Content | ProxyKind::Diff) => Some(not_taken(&node.id)),
+                _ => None,
+            };
             planned.push(Planned { node, part, settled });
         }
         let assembly =
@@ -157,14 +163,6 @@ impl Assembly {
             builder = builder.without_snapshotter(&planned.node.id);
         }
         foreign.into_iter().fold(builder, |builder, (name, snapshotter)| builder.snapshotter(name, snapshotter))
-    }
-
-    /// Notes what became of a plugin before the engine opened.
-    pub(crate) fn settle(&mut self, kind: &str, id: &str, outcome: Outcome) {
-        let same = |it: &&mut Planned| it.node.kind == kind && it.node.id == id;
-        if let Some(planned) = self.planned.iter_mut().find(same) {
-            planned.settled = Some(outcome);
-        }
     }
 
     /// Returns what became of every plugin, in the order in which they were started.
@@ -278,6 +276,12 @@ pub(crate) fn left_out(plugins: &[Plugin]) -> BTreeMap<&'static str, String> {
         }
     }
     left_out
+}
+
+/// Content stores and differs of others are known, and nothing here would use them.
+fn not_taken(name: &str) -> Outcome {
+    let reason = format!("proxy plugin {name} is no snapshotter, and only those are taken so far");
+    Outcome::Skipped { reason }
 }
 
 /// Returns the kind of plugin that a proxy is.

@@ -1,23 +1,26 @@
 //! A daemon, from its start to its end.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use tokio::task::{JoinHandle, JoinSet};
 use windlass::Engine;
-use windlass_core::{Error, Host, Result};
-use windlass_grpc::server;
+use windlass::activations::Activations;
+use windlass_core::plugin::Introspection;
+use windlass_core::{Error, Host, Result, activation};
+use windlass_grpc::server::{self, Limits};
+use windlass_proto::containerd::types::Envelope;
 
 use crate::assemble::{self, Assembly};
 use crate::calls::Calls;
-use crate::config::Config;
+use crate::config::{Config, Grpc};
 use crate::introspection::About;
 use crate::signals::Signals;
 use crate::socket::{self, Socket};
-use crate::{metrics, notify, serve};
+use crate::{metrics, notify, proxy, serve, ttrpc};
 
 /// How long calls that run may take to end when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -68,8 +71,8 @@ pub struct Daemon {
     grpc: JoinHandle<Result<(), tonic::transport::Error>>,
     // What else is served, until it is dropped.
     _others: JoinSet<()>,
-    // Removes the socket.
-    _name: socket::Name,
+    // Remove the sockets.
+    _names: [socket::Name; 2],
 }
 
 impl Daemon {
@@ -82,18 +85,26 @@ impl Daemon {
         let began = Instant::now();
         make_directory(&config.state)?;
         let assembly = Assembly::plan(&config)?;
-        let engine = assembly.apply(Engine::builder(&config.root), &config, BTreeMap::new()).open().await?;
+        let foreign = proxy::snapshotters(&assembly)?;
+        let engine = assembly.apply(Engine::builder(&config.root), &config, foreign).open().await?;
         let plugins = assembly.finish(&engine, &config).await?;
         let calls = Calls::new(assemble::left_out(&plugins));
-        let _about = About::new(&config.root, plugins, process.version, process.revision)?;
+        let about: Arc<dyn Introspection> =
+            Arc::new(About::new(&config.root, plugins, process.version, process.revision)?);
+        let activations = Activations::open(&config.state.join("mounts")).await?;
+        let activations: Arc<dyn activation::Manager> = Arc::new(activations);
+        let host: Arc<dyn Host> = Arc::new(engine.clone());
 
-        let Socket { listener, name } = Socket::bind(&config.grpc.address, config.grpc.uid, config.grpc.gid)?;
-        let others = match config.metrics.address {
+        let Grpc { address, uid, gid, max_recv_message_size, max_send_message_size } = &config.grpc;
+        let Socket { listener, name } = Socket::bind(address, *uid, *gid)?;
+        let shims = Socket::bind(&config.ttrpc_address(), config.ttrpc.uid, config.ttrpc.gid)?;
+        let mut others = match config.metrics.address {
             Some(address) => metrics::listen(address, engine.clone(), calls.numbers().clone()).await?,
             None => JoinSet::new(),
         };
-        let host: Arc<dyn Host> = Arc::new(engine.clone());
-        let grpc = serve::grpc(listener, server::routes(&host), &calls);
+        others.spawn(ttrpc::serve(shims.listener, Arc::new(Exchange(host.clone())), calls.clone()));
+        let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
+        let grpc = serve::grpc(listener, server::routes_within(limits, &host, &about, &activations), &calls);
         engine.announce(Some(&config.grpc.address))?;
         tracing::info!(
             address = %config.grpc.address.display(),
@@ -101,7 +112,7 @@ impl Daemon {
             "ready after {} ms",
             began.elapsed().as_millis()
         );
-        Ok(Self { engine, calls, grpc, _others: others, _name: name })
+        Ok(Self { engine, calls, grpc, _others: others, _names: [name, shims.name] })
     }
 
     /// Returns the engine that is served.
@@ -121,6 +132,16 @@ impl Daemon {
             Ok(Err(error)) => tracing::warn!(%error, "the end of serving was not in order"),
             Err(_) => tracing::warn!("calls that had not ended after {} s were cut off", DRAIN.as_secs()),
         }
+    }
+}
+
+/// Passes events of shims on to the subscribers of a host.
+struct Exchange(Arc<dyn Host>);
+
+#[async_trait]
+impl ttrpc::Sink for Exchange {
+    async fn forward(&self, envelope: Option<Envelope>) -> Result<()> {
+        windlass_grpc::events::forward(&*self.0, envelope).await
     }
 }
 

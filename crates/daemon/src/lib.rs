@@ -15,6 +15,7 @@ mod introspection;
 mod metrics;
 mod notify;
 mod plugins;
+mod proxy;
 mod serve;
 mod signals;
 mod socket;

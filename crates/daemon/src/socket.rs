@@ -1,7 +1,7 @@
 //! The unix sockets that the daemon listens on.
 //!
-//! 1. the directory, 0711 when it is made here  2. a lock on it, so that two daemons that start do not take each other's
-//! socket for a stale one  3. a socket that is there is asked: who answers keeps it, a stale one goes  4. the new one, 0660
+//! First the directory, 0711 when it is made here; then a lock on it, so that two daemons that start do not take each other's
+//! socket for a stale one; then whoever answers on a socket that is there keeps it, and a stale one goes; then the new one, 0660.
 //!
 //! Whoever can connect to the socket can do what root can; `docs/security.md` says so.
 

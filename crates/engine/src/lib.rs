@@ -40,7 +40,7 @@ use windlass_transfer::{Pull, Pulled};
 
 pub use windlass_core as core;
 pub use windlass_registry as registry;
-pub use windlass_snapshot::mount;
+pub use windlass_snapshot::{activations, mount};
 pub use windlass_store::{Collections, Group, LockWait, Owner, Policy, Sharing};
 pub use windlass_transfer as transfer;
 

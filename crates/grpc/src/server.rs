@@ -31,9 +31,24 @@ const MOST_CALLS: u32 = 1 << 16;
 
 /// Makes a service of a noun's server, with the limits of every message.
 macro_rules! service {
-    ($service:ident, $server:expr) => {
-        $service::new($server).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+    ($limits:expr, $service:ident, $server:expr) => {
+        $service::new($server).max_decoding_message_size($limits.taken).max_encoding_message_size($limits.sent)
     };
+}
+
+/// How large messages may be, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Those that are taken.
+    pub taken: usize,
+    /// Those that are sent.
+    pub sent: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { taken: MAX_MESSAGE, sent: MAX_MESSAGE }
+    }
 }
 
 /// Returns every service, for a host, what its daemon says about itself, and the activations that it keeps.
@@ -42,19 +57,29 @@ pub fn routes(
     daemon: &Arc<dyn Introspection>,
     activations: &Arc<dyn activation::Manager>,
 ) -> Routes {
+    routes_within(Limits::default(), host, daemon, activations)
+}
+
+/// Returns every service, with limits of its messages.
+pub fn routes_within(
+    limits: Limits,
+    host: &Arc<dyn Host>,
+    daemon: &Arc<dyn Introspection>,
+    activations: &Arc<dyn activation::Manager>,
+) -> Routes {
     let about = introspection::Server::new(daemon.clone());
-    Routes::new(service!(NamespacesServer, namespaces::Server::new(host.clone())))
-        .add_service(service!(ContentServer, content::Server::new(host.clone())))
-        .add_service(service!(ImagesServer, images::Server::new(host.clone())))
-        .add_service(service!(LeasesServer, leases::Server::new(host.clone())))
-        .add_service(service!(ContainersServer, containers::Server::new(host.clone())))
-        .add_service(service!(SnapshotsServer, snapshots::Server::new(host.clone())))
-        .add_service(service!(DiffServer, diff::Server::new(host.clone())))
-        .add_service(service!(EventsServer, events::Server::new(host.clone())))
-        .add_service(service!(IntrospectionServer, about.clone()))
-        .add_service(service!(VersionServer, about))
-        .add_service(service!(HealthServer, health::Server))
-        .add_service(service!(MountsServer, mounts::Server::new(activations.clone())))
+    Routes::new(service!(limits, NamespacesServer, namespaces::Server::new(host.clone())))
+        .add_service(service!(limits, ContentServer, content::Server::new(host.clone())))
+        .add_service(service!(limits, ImagesServer, images::Server::new(host.clone())))
+        .add_service(service!(limits, LeasesServer, leases::Server::new(host.clone())))
+        .add_service(service!(limits, ContainersServer, containers::Server::new(host.clone())))
+        .add_service(service!(limits, SnapshotsServer, snapshots::Server::new(host.clone())))
+        .add_service(service!(limits, DiffServer, diff::Server::new(host.clone())))
+        .add_service(service!(limits, EventsServer, events::Server::new(host.clone())))
+        .add_service(service!(limits, IntrospectionServer, about.clone()))
+        .add_service(service!(limits, VersionServer, about))
+        .add_service(service!(limits, HealthServer, health::Server))
+        .add_service(service!(limits, MountsServer, mounts::Server::new(activations.clone())))
 }
 
 /// Makes a server whose windows are as large as bulk data on one machine needs.

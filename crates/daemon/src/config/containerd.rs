@@ -99,10 +99,10 @@ pub(super) fn read(mut file: Table<'_>, config: &mut Config) -> Result<Read> {
         read.imports = imports.texts()?;
     }
     if let Some(disabled) = file.value("disabled_plugins") {
-        read.take_plugins(disabled, &mut config.disabled_plugins)?;
+        Read::take_plugins(disabled, &mut config.disabled_plugins)?;
     }
     if let Some(required) = file.value("required_plugins") {
-        read.take_plugins(required, &mut config.required_plugins)?;
+        Read::take_plugins(required, &mut config.required_plugins)?;
     }
     read.sockets(&mut file, config)?;
     if let Some(table) = file.table("proxy_plugins")? {
@@ -188,7 +188,7 @@ impl Read {
     }
 
     /// Takes over a list of plugins: those that are not here need not be left out.
-    fn take_plugins(&mut self, list: Value<'_>, into: &mut BTreeSet<String>) -> Result<()> {
+    fn take_plugins(list: Value<'_>, into: &mut BTreeSet<String>) -> Result<()> {
         for item in list.list()? {
             let uri = item.text()?;
             if !uri.contains('.') {

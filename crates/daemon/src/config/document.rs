@@ -57,7 +57,7 @@ impl Source {
 /// A table that is being read.
 pub(super) struct Table<'d> {
     source: &'d Source,
-    table: &'d DeTable<'d>,
+    entries: &'d DeTable<'d>,
     /// The keys of the tables that it is in, each with a dot behind it.
     prefix: String,
     known: Vec<&'static str>,
@@ -65,13 +65,13 @@ pub(super) struct Table<'d> {
 
 impl<'d> Table<'d> {
     pub(super) fn root(source: &'d Source, table: &'d DeTable<'d>) -> Self {
-        Self { source, table, prefix: String::new(), known: Vec::new() }
+        Self { source, entries: table, prefix: String::new(), known: Vec::new() }
     }
 
     /// Asks for a key.
     pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'d>> {
         self.known.push(key);
-        self.table.get(key).map(|value| self.at(key, value))
+        self.entries.get(key).map(|value| self.at(key, value))
     }
 
     pub(super) fn table(&mut self, key: &'static str) -> Result<Option<Self>> {
@@ -80,17 +80,17 @@ impl<'d> Table<'d> {
 
     /// Returns every entry, for a table whose keys are names that the user chose.
     pub(super) fn entries(self) -> Vec<(&'d str, Value<'d>)> {
-        self.table.iter().map(|(key, value)| (&**key.get_ref(), self.at(key.get_ref(), value))).collect()
+        self.entries.iter().map(|(key, value)| (&**key.get_ref(), self.at(key.get_ref(), value))).collect()
     }
 
     fn at(&self, key: &str, value: &'d Spanned<DeValue<'d>>) -> Value<'d> {
-        Value { source: self.source, key: format!("{}{}", self.prefix, quoted(key)), value }
+        Value { source: self.source, key: format!("{}{}", self.prefix, quoted(key)), given: value }
     }
 
     /// Returns the keys that nobody asked for.
     pub(super) fn rest(self) -> Vec<Unknown> {
         let mut unknown = Vec::new();
-        for (key, _) in self.table.iter().filter(|(key, _)| !self.known.contains(&&**key.get_ref())) {
+        for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&&**key.get_ref())) {
             let nearest = nearest(key.get_ref(), self.known.iter().copied());
             unknown.push(Unknown {
                 place: self.source.place(&key.span()),
@@ -112,13 +112,13 @@ fn quoted(key: &str) -> String {
 pub(super) struct Value<'d> {
     source: &'d Source,
     key: String,
-    value: &'d Spanned<DeValue<'d>>,
+    given: &'d Spanned<DeValue<'d>>,
 }
 
 impl<'d> Value<'d> {
     /// Returns file and line.
     pub(super) fn place(&self) -> String {
-        self.source.place(&self.value.span())
+        self.source.place(&self.given.span())
     }
 
     /// Returns the key with those of the tables that it is in.
@@ -132,20 +132,20 @@ impl<'d> Value<'d> {
     }
 
     fn expected(&self, kind: &str) -> Error {
-        self.wrong(format_args!("is to be {kind} and is {}", name(self.value.get_ref())))
+        self.wrong(format_args!("is to be {kind} and is {}", name(self.given.get_ref())))
     }
 
     pub(super) fn table(self) -> Result<Table<'d>> {
-        match self.value.get_ref() {
+        match self.given.get_ref() {
             DeValue::Table(table) => {
-                Ok(Table { source: self.source, table, prefix: format!("{}.", self.key), known: Vec::new() })
+                Ok(Table { source: self.source, entries: table, prefix: format!("{}.", self.key), known: Vec::new() })
             }
             _ => Err(self.expected("a table")),
         }
     }
 
     pub(super) fn text(&self) -> Result<String> {
-        match self.value.get_ref() {
+        match self.given.get_ref() {
             DeValue::String(text) => Ok(text.to_string()),
             _ => Err(self.expected("a string")),
         }
@@ -164,7 +164,7 @@ impl<'d> Value<'d> {
     }
 
     pub(super) fn number<T: TryFrom<i64>>(&self) -> Result<T> {
-        let DeValue::Integer(number) = self.value.get_ref() else { return Err(self.expected("a number")) };
+        let DeValue::Integer(number) = self.given.get_ref() else { return Err(self.expected("a number")) };
         let whole = i64::from_str_radix(number.as_str(), number.radix()).ok();
         whole
             .and_then(|number| T::try_from(number).ok())
@@ -173,7 +173,7 @@ impl<'d> Value<'d> {
 
     /// Returns a number that may have a fraction.
     pub(super) fn fraction(&self) -> Result<f64> {
-        let text = match self.value.get_ref() {
+        let text = match self.given.get_ref() {
             DeValue::Float(number) => number.as_str(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
             _ => return Err(self.expected("a number")),
@@ -182,7 +182,7 @@ impl<'d> Value<'d> {
     }
 
     pub(super) fn flag(&self) -> Result<bool> {
-        match self.value.get_ref() {
+        match self.given.get_ref() {
             DeValue::Boolean(flag) => Ok(*flag),
             _ => Err(self.expected("true or false")),
         }
@@ -197,7 +197,7 @@ impl<'d> Value<'d> {
 
     /// Tells whether it says nothing: an empty string, list or table, 0 or false.
     pub(super) fn is_empty(&self) -> bool {
-        match self.value.get_ref() {
+        match self.given.get_ref() {
             DeValue::String(text) => text.is_empty(),
             DeValue::Integer(number) => number.as_str() == "0",
             DeValue::Float(_) | DeValue::Datetime(_) => false,
@@ -208,10 +208,11 @@ impl<'d> Value<'d> {
     }
 
     pub(super) fn list(self) -> Result<Vec<Value<'d>>> {
-        match self.value.get_ref() {
-            DeValue::Array(items) => {
-                Ok(items.iter().map(|value| Value { source: self.source, key: self.key.clone(), value }).collect())
-            }
+        match self.given.get_ref() {
+            DeValue::Array(items) => Ok(items
+                .iter()
+                .map(|value| Value { source: self.source, key: self.key.clone(), given: value })
+                .collect()),
             _ => Err(self.expected("a list")),
         }
     }

@@ -174,7 +174,7 @@ fn duration(value: Duration) -> String {
     text(&humantime::format_duration(value))
 }
 
-fn word<T: PartialEq>(words: &[(&str, T)], meant: T) -> String {
+fn word<T: PartialEq + Copy>(words: &[(&str, T)], meant: T) -> String {
     let word = words.iter().find(|(_, one)| *one == meant).map(|(word, _)| *word);
     text(word.unwrap_or_default())
 }

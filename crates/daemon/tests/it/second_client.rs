@@ -5,8 +5,8 @@ use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, CreateNamespaceRequest, GetImageRequest, Image, InfoRequest, ListNamespacesRequest, Namespace,
-    ReadContentRequest, WriteAction, WriteContentRequest,
+    CreateImageRequest, CreateNamespaceRequest, GetImageRequest, Image, InfoRequest, ListNamespacesRequest,
+    ListRequest, Namespace, ReadContentRequest, WriteAction, WriteContentRequest,
 };
 use containerd_client::tonic::{Code, Request};
 use containerd_client::types::Descriptor;
@@ -76,7 +76,7 @@ async fn it_sees_namespaces_and_is_told_when_it_names_none() {
     assert_eq!(namespaces.create(request).await.unwrap_err().code(), Code::AlreadyExists);
     let listed = namespaces.list(ListNamespacesRequest::default()).await.unwrap().into_inner().namespaces;
     assert_eq!(listed, [namespace]);
-    let refused = LeasesClient::new(channel).list(Request::new(Default::default())).await.unwrap_err();
+    let refused = LeasesClient::new(channel).list(Request::new(ListRequest::default())).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     daemon.stop().await;
 }
