@@ -121,16 +121,19 @@ impl Daemon {
     }
 
     /// Stops: no new call begins, those that run have four seconds to end, and streams end with a status.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         if let Err(error) = self.engine.announce(None) {
             tracing::warn!(%error, "the lock of the root still says where this process answered");
         }
         self.calls.stop();
-        match tokio::time::timeout(DRAIN, self.grpc).await {
+        match tokio::time::timeout(DRAIN, &mut self.grpc).await {
             Ok(Ok(Ok(()))) => tracing::info!("stopped"),
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the end of serving was not in order"),
             Ok(Err(error)) => tracing::warn!(%error, "the end of serving was not in order"),
-            Err(_) => tracing::warn!("calls that had not ended after {} s were cut off", DRAIN.as_secs()),
+            Err(_) => {
+                tracing::warn!("calls that had not ended after {} s are cut off", DRAIN.as_secs());
+                self.grpc.abort();
+            }
         }
     }
 }
