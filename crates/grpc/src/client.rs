@@ -17,11 +17,9 @@ use windlass_core::{Error, Host, Kind, Namespace, Result, Scope, Services};
 use crate::content::Writers;
 use crate::streaming::{self, Stream};
 use crate::{
-    STREAM_WINDOW, containers, content, diff, events, images, introspection, leases, mounts, namespaces, snapshots,
+    CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW, containers, content, diff, events, images, introspection, leases,
+    mounts, namespaces, snapshots,
 };
-
-/// How many bytes of all calls of a connection may be on their way to the client, unread.
-const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// The snapshotter of a namespace that says nothing else, where the daemon has it, as containerd has it; otherwise the first
 /// one it has.
@@ -47,7 +45,10 @@ impl Client {
 
     /// Gives the connections of an endpoint windows as large as bulk data on one machine needs.
     pub fn tuned(endpoint: Endpoint) -> Endpoint {
-        endpoint.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW)
+        endpoint
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
     }
 
     /// Opens a stream to the daemon that a later call refers to by its name, which is free to choose, and new.

@@ -20,12 +20,10 @@ use windlass_proto::containerd::services::version::v1::version_server::VersionSe
 use windlass_proto::grpc::health::v1::health_server::HealthServer;
 
 use crate::{
-    MAX_MESSAGE, STREAM_WINDOW, containers, content, diff, events, health, images, introspection, leases, mounts,
-    namespaces, snapshots,
+    CONNECTION_WINDOW, MAX_FRAME, MAX_MESSAGE, STREAM_WINDOW, containers, content, diff, events, health, images,
+    introspection, leases, mounts, namespaces, snapshots,
 };
 
-/// How many bytes of all calls of a connection may be on their way to the server, unread.
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How many calls a connection may have at once. A watch or an open writer is one, and clients have one connection for all.
 const MOST_CALLS: u32 = 1 << 16;
 
@@ -90,6 +88,3 @@ pub fn builder() -> Server {
         .max_concurrent_streams(MOST_CALLS)
         .max_frame_size(MAX_FRAME)
 }
-
-/// The largest frame that is taken: the fewer there are of some content, the less there is to do.
-const MAX_FRAME: u32 = 1 << 20;

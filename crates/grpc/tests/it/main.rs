@@ -12,19 +12,23 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod about;
+mod calls;
 mod daemon;
 mod events;
 mod layers;
 mod mounts;
 mod pipe;
+mod read;
+mod write;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use tonic::Request;
 use tonic::transport::Channel;
 use windlass_core::activation::Manager;
 use windlass_core::{Host, Scope, Services};
-use windlass_grpc::{Client, server};
+use windlass_grpc::{Client, scope, server};
 use windlass_snapshot::activations::Activations;
 use windlass_testkit::memory;
 
@@ -33,15 +37,35 @@ fn in_memory(directory: &Path) -> Arc<dyn Host> {
     Arc::new(memory::Host::new(directory, Arc::new(memory::Applier::new())))
 }
 
-/// Serves a host over a pipe, with the activations of a directory, and returns the other end.
+/// Returns a host for tests that need no snapshots, which alone would need the directory.
+fn host() -> Arc<dyn Host> {
+    in_memory(Path::new("/nonexistent"))
+}
+
+/// Serves a host over a pipe, with the activations of a directory, and connects to it.
 async fn served(host: &Arc<dyn Host>, directory: &Path) -> Channel {
     let activations: Arc<dyn Manager> = Arc::new(Activations::open(&directory.join("mounts")).await.unwrap());
     let daemon: Arc<dyn windlass_core::plugin::Introspection> = Arc::new(daemon::Daemon);
     pipe::connect(server::builder().add_routes(server::routes(host, &daemon, &activations))).await
 }
 
-async fn client(directory: &Path) -> Arc<Client> {
-    Arc::new(Client::new(served(&in_memory(directory), directory).await))
+/// Serves a host over a pipe, for a test that activates nothing, and connects to it.
+async fn connect(host: &Arc<dyn Host>) -> Channel {
+    served(host, tempfile::tempdir().unwrap().path()).await
+}
+
+/// Returns the connection to a host of its own.
+async fn channel() -> Channel {
+    connect(&host()).await
+}
+
+/// Makes a call in a namespace, as any client does.
+fn in_namespace<T>(message: T) -> Request<T> {
+    scope::request(&Scope::default(), message).unwrap()
+}
+
+async fn client(directory: &Path) -> Client {
+    Client::new(served(&in_memory(directory), directory).await)
 }
 
 async fn services(directory: &Path) -> Services {
@@ -64,5 +88,5 @@ windlass_testkit::snapshotter_suite!(snapshotter, async |directory: &Path| {
     services(directory).await.snapshotters.remove(memory::SNAPSHOTTER).unwrap()
 });
 windlass_testkit::event_suite!(event, async |directory: &Path| services(directory).await.events);
-windlass_testkit::comparer_suite!(comparer, client);
-windlass_testkit::host_suite!(host, client);
+windlass_testkit::comparer_suite!(comparer, async |directory: &Path| Arc::new(client(directory).await));
+windlass_testkit::host_suite!(host, async |directory: &Path| Arc::new(client(directory).await));
