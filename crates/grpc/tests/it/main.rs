@@ -9,7 +9,7 @@
 //! - No `one_pass` suite: `Write` appends at one place and cannot be read behind, so there is no `tail` and no `sparse`. A
 //!   declared size of zero is none on the wire.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod about;
 mod calls;

@@ -47,7 +47,7 @@ pub(super) fn steps(mut mount: Mount) -> Result<(Mount, Vec<Step>)> {
     if kind == "loop" {
         return Err(unknown("a loop device"));
     }
-    mount.kind = kind.to_owned();
+    kind.clone_into(&mut mount.kind);
     Ok((mount, steps))
 }
 
