@@ -13,6 +13,7 @@
 
 mod about;
 mod calls;
+mod ctr;
 mod daemon;
 mod events;
 mod layers;
