@@ -12,13 +12,13 @@
 //! over what is still mounted, and removes what a crash left half-made. Activations are held by nothing but their names: no
 //! lease and no back reference lets them go.
 
+mod plan;
 mod transform;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use rustix::mount::UnmountFlags;
@@ -27,15 +27,13 @@ use windlass_core::activation::{Activation, Active, Manager, Name, Options};
 use windlass_core::error::{Error, IoResultExt as _, Result, ResultExt as _};
 use windlass_core::field::FieldMask;
 use windlass_core::filter::{Filter, any_matches};
-use windlass_core::snapshot::{EROFS_LOWER, Mount};
+use windlass_core::snapshot::Mount;
 use windlass_core::{Labels, Namespace};
 
 use crate::{mount, tree};
-use transform::Step;
+use plan::Plan;
 
 const RECORD: &str = "record.json";
-/// How many mounts an activation has at most, as containerd has it.
-const MAX_MOUNTS: usize = 255;
 
 /// The activations of a state directory. Cheap to clone.
 #[derive(Clone)]
@@ -288,96 +286,6 @@ impl Shared {
         write(&self.directory.join(record.number.to_string()), &record)?;
         turn.left = Some(record.clone());
         Ok(record.activation)
-    }
-}
-
-/// What is to be mounted here, and what is left.
-#[derive(Debug, PartialEq, Eq)]
-struct Plan {
-    /// Each with its steps; the layers of an overlay go with it.
-    here: Vec<Group>,
-    system: Vec<(Mount, Vec<Step>)>,
-    /// Whether a bind mount of the last one is to be left when nothing else is.
-    bind: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Group {
-    lowers: Vec<Mount>,
-    mount: Mount,
-    steps: Vec<Step>,
-}
-
-impl Plan {
-    /// Decides how far the mounts are made here: up to the last one that the caller cannot make, and what a later one's text
-    /// refers to.
-    fn of(mounts: Vec<Mount>, all: bool) -> Result<Self> {
-        if mounts.len() > MAX_MOUNTS {
-            return Err(Error::invalid_argument(format!("there are {} mounts, more than {MAX_MOUNTS}", mounts.len())));
-        }
-        let mut here = if all { mounts.len() } else { 0 };
-        let mut handled = all && !mounts.is_empty();
-        let mut taken = Vec::new();
-        for (index, mount) in mounts.into_iter().enumerate() {
-            let after_layer = taken.last().is_some_and(|(before, _): &(Mount, _)| before.kind == EROFS_LOWER);
-            let (mount, steps) = transform::steps(mount)?;
-            if mount.kind == EROFS_LOWER || after_layer {
-                (here, handled) = (here.max(index + 1), true);
-            }
-            if !steps.is_empty() {
-                (here, handled) = (here.max(index), true);
-            }
-            taken.push((mount, steps));
-        }
-        if !handled {
-            return Err(Error::unimplemented("the kernel can make every one of these mounts")
-                .hint("mount them, or ask for a temporary activation"));
-        }
-        let system = taken.split_off(here);
-        let mut groups: Vec<Group> = Vec::new();
-        let mut lowers = Vec::new();
-        for (mount, steps) in taken {
-            if mount.kind == EROFS_LOWER {
-                lowers.push(mount);
-            } else {
-                groups.push(Group { lowers: std::mem::take(&mut lowers), mount, steps });
-            }
-        }
-        if !lowers.is_empty() {
-            return Err(Error::invalid_argument("there are layers without an overlay"));
-        }
-        Ok(Self { here: groups, bind: system.is_empty(), system })
-    }
-
-    fn carry_out(self, directory: &Path, activation: &mut Activation) -> Result<()> {
-        for (number, group) in self.here.into_iter().enumerate() {
-            let mount = transform::apply(group.mount, &group.steps, &activation.active)?;
-            let place = directory.join(number.to_string());
-            tree::make(&place, 0o700)?;
-            let mut mounts = group.lowers;
-            mounts.push(mount.clone());
-            mount::mount_all(&mounts, &place)?;
-            activation.active.push(Active {
-                mount,
-                mounted_at: SystemTime::now(),
-                mount_point: place.display().to_string(),
-                data: BTreeMap::new(),
-            });
-        }
-        for (mount, steps) in self.system {
-            activation.system.push(transform::apply(mount, &steps, &activation.active)?);
-        }
-        if self.bind
-            && let Some(last) = activation.active.last()
-        {
-            activation.system.push(Mount {
-                kind: "bind".to_owned(),
-                source: last.mount_point.clone(),
-                target: String::new(),
-                options: vec!["rbind".to_owned()],
-            });
-        }
-        Ok(())
     }
 }
 
