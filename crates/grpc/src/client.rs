@@ -81,7 +81,7 @@ impl Client {
 
     /// Returns the snapshotter to use in a namespace when none is named.
     async fn default_snapshotter(&self, namespace: &Namespace) -> Result<String> {
-        let labels = match namespaces::Remote::new(self.channel.clone()).labels(namespace).await {
+        let labels = match namespaces::Remote::new(self.channel.clone(), namespace.clone().into()).labels(namespace).await {
             Err(error) if [Kind::NotFound, Kind::Unimplemented].contains(&error.kind()) => None,
             labels => Some(labels?),
         };
@@ -97,7 +97,8 @@ impl Client {
     async fn require(&self, scope: &Scope, id: &lease::Id) -> Result<()> {
         let unleased = Scope::from(scope.namespace.clone());
         let leases = leases::Remote::new(self.channel.clone(), unleased);
-        let filter = format!("id=={id}").parse()?;
+        let quoted = id.as_str().replace('\\', r"\\").replace('"', r#"\""#);
+        let filter = format!("id==\"{quoted}\"").parse()?;
         if leases.list(&[filter]).await?.is_empty() {
             return Err(Error::not_found(format!("lease {id} is not in namespace {}", scope.namespace)));
         }
@@ -126,7 +127,7 @@ impl Host for Client {
             images: Arc::new(images::Remote::new(channel(), scope.clone())),
             containers: Arc::new(containers::Remote::new(channel(), scope.clone())),
             leases: Arc::new(leases::Remote::new(channel(), scope.clone())),
-            namespaces: Arc::new(namespaces::Remote::new(channel())),
+            namespaces: Arc::new(namespaces::Remote::new(channel(), scope.clone())),
             snapshotters: there.iter().map(snapshotter).collect(),
             default_snapshotter,
             applier: Arc::new(diff::Remote::new(channel(), scope.clone())),

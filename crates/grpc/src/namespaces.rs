@@ -1,6 +1,6 @@
 //! Namespaces over the wire: `containerd.services.namespaces.v1.Namespaces`.
 //!
-//! Calls of this service need no namespace header.
+//! Calls of this service need no namespace header; clients send one, because containerd publishes events where it says.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use windlass_proto::containerd::services::namespaces::v1::namespaces_client::Nam
 use windlass_proto::containerd::services::namespaces::v1::namespaces_server::Namespaces;
 
 use crate::error::{Answer as _, Reply as _, to_status};
+use crate::{MAX_MESSAGE, scope};
 
 /// The field of an update that is all labels; one of them is `labels.KEY`.
 const LABELS: &str = "labels";
@@ -138,11 +139,15 @@ impl Namespaces for Server {
 /// The namespaces of a daemon.
 pub(crate) struct Remote {
     client: NamespacesClient<Channel>,
+    /// Where containerd publishes what was changed; it refuses the change without.
+    scope: Scope,
 }
 
 impl Remote {
-    pub(crate) fn new(channel: Channel) -> Self {
-        Self { client: NamespacesClient::new(channel) }
+    pub(crate) fn new(channel: Channel, scope: Scope) -> Self {
+        let client = NamespacesClient::new(channel);
+        let client = client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        Self { client, scope }
     }
 }
 
@@ -150,31 +155,32 @@ impl Remote {
 impl Store for Remote {
     async fn create(&self, namespace: &Namespace, labels: Labels) -> Result<()> {
         let request = wire::CreateNamespaceRequest { namespace: Some(message(namespace, labels)) };
-        self.client.clone().create(request).await.answer()?;
+        self.client.clone().create(scope::request(&self.scope, request)?).await.answer()?;
         Ok(())
     }
 
     async fn labels(&self, namespace: &Namespace) -> Result<Labels> {
         let request = wire::GetNamespaceRequest { name: namespace.to_string() };
-        given(self.client.clone().get(request).await.answer()?.namespace).map(|(_, labels)| labels)
+        given(self.client.clone().get(scope::request(&self.scope, request)?).await.answer()?.namespace)
+            .map(|(_, labels)| labels)
     }
 
     async fn set_label(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {
         let labels = Labels::new().with(key, value);
         let update_mask = Some(prost_types::FieldMask { paths: vec![format!("labels.{key}")] });
         let request = wire::UpdateNamespaceRequest { namespace: Some(message(namespace, labels)), update_mask };
-        self.client.clone().update(request).await.answer()?;
+        self.client.clone().update(scope::request(&self.scope, request)?).await.answer()?;
         Ok(())
     }
 
     async fn list(&self) -> Result<Vec<Namespace>> {
         let request = wire::ListNamespacesRequest::default();
-        let listed = self.client.clone().list(request).await.answer()?.namespaces;
+        let listed = self.client.clone().list(scope::request(&self.scope, request)?).await.answer()?.namespaces;
         listed.into_iter().map(|namespace| namespace.name.parse()).collect()
     }
 
     async fn delete(&self, namespace: &Namespace) -> Result<()> {
         let request = wire::DeleteNamespaceRequest { name: namespace.to_string() };
-        self.client.clone().delete(request).await.answer()
+        self.client.clone().delete(scope::request(&self.scope, request)?).await.answer()
     }
 }

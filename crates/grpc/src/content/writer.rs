@@ -5,6 +5,7 @@
 //! written, and the ref is free.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -154,7 +155,9 @@ impl Writer for RemoteWriter {
         // The conversation does not tell which digest was declared.
         if !self.contract || self.declared.digest.is_none() {
             self.flush().await?;
-            return self.remote.told_status(&self.ingest).await;
+            let told = self.remote.told_status(&self.ingest).await?;
+            let expected = told.expected.or_else(|| self.declared.digest.clone());
+            return Ok(Status { total: told.total.or(self.total), expected, ..told });
         }
         if self.conversation.sent() > 1 {
             self.send(self.message(WriteAction::Stat, Bytes::new()));
@@ -222,11 +225,11 @@ impl Writer for RemoteWriter {
     async fn commit(self: Box<Self>, commit: Commit) -> Result<Info> {
         let attempt = || format!("commit ingest {}", self.ingest);
         self.flush().await.context(attempt)?;
-        let expected = commit.expected;
+        let Commit { expected, labels } = commit;
         let last = self.send(wire::WriteContentRequest {
             total: messages::size_number(expected.size.unwrap_or_default()),
             expected: digest_text(expected.digest.as_ref()),
-            labels: messages::label_map(commit.labels),
+            labels: messages::label_map(labels.clone()),
             ..self.message(WriteAction::Commit, Bytes::new())
         });
         let answer = match self.until(|progress| progress.answered >= last).await {
@@ -234,8 +237,14 @@ impl Writer for RemoteWriter {
             Err(error) => return Err(self.refused(error, &expected).await),
         };
         let digest = digest(&answer.digest)?.ok_or_else(|| unanswered(&self.ingest))?;
-        // The answer tells neither the times of the record nor its labels.
-        self.remote.info(&digest).await.context(attempt)
+        match self.remote.info(&digest).await {
+            // It was committed, and collected since: nothing refers to it.
+            Err(error) if error.is(Kind::NotFound) => {
+                let now = SystemTime::now();
+                Ok(Info { digest, size: self.offset, created_at: now, updated_at: now, labels })
+            }
+            info => info.context(attempt),
+        }
     }
 }
 

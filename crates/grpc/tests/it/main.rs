@@ -18,6 +18,8 @@ mod daemon;
 mod events;
 mod layers;
 mod mounts;
+mod containerd;
+mod engine;
 mod pipe;
 mod read;
 mod write;
