@@ -66,6 +66,8 @@ Examples:
   dist content get DIGEST        one of them, to standard output
   dist leases ls                 what is kept though nothing refers to it
   dist snapshots ls              unpacked layers
+  dist snapshots diff KEY        what was changed in one, as a layer
+  dist images import FILE        from an archive; `images export` makes one
   dist gc --plan                 what nothing needs any more
   dist why DIGEST                what keeps something
   dist -n k8s.io images ls       in another namespace
@@ -252,6 +254,20 @@ mod tests {
             "dist namespace list",
             "dist snapshot list",
             "dist content list",
+            "dist images import -",
+            "dist image load x.tar",
+            "dist images export - x",
+            "dist save x.tar x y",
+            "dist images convert --uncompress --oci a b",
+            "dist images tag --force a b c",
+            "dist images label -r a b=c",
+            "dist images check -q",
+            "dist images usage a",
+            "dist images prune --all",
+            "dist snapshots diff --keep a b",
+            "dist snapshots commit a b",
+            "dist snapshots prepare -t /mnt a b",
+            "dist snapshots usage a",
             "dist image pull x",
             "dist content label sha256:0123456789012345678901234567890123456789012345678901234567890123 a=b",
             "dist content edit --editor vi sha256:0123456789012345678901234567890123456789012345678901234567890123",

@@ -20,3 +20,12 @@ pub(crate) fn parse(text: &str) -> Result<(String, String)> {
 pub(crate) fn all(labels: Vec<(String, String)>) -> Labels {
     labels.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
+
+/// Returns a change in which those without a value are removed.
+pub(crate) fn change(labels: Vec<(String, String)>) -> Labels {
+    let mut change = Labels::new();
+    for (key, value) in labels {
+        change.set(key, value);
+    }
+    change
+}

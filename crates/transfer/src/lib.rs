@@ -7,6 +7,9 @@
 //! `snapshot`).
 
 mod arrival;
+pub mod check;
+pub mod convert;
+pub mod difference;
 mod documents;
 mod download;
 mod dropped;
@@ -14,10 +17,12 @@ pub mod export;
 mod fetch;
 pub mod import;
 mod interrupted;
+mod inventory;
 mod missing;
 mod parts;
 mod passing;
 pub mod plan;
+pub mod present;
 pub mod pull;
 pub mod repair;
 pub mod room;
@@ -25,8 +30,10 @@ pub mod rootfs;
 mod run;
 pub mod unfinished;
 mod unpack;
+pub mod usage;
 pub mod walk;
 
+pub use convert::{Convert, Converted, convert};
 pub use export::{Export, Exported, export};
 pub use import::{Import, Imported, Naming, import};
 pub use parts::Parts;

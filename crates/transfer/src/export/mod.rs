@@ -124,7 +124,7 @@ async fn carry_out(
         contents.add(&*leased.content, image, options).await.context(|| format!("export image {}", image.name))?;
     }
     for blob in contents.blobs.values() {
-        present(&*leased.content, blob, &contents.manifests).await?;
+        present(&*leased.content, blob, contents.manifests.get(&blob.digest)).await?;
     }
     let mut archive = Archive::new(into);
     archive.document("oci-layout", documents::OCI_LAYOUT).await?;
@@ -285,14 +285,14 @@ fn absent(error: Error, platform: Option<&Platform>) -> Error {
     }
 }
 
-/// Checks that a blob is here, before anything is written.
-async fn present(content: &dyn Store, blob: &Descriptor, manifests: &BTreeMap<Digest, Digest>) -> Result<()> {
+/// Checks that a blob is here, before anything is written; the labels of the manifest say whether it was dropped.
+pub(crate) async fn present(content: &dyn Store, blob: &Descriptor, manifest: Option<&Digest>) -> Result<()> {
     let error = match content.info(&blob.digest).await {
         Ok(_) => return Ok(()),
         Err(error) if error.is(Kind::NotFound) => error,
         Err(error) => return Err(error),
     };
-    let labels = match manifests.get(&blob.digest) {
+    let labels = match manifest {
         Some(manifest) => content.info(manifest).await?.labels,
         None => Labels::new(),
     };

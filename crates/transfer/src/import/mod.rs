@@ -16,26 +16,19 @@ mod names;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use async_trait::async_trait;
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use windlass_core::gc::Deletion;
 use windlass_core::image::{Image, StoreExt as _};
 use windlass_core::platform::Selection;
 use windlass_core::progress::{Totals, Tracker};
-use windlass_core::remote::{Body, ByteRange, Fetcher};
 use windlass_core::{
     ByteStream, ChainId, Descriptor, Digest, Error, Host, Kind, Labels, Leased, Namespace, Result, ResultExt as _,
     image, lease,
 };
 
-use crate::fetch::Fetch;
-use crate::plan::{Absent, Plan};
-use crate::pull::{Pull, Unpack, keep_snapshots};
-use crate::unpack::Unpacker;
-use crate::{dropped, run};
+use crate::present::{self, Wanted};
+use crate::pull::Unpack;
 
 pub use names::{Digests, Naming};
 
@@ -152,13 +145,16 @@ async fn carry_out(leased: &Leased, archive: ByteStream, options: &Import, progr
     let arrived = arrive::receive(leased, archive, progress).await?;
     let totals = progress.totals();
     let targets = targets(leased, &arrived, &options.naming).await?;
+    let layers = Wanted { unpack: options.unpack, snapshotter: options.snapshotter.as_deref() };
     let mut images = Vec::new();
     let mut wanted = BTreeSet::new();
     for target in &targets {
-        let plan = plan(leased, target, options, progress).await?;
+        let name = target.names.first().ok_or_else(|| Error::internal("an image without a name is imported"))?;
+        let image = (name, &target.descriptor);
+        let plan = present::plan(leased, image, &options.platforms, &layers, progress).await?;
         wanted.extend(plan.images.iter().map(|image| image.manifest.digest.clone()));
         wanted.insert(target.descriptor.digest.clone());
-        let snapshots = settle(leased, &plan, options, progress).await?;
+        let snapshots = present::settle(leased, &plan, &layers, progress).await?;
         let image = |name: &image::Name| ImportedImage {
             name: name.clone(),
             target: target.descriptor.clone(),
@@ -222,49 +218,6 @@ async fn targets(leased: &Leased, arrived: &Arrived, naming: &Naming) -> Result<
     Ok(targets)
 }
 
-/// Says of what is there what is wanted.
-async fn plan(leased: &Leased, target: &Target, options: &Import, progress: &Tracker) -> Result<Plan> {
-    let fetch = absent_fetch(leased, progress);
-    let name = target.names.first().ok_or_else(|| Error::internal("an image without a name is planned"))?;
-    let planned = Plan::make(&fetch, name, &target.descriptor, &options.platforms, Absent::LeaveOut).await;
-    let plan = planned.context(|| format!("image {name}"))?;
-    if options.unpack == Unpack::Yes {
-        plan.check_unpackable().context(|| format!("image {name}"))?;
-    }
-    Ok(plan)
-}
-
-/// Checks that all blobs are here, and unpacks.
-async fn settle(leased: &Leased, plan: &Plan, options: &Import, progress: &Tracker) -> Result<Vec<ChainId>> {
-    let attempt = || format!("image {}", plan.name);
-    let fetch = absent_fetch(leased, progress);
-    let pull = Pull { unpack: options.unpack, snapshotter: options.snapshotter.clone(), ..Pull::default() };
-    let unpacker = match options.unpack {
-        Unpack::No => None,
-        Unpack::Yes => {
-            let (name, snapshotter) = leased.snapshotter(options.snapshotter.as_deref())?;
-            let places = Arc::new(Semaphore::new(pull.concurrent_unpacks.max(1)));
-            Some(Unpacker::new(leased, name, snapshotter.clone(), fetch.by.clone(), places))
-        }
-    };
-    if let Err(error) = run::run(&fetch, plan, unpacker.as_ref(), &pull).await {
-        for layer in unpacker.iter().flat_map(|_| plan.layers()) {
-            if let Some(unpacker) = &unpacker {
-                unpacker.forget(layer).await;
-            }
-        }
-        for blob in plan.blobs.iter().filter(|blob| !blob.present) {
-            fetch.discard(&blob.descriptor).await;
-        }
-        return Err(error.context(attempt()));
-    }
-    dropped::record(&*leased.content, plan).await?;
-    match &unpacker {
-        Some(unpacker) => keep_snapshots(&*leased.content, plan, &unpacker.name).await,
-        None => Ok(Vec::new()),
-    }
-}
-
 /// Deletes the manifests that came along and are for other platforms: an index that lists them would keep them.
 async fn forget_others(
     leased: &Leased,
@@ -289,23 +242,4 @@ async fn forget_others(
         }
     }
     Ok(())
-}
-
-/// Returns what reads documents that are here, and has nowhere to get others from.
-fn absent_fetch(leased: &Leased, progress: &Tracker) -> Fetch {
-    Fetch::new(leased, Arc::new(Nowhere), Labels::new(), "an import".to_owned(), progress)
-}
-
-/// Has nothing.
-struct Nowhere;
-
-#[async_trait]
-impl Fetcher for Nowhere {
-    async fn fetch(&self, descriptor: &Descriptor, _: ByteRange) -> Result<Body> {
-        Err(Error::failed_precondition(format!(
-            "the archive lacks {} {}, which it refers to",
-            descriptor.media_type, descriptor.digest
-        ))
-        .hint("it was written incompletely, or for another platform; `--platform` names the one to import"))
-    }
 }

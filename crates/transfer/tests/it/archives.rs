@@ -369,7 +369,7 @@ async fn two_images_of_one_name_are_refused() {
 async fn what_comes_after_the_end_does_not_matter_and_nothing_else_is_kept() {
     let (site, bundle) = (site(), three_layers().build());
     let mut archive = layout(&bundle, &["1"]).file("empty", "").tar();
-    archive.write_all(&[0; 100_000]).unwrap();
+    archive.write_all(&vec![0; 100_000]).unwrap();
     import(&site, &archive).await.unwrap();
     assert_eq!(site.holds().await.images, 1);
     site.services().await.images.delete(&"example.org/app:1".parse().unwrap(), Deletion::Synchronous).await.unwrap();

@@ -1,8 +1,9 @@
 //! Pulls over in-memory implementations: what is recorded, what is moved, and what a failure leaves behind.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod archives;
+mod conversions;
 mod dropping;
 mod failures;
 mod in_parts;

@@ -104,7 +104,7 @@ async fn digest_of(input: &mut dyn Source) -> Result<Digest> {
 }
 
 /// Returns the label of what stays until it is deleted.
-pub(super) fn root() -> Labels {
+pub(crate) fn root() -> Labels {
     Labels::new().with(gc::ROOT, humantime::format_rfc3339_seconds(SystemTime::now()).to_string())
 }
 

@@ -1,8 +1,8 @@
 //! `dist content label`: labels of a blob.
 
+use windlass_core::Digest;
 use windlass_core::content::Info;
 use windlass_core::field::FieldMask;
-use windlass_core::{Digest, Labels};
 
 use crate::context::Context;
 use crate::failure::Outcome;
@@ -37,16 +37,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     let mut info = content.info(&args.digest).await?;
     let paths: Vec<String> = args.labels.iter().map(|(key, _)| format!("labels.{key}")).collect();
     let mask = if args.replace_all { FieldMask::all() } else { FieldMask::parse(paths.iter().map(String::as_str))? };
-    info.labels = if args.replace_all { label::all(args.labels) } else { of_mask(args.labels) };
+    info.labels = if args.replace_all { label::all(args.labels) } else { label::change(args.labels) };
     let info = content.update(&info, &mask).await?;
     context.output().record(&info, |info: &Info| labels(&info.labels))
-}
-
-/// Returns the labels of a change in which those without a value are removed.
-fn of_mask(labels: Vec<(String, String)>) -> Labels {
-    let mut change = Labels::new();
-    for (key, value) in labels {
-        change.set(key, value);
-    }
-    change
 }

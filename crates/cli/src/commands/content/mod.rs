@@ -8,6 +8,7 @@ mod label;
 mod list;
 
 use clap::Subcommand;
+pub(crate) use ingest::root;
 use serde::Serialize;
 use windlass_core::content::{Info, IngestRef};
 use windlass_core::{Digest, Error, Result};

@@ -1,12 +1,17 @@
 //! `dist images`: what is recorded, what it consists of, and its root filesystem.
 
+mod check;
+mod convert;
 pub(crate) mod export;
 pub(crate) mod import;
 mod inspect;
 mod list;
 mod mount;
+mod prune;
 mod remove;
+mod tag;
 mod unmount;
+mod usage;
 
 use clap::Subcommand;
 use windlass_core::image::{Image, Name};
@@ -17,7 +22,7 @@ use crate::context::Context;
 use crate::failure::Outcome;
 use crate::familiar;
 
-/// List, inspect, mount, import, export and remove images.
+/// List, mount, import, export, convert and remove images.
 #[derive(Debug, Subcommand)]
 #[command(visible_aliases = ["image", "i"])]
 pub(crate) enum Command {
@@ -28,6 +33,12 @@ pub(crate) enum Command {
     Unmount(unmount::Args),
     Import(import::Args),
     Export(export::Args),
+    Convert(convert::Args),
+    Tag(tag::Args),
+    Label(tag::LabelArgs),
+    Check(check::Args),
+    Usage(usage::Args),
+    Prune(prune::Args),
     #[command(hide = true)]
     Pull(pull::Args),
 }
@@ -42,6 +53,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Unmount(args) => unmount::run(context, args).await,
         Command::Import(args) => import::run(context, args).await,
         Command::Export(args) => export::run(context, args).await,
+        Command::Convert(args) => convert::run(context, args).await,
+        Command::Tag(args) => tag::run(context, args).await,
+        Command::Label(args) => tag::label(context, args).await,
+        Command::Check(args) => check::run(context, args).await,
+        Command::Usage(args) => usage::run(context, args).await,
+        Command::Prune(args) => prune::run(context, args).await,
         Command::Pull(args) => pull::run(context, args).await,
     }
 }

@@ -56,7 +56,12 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
             deleted.push(name);
         }
     }
-    let freed = delete(&services, &deleted).await?;
+    delete(context, &services, deleted).await
+}
+
+/// Deletes images and what only they needed, and says what that was.
+pub(super) async fn delete(context: &Context, services: &Services, deleted: Vec<Name>) -> Outcome {
+    let freed = collect(services, &deleted).await?;
     context.output().record(&Report { deleted, freed }, |Report { deleted, freed }| {
         let mut lines: Vec<_> = deleted.iter().map(|name| ("deleted", name.to_string())).collect();
         if let Some(freed) = freed {
@@ -67,8 +72,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     })
 }
 
-/// Deletes images and what only they needed, and says what that was, where somebody can tell.
-async fn delete(services: &Services, names: &[Name]) -> Result<Option<Freed>> {
+/// Deletes images, collects what only they needed, and returns what that was where somebody can tell.
+async fn collect(services: &Services, names: &[Name]) -> Result<Option<Freed>> {
     let Some(collector) = &services.collector else {
         // The last one waits for the collection, which sees all of them.
         for (position, name) in names.iter().enumerate() {

@@ -1,18 +1,23 @@
 //! `dist snapshots`: unpacked layers, and what stands on them.
 
+mod begin;
+mod diff;
+mod tree;
+mod unpack;
+
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use futures::TryStreamExt;
 use serde::Serialize;
 use windlass_core::filter::Filter;
-use windlass_core::snapshot::{EROFS_LOWER, Info, Key, Mount};
+use windlass_core::snapshot::{EROFS_LOWER, Info, Key, Mount, Usage};
 
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::render::{age, labels, quoted};
+use crate::render::{age, count, fields, labels, quoted, size};
 
-/// List snapshots, print their mounts, remove them.
+/// List snapshots, make, compare, label and remove them.
 #[derive(Debug, Subcommand)]
 #[command(visible_aliases = ["snapshot", "snap"])]
 pub(crate) enum Command {
@@ -40,6 +45,22 @@ pub(crate) enum Command {
         #[arg(value_name = "DIR", default_value = "DIR")]
         directory: PathBuf,
     },
+    Prepare(begin::Args),
+    View(begin::ViewArgs),
+    Commit(begin::CommitArgs),
+    Diff(diff::Args),
+    Unpack(unpack::Args),
+    Tree(tree::Args),
+    /// Show the record of a snapshot, and what it takes up.
+    #[command(visible_alias = "usage")]
+    Info {
+        #[command(flatten)]
+        of: Of,
+        /// Snapshot.
+        #[arg(value_name = "KEY")]
+        key: Key,
+    },
+    Label(begin::LabelArgs),
     /// Remove snapshots; those that others stand on are refused.
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm {
@@ -71,7 +92,15 @@ struct Row<'a> {
 pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Ls { of, quiet, filters } => list(context, &of, quiet, &filters).await,
-        Command::Mounts { of, key, directory } => mounts(context, &of, &key, directory).await,
+        Command::Mounts { of, key, directory } => mounts(context, &of, &key, &directory).await,
+        Command::Prepare(args) => begin::prepare(context, args).await,
+        Command::View(args) => begin::view(context, args).await,
+        Command::Commit(args) => begin::commit(context, args).await,
+        Command::Diff(args) => diff::run(context, args).await,
+        Command::Unpack(args) => unpack::run(context, args).await,
+        Command::Tree(args) => tree::run(context, &args).await,
+        Command::Info { of, key } => info(context, &of, &key).await,
+        Command::Label(args) => begin::label(context, args).await,
         Command::Rm { of, keys } => remove(context, &of, &keys).await,
     }
 }
@@ -98,13 +127,43 @@ async fn list(context: &Context, of: &Of, quiet: bool, filters: &[Filter]) -> Ou
     list.finish()
 }
 
-async fn mounts(context: &Context, of: &Of, key: &Key, directory: PathBuf) -> Outcome {
+async fn mounts(context: &Context, of: &Of, key: &Key, directory: &Path) -> Outcome {
     let services = context.services().await?;
     let (_, snapshotter) = services.snapshotter(of.snapshotter.as_deref())?;
-    let mounts = snapshotter.mounts(key).await?;
-    context
-        .output()
-        .record(&mounts, |mounts| mounts.iter().map(|mount| command(mount, &directory)).collect::<Vec<_>>().join("\n"))
+    print_mounts(context, &snapshotter.mounts(key).await?, directory)
+}
+
+fn print_mounts(context: &Context, mounts: &Vec<Mount>, directory: &Path) -> Outcome {
+    let commands = |mounts: &Vec<Mount>| mounts.iter().map(|mount| command(mount, directory)).collect::<Vec<_>>();
+    context.output().record(mounts, |mounts| commands(mounts).join("\n"))
+}
+
+/// A snapshot with what it takes up.
+#[derive(Serialize)]
+struct Measured<'a> {
+    snapshotter: &'a str,
+    #[serde(flatten)]
+    info: Info,
+    usage: Usage,
+}
+
+async fn info(context: &Context, of: &Of, key: &Key) -> Outcome {
+    let services = context.services().await?;
+    let (name, snapshotter) = services.snapshotter(of.snapshotter.as_deref())?;
+    let info = snapshotter.stat(key).await?;
+    let usage = snapshotter.usage(key).await?;
+    context.output().record(&Measured { snapshotter: name, info, usage }, |Measured { snapshotter, info, usage }| {
+        fields(&[
+            ("key", info.key.to_string()),
+            ("snapshotter", (*snapshotter).to_owned()),
+            ("kind", info.state.to_string()),
+            ("parent", info.parent.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)),
+            ("size", format!("{} ({})", size(usage.bytes), count(usage.inodes, "inode"))),
+            ("created", age(info.created_at)),
+            ("updated", age(info.updated_at)),
+            ("labels", labels(&info.labels)),
+        ])
+    })
 }
 
 /// Writes a mount as a command for a shell.
