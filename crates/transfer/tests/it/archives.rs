@@ -375,3 +375,31 @@ async fn what_comes_after_the_end_does_not_matter_and_nothing_else_is_kept() {
     site.services().await.images.delete(&"example.org/app:1".parse().unwrap(), Deletion::Synchronous).await.unwrap();
     assert_eq!(site.holds().await, Held::default());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn whatever_is_wrong_with_an_archive_it_is_imported_or_nothing_is_left(
+        docker in proptest::prelude::any::<bool>(),
+        changes in proptest::collection::vec((0..20_000usize, proptest::prelude::any::<u8>()), 1..4),
+    ) {
+        let image = Image::new(&Platform::host().to_string()).layer(Layer::new().file("a", "1")).build();
+        let mut archive = if docker { saved(&two_layers()).tar() } else { layout(&image, &["1"]).tar() };
+        for (at, byte) in changes {
+            let length = archive.len();
+            archive[at % length] = byte;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let site = site();
+            match import(&site, &archive).await {
+                Ok(imported) => assert!(!imported.images.is_empty()),
+                Err(error) => {
+                    assert_ne!(error.kind(), Kind::Internal, "{error:?}");
+                    assert_eq!(site.holds().await, Held::default(), "{error:?}");
+                }
+            }
+        });
+    }
+}
