@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt as _;
-use windlass_core::image::{Deletion, Image, Name};
-use windlass_core::{Digest, Host as _, Services};
+use windlass_core::image::{Image, Name};
+use windlass_core::{Digest, Services};
 
 use super::remove::delete;
 use crate::context::Context;
