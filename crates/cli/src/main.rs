@@ -1,7 +1,7 @@
 //! The `dist` command: what is asked for on the command line, done by an engine, and shown.
 //!
 //! Entry points: `args` says what can be asked for, `commands` does it with one file a command, `render` prints data and
-//! `progress` what is going on. Names are completed (`familiar`), the environment is read and exit codes are chosen
+//! `progress` what is going on. The environment is read and exit codes are chosen
 //! nowhere else. Not here: anything that a program embedding the engine would need too.
 
 mod allocator;
@@ -9,7 +9,6 @@ mod args;
 mod commands;
 mod context;
 mod failure;
-mod familiar;
 mod input;
 mod inspect;
 mod interrupt;
@@ -21,6 +20,9 @@ mod remote;
 mod render;
 mod transfers;
 mod version;
+
+// Names as people write them are read where archives of images are, which have them too.
+use windlass::transfer::familiar;
 
 use std::process::ExitCode;
 use std::time::Duration;

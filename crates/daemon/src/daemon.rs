@@ -20,7 +20,7 @@ use crate::config::{Config, Grpc};
 use crate::introspection::About;
 use crate::signals::Signals;
 use crate::socket::{self, Socket};
-use crate::{metrics, notify, proxy, serve, ttrpc};
+use crate::{metrics, notify, proxy, serve, transfer, ttrpc};
 
 /// How long calls that run may take to end when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -104,7 +104,8 @@ impl Daemon {
         };
         others.spawn(ttrpc::serve(shims.listener, Arc::new(Exchange(host.clone())), calls.clone()));
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
-        let grpc = serve::grpc(listener, server::routes_within(limits, &host, &about, &activations), &calls);
+        let routes = server::routes_within(limits, &host, &about, &activations);
+        let grpc = serve::grpc(listener, transfer::added_to(routes, limits, &host), &calls);
         engine.announce(Some(&config.grpc.address))?;
         tracing::info!(
             address = %config.grpc.address.display(),

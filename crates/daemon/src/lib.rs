@@ -20,6 +20,7 @@ mod serve;
 mod signals;
 mod socket;
 mod ttrpc;
+mod transfer;
 
 pub use config::Config;
 pub use daemon::{Daemon, Process, run};

@@ -14,6 +14,7 @@ mod documents;
 mod download;
 mod dropped;
 pub mod export;
+pub mod familiar;
 mod fetch;
 pub mod import;
 mod interrupted;

@@ -1,6 +1,6 @@
 //! Familiar names: what people type for an image on Docker Hub, made into whole references.
 //!
-//! Only a command line does this. Docker's rules: the first part is a host when it contains a dot or a colon or is
+//! Only a command line and Docker's archives, which have such names, need this. Docker's rules: the first part is a host when it contains a dot or a colon or is
 //! `localhost`; without a host it is `docker.io`, where a repository of one part is in `library/`; without a tag or a
 //! digest it is `latest`.
 
@@ -18,7 +18,7 @@ const DEFAULT_TAG: &str = "latest";
 ///
 /// # Errors
 /// `InvalidArgument`, about the text as it was written.
-pub(crate) fn parse(text: &str) -> Result<Reference> {
+pub fn parse(text: &str) -> Result<Reference> {
     let reference = parse_locator(text)?;
     match (reference.object(), reference.layout_path()) {
         (None, None) => reference.with_tag(DEFAULT_TAG),
@@ -27,7 +27,7 @@ pub(crate) fn parse(text: &str) -> Result<Reference> {
 }
 
 /// Parses a reference whose object does not matter, and adds none.
-pub(crate) fn parse_locator(text: &str) -> Result<Reference> {
+pub fn parse_locator(text: &str) -> Result<Reference> {
     let reference: Reference = normalized(text).parse()?;
     let upper = |repository: &str| repository.contains(|c: char| c.is_ascii_uppercase());
     if reference.host() == Some(DEFAULT_HOST) && reference.repository().is_some_and(upper) {
@@ -40,12 +40,12 @@ pub(crate) fn parse_locator(text: &str) -> Result<Reference> {
 }
 
 /// Parses a name that an image is to be recorded under.
-pub(crate) fn name(text: &str) -> Result<image::Name> {
+pub fn name(text: &str) -> Result<image::Name> {
     parse(text)?.to_string().parse()
 }
 
 /// Parses what tags are put behind.
-pub(crate) fn base(text: &str) -> Result<String> {
+pub fn base(text: &str) -> Result<String> {
     let reference = parse_locator(text)?;
     if reference.object().is_some() {
         return Err(Error::invalid_argument(format!("{text:?} has a tag or a digest")).hint("leave it out"));
@@ -54,7 +54,7 @@ pub(crate) fn base(text: &str) -> Result<String> {
 }
 
 /// Returns a name as Docker writes it; nothing for one that is none of Docker's.
-pub(crate) fn short(name: &str) -> Option<String> {
+pub fn short(name: &str) -> Option<String> {
     let reference: Reference = name.parse().ok()?;
     reference.tag()?;
     let rest = name.strip_prefix(DEFAULT_HOST).and_then(|rest| rest.strip_prefix('/'));

@@ -1,0 +1,176 @@
+//! Progress of a transfer, over the stream that its client opened for it.
+//!
+//! Every object that changed is sent again, ten times a second at most, with containerd's words for what it does, and ours where
+//! containerd has none. [docs/progress.md](../../../../docs/progress.md) has the table.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use windlass_core::Digest;
+use windlass_core::progress::{Object, State, Tracker};
+use windlass_grpc::streaming::Stream;
+use windlass_proto::containerd::types::Descriptor;
+use windlass_proto::containerd::types::transfer::Progress;
+
+/// How long at least between two reports.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// How many steps wait to be sent; a step more is left out.
+const STEPS: usize = 16;
+/// How long a client may take for the last report.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reports while it lives, if anybody wants to know.
+pub(super) struct Reporter {
+    tracker: Tracker,
+    steps: mpsc::Sender<Progress>,
+    ended: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Reporter {
+    /// Reports to a stream, or to nobody.
+    pub(super) fn start(stream: Option<Stream>) -> Self {
+        let tracker = Tracker::new();
+        let (steps, waiting) = mpsc::channel(STEPS);
+        let (ended, end) = oneshot::channel();
+        let task = stream.map(|stream| tokio::spawn(report(tracker.clone(), stream, waiting, end)));
+        Self { tracker, steps, ended: Some(ended), task }
+    }
+
+    /// Returns what the work notes its progress in.
+    pub(super) fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    /// Tells of a step of the whole.
+    pub(super) fn step(&self, event: String) {
+        // Progress that cannot be shown is no reason to wait.
+        let _ = self.steps.try_send(Progress { event, ..Progress::default() });
+    }
+
+    /// Tells the last step, with how many bytes were moved, of how many that were needed.
+    pub(super) fn totals(&self, event: String) {
+        let totals = self.tracker.totals();
+        let (progress, total) = (signed(totals.downloaded), signed(totals.downloaded + totals.reused));
+        let _ = self.steps.try_send(Progress { event, progress, total, ..Progress::default() });
+    }
+
+    /// Sends what is left, and closes the stream.
+    pub(super) async fn end(mut self) {
+        drop(self.ended.take());
+        if let Some(task) = self.task.take() {
+            let abort = task.abort_handle();
+            if tokio::time::timeout(PATIENCE, task).await.is_err() {
+                abort.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn report(
+    tracker: Tracker,
+    mut stream: Stream,
+    mut steps: mpsc::Receiver<Progress>,
+    mut end: oneshot::Receiver<()>,
+) {
+    let mut shown = HashMap::new();
+    loop {
+        let ended = tokio::time::timeout(INTERVAL, &mut end).await.is_ok();
+        let mut messages: Vec<Progress> =
+            tracker.snapshot().into_iter().filter_map(|object| changed(object, &mut shown)).collect();
+        // Steps come after what they end, and the first before everything.
+        while let Ok(step) = steps.try_recv() {
+            if shown.is_empty() { messages.insert(0, step) } else { messages.push(step) }
+        }
+        for message in messages {
+            if stream.send(&message).await.is_err() {
+                // Whoever does not want to know any more need not.
+                return;
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    // The client may close its end late, or never; nothing depends on it.
+    let _ = tokio::time::timeout(PATIENCE, stream.finish()).await;
+}
+
+/// Returns what is to be sent about an object; nothing when it is as it was.
+fn changed(object: Object, shown: &mut HashMap<String, State>) -> Option<Progress> {
+    let state = object.state;
+    if shown.get(&object.id) == Some(&state) {
+        return None;
+    }
+    let (event, progress, total) = words(&state);
+    let desc = object
+        .id
+        .split_once('-')
+        .and_then(|(_, digest)| digest.parse::<Digest>().ok())
+        .map(|digest| Descriptor { digest: digest.to_string(), size: signed(total), ..Descriptor::default() });
+    shown.insert(object.id.clone(), state);
+    Some(Progress {
+        event,
+        name: object.id,
+        progress: signed(progress),
+        total: signed(total),
+        desc,
+        ..Progress::default()
+    })
+}
+
+/// Returns the word for a state, and how far it is.
+fn words(state: &State) -> (String, u64, u64) {
+    let plain = |word: &str| (word.to_owned(), 0, 0);
+    match state {
+        State::Queued => plain("waiting"),
+        State::Resolving => plain("resolving"),
+        State::Resolved => plain("resolved"),
+        State::Fetching { offset, total } => ("downloading".to_owned(), *offset, *total),
+        State::Exists => plain("already exists"),
+        State::Fetched => plain("downloaded"),
+        State::Unpacking { offset, total } => ("extracting".to_owned(), *offset, *total),
+        State::Checking { offset, total } => ("checking".to_owned(), *offset, *total),
+        State::Waiting { reason } => (format!("waiting: {reason}"), 0, 0),
+        State::Retrying { reason } => (format!("retrying: {reason}"), 0, 0),
+        State::Done => plain("complete"),
+        State::Failed { reason } => (format!("failed: {reason}"), 0, 0),
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_told_of_when_it_changes() {
+        let tracker = Tracker::new();
+        let digest = Digest::sha256(b"x");
+        let task = tracker.task(format!("layer-{digest}"));
+        task.set(State::Fetching { offset: 1, total: 2 });
+        let mut shown = HashMap::new();
+        let mut of =
+            || tracker.snapshot().into_iter().filter_map(|object| changed(object, &mut shown)).collect::<Vec<_>>();
+        let told = of();
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].event.as_str(), told[0].progress, told[0].total), ("downloading", 1, 2));
+        assert_eq!(told[0].desc.as_ref().unwrap().digest, digest.to_string());
+        assert!(of().is_empty());
+        task.set(State::Done);
+        assert_eq!(of()[0].event, "complete");
+    }
+}
