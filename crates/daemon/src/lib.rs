@@ -19,8 +19,8 @@ mod proxy;
 mod serve;
 mod signals;
 mod socket;
-mod ttrpc;
 mod transfer;
+mod ttrpc;
 
 pub use config::Config;
 pub use daemon::{Daemon, Process, run};

@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 use windlass_core::activation::Manager;
 use windlass_core::claim::Claims;
+use windlass_core::gc::Collector;
 use windlass_core::lease::{self, Manager as _};
 use windlass_core::namespace::{DEFAULT_SNAPSHOTTER_LABEL, Store as _};
 use windlass_core::room::{Free, Keeps, Room};
@@ -18,7 +19,7 @@ use crate::content::Writers;
 use crate::streaming::{self, Stream};
 use crate::{
     CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW, containers, content, diff, events, images, introspection, leases,
-    mounts, namespaces, snapshots,
+    maintenance, mounts, namespaces, snapshots,
 };
 
 /// The snapshotter of a namespace that says nothing else, where the daemon has it, as containerd has it; otherwise the first
@@ -35,12 +36,20 @@ pub struct Client {
     claims: Claims,
     /// What the daemon has, once it was asked.
     snapshotters: Arc<OnceCell<BTreeMap<String, Capabilities>>>,
+    /// Whether the daemon collects when it is asked to, once it was asked whether it does.
+    maintained: Arc<OnceCell<bool>>,
 }
 
 impl Client {
     /// Makes a client on a channel that somebody connected, best of an endpoint that is [tuned](Client::tuned).
     pub fn new(channel: Channel) -> Self {
-        Self { channel, writers: Writers::default(), claims: Claims::default(), snapshotters: Arc::default() }
+        Self {
+            channel,
+            writers: Writers::default(),
+            claims: Claims::default(),
+            snapshotters: Arc::default(),
+            maintained: Arc::default(),
+        }
     }
 
     /// Gives the connections of an endpoint windows as large as bulk data on one machine needs.
@@ -81,16 +90,25 @@ impl Client {
 
     /// Returns the snapshotter to use in a namespace when none is named.
     async fn default_snapshotter(&self, namespace: &Namespace) -> Result<String> {
-        let labels = match namespaces::Remote::new(self.channel.clone(), namespace.clone().into()).labels(namespace).await {
-            Err(error) if [Kind::NotFound, Kind::Unimplemented].contains(&error.kind()) => None,
-            labels => Some(labels?),
-        };
+        let labels =
+            match namespaces::Remote::new(self.channel.clone(), namespace.clone().into()).labels(namespace).await {
+                Err(error) if [Kind::NotFound, Kind::Unimplemented].contains(&error.kind()) => None,
+                labels => Some(labels?),
+            };
         if let Some(name) = labels.as_ref().and_then(|labels| labels.get(DEFAULT_SNAPSHOTTER_LABEL)) {
             return Ok(name.to_owned());
         }
         let there = self.snapshotters().await?;
         let first = there.keys().next().filter(|_| !there.contains_key(DEFAULT_SNAPSHOTTER));
         Ok(first.map_or(DEFAULT_SNAPSHOTTER, String::as_str).to_owned())
+    }
+
+    /// Tells whether the daemon has the service of ours for garbage; it is asked once.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub(crate) async fn has_maintenance(&self) -> Result<bool> {
+        self.maintained.get_or_try_init(|| maintenance::is_served(self.channel.clone())).await.copied()
     }
 
     /// Looks whether a lease is there.
@@ -121,6 +139,7 @@ impl Host for Client {
             let remote = snapshots::Remote::new(channel(), scope.clone(), name.clone(), *capabilities);
             (name.clone(), Arc::new(remote) as Arc<dyn Snapshotter>)
         };
+        let collector = || Arc::new(maintenance::Remote::new(channel())) as Arc<dyn Collector>;
         Ok(Services {
             scope: scope.clone(),
             content: Arc::new(content::Remote::new(channel(), scope.clone(), self.writers.clone())),
@@ -133,7 +152,7 @@ impl Host for Client {
             applier: Arc::new(diff::Remote::new(channel(), scope.clone())),
             comparer: Arc::new(diff::Remote::new(channel(), scope.clone())),
             events: Arc::new(events::Remote::new(channel(), scope.clone())),
-            collector: None,
+            collector: self.has_maintenance().await?.then(collector),
             room: Arc::new(Elsewhere),
             claims: self.claims.clone(),
         })

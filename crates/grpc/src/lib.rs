@@ -10,6 +10,7 @@
 //! Not here: sockets, configuration and plugins, which are the daemon's.
 
 mod client;
+mod connect;
 pub mod containers;
 pub mod content;
 pub mod diff;
@@ -20,13 +21,13 @@ pub mod images;
 pub mod introspection;
 pub mod leases;
 pub mod maintenance;
+mod mount;
+pub mod mounts;
 pub mod namespaces;
 pub mod scope;
 pub mod server;
-pub mod streaming;
-mod mount;
-pub mod mounts;
 pub mod snapshots;
+pub mod streaming;
 mod time;
 mod wire;
 

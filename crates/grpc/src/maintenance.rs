@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use windlass_core::gc::{Collected, Collector, Doomed, DoomedKind, Node, Pin as Kept, PinReason, Tally};
-use windlass_core::{Error, Host, Namespace, Result, Scope, Services};
+use windlass_core::{Error, Host, Kind, Namespace, Result, Scope, Services};
 use windlass_proto::windlass::services::maintenance::v1 as wire;
 use windlass_proto::windlass::services::maintenance::v1::maintenance_client::MaintenanceClient;
 use windlass_proto::windlass::services::maintenance::v1::maintenance_server::Maintenance;
@@ -64,6 +64,17 @@ impl Maintenance for Server {
             Ok(wire::WhyResponse { pin: pin.map(of_pin) })
         };
         why.await.reply()
+    }
+}
+
+/// Asks a daemon whether it has the service: the question is one that who has it refuses at once.
+pub(crate) async fn is_served(channel: Channel) -> Result<bool> {
+    let question = scope::request(&Scope::default(), wire::WhyRequest { object: None })?;
+    match MaintenanceClient::new(channel).why(question).await.answer() {
+        Ok(_) => Ok(true),
+        Err(error) if error.is(Kind::InvalidArgument) => Ok(true),
+        Err(error) if error.is(Kind::Unimplemented) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

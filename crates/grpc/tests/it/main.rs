@@ -13,13 +13,13 @@
 
 mod about;
 mod calls;
+mod containerd;
 mod ctr;
 mod daemon;
+mod engine;
 mod events;
 mod layers;
 mod mounts;
-mod containerd;
-mod engine;
 mod pipe;
 mod read;
 mod write;
