@@ -92,7 +92,7 @@ async fn what_is_kept_behind_has_records_and_namespaces_in_front_and_is_collecte
     assert!(there.len() == 1 && there[0].starts_with("team/"), "{there:?}");
     let other = engine.services(&Namespace::default().into()).await.unwrap().snapshotters["native"].clone();
     assert_eq!(keys(&*other).await, Vec::<String>::new(), "another namespace does not see it");
-    engine.collect().await.unwrap();
+    engine.collector().collect().await.unwrap();
     assert_eq!(keys(&*native).await, Vec::<String>::new(), "nothing kept it");
     assert_eq!(keys(&*inner).await, Vec::<String>::new());
     served.stop().await;
