@@ -254,3 +254,31 @@ async fn nothing_is_later_than_the_epoch_of_the_source() {
     let expected = [("./", 1_000, 0), (".wh.lower", 1_000, 0), ("old", 5, 7), ("upper", 1_000, 0)];
     assert_eq!(times, expected.map(|(name, seconds, nanoseconds)| (name.to_owned(), seconds, nanoseconds)));
 }
+
+#[tokio::test]
+async fn names_of_one_file_are_told_from_files_that_are_alike() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place::new(directory.path(), Native::open(&directory.path().join("native")).await.unwrap());
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000);
+    let [apart, joined] = ["apart", "joined"].map(|name| directory.path().join(name));
+    for path in [&apart, &joined] {
+        std::fs::create_dir(path).unwrap();
+        std::fs::write(path.join("a"), "same").unwrap();
+    }
+    std::fs::write(apart.join("b"), "same").unwrap();
+    std::fs::hard_link(joined.join("a"), joined.join("b")).unwrap();
+    for path in [&apart, &joined] {
+        for name in ["a", "b", "."] {
+            std::fs::File::open(path.join(name)).unwrap().set_modified(time).unwrap();
+        }
+    }
+    let bind = |path: &Path| {
+        let (source, options) = (path.display().to_string(), vec!["ro".into()]);
+        [Mount { kind: "bind".into(), source, target: String::new(), options }]
+    };
+    for (lower, upper) in [(&apart, &joined), (&joined, &apart)] {
+        let layer = place.compare(&bind(lower), &bind(upper)).await;
+        let bytes = place.content.read_all(&layer, 1 << 20).await.unwrap();
+        assert_eq!(names(&bytes), ["a", "b"]);
+    }
+}
