@@ -27,7 +27,7 @@ fn resident() -> usize {
 async fn write(services: &Services, blob: Bytes) -> Digest {
     let digest = Digest::sha256(&blob);
     let descriptor = Descriptor::new(MediaType::from("x/y"), digest.clone(), blob.len() as u64);
-    services.content.write_blob(&descriptor, blob, Labels::new()).await.unwrap();
+    services.content.write_blob(&descriptor, blob, Labels::new().with("containerd.io/gc.root", "test")).await.unwrap();
     digest
 }
 

@@ -36,6 +36,8 @@ async fn it_writes_and_reads_content_and_records_an_image() {
         total: size,
         expected: digest.clone(),
         data: blob.clone(),
+        // Nothing else keeps it from being collected.
+        labels: [("containerd.io/gc.root".to_owned(), "test".to_owned())].into(),
         ..WriteContentRequest::default()
     };
     let mut answers = content.write(within(futures::stream::iter([commit]))).await.unwrap().into_inner();

@@ -43,7 +43,7 @@ async fn what_was_done_is_there_after_a_restart() {
     let blob = Bytes::from_static(b"kept");
     let digest = Digest::sha256(&blob);
     let descriptor = Descriptor::new(MediaType::from("text/plain"), digest.clone(), 4);
-    services.content.write_blob(&descriptor, blob, Labels::new()).await.unwrap();
+    services.content.write_blob(&descriptor, blob, Labels::new().with("containerd.io/gc.root", "test")).await.unwrap();
     daemon.stop().await;
     assert!(!place.socket().exists());
     let daemon = place.start().await;
