@@ -2,6 +2,9 @@
 //!
 //! They need not run when the daemon starts: a call connects when there is no connection. What is asked of them while they do
 //! not run fails; who does not answer at the start is named in the log, with the socket.
+//!
+//! A snapshotter that collects garbage by itself, as a daemon of ours or containerd's behind the socket does, must not do so: nothing
+//! there refers to what is kept for this one.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;

@@ -76,7 +76,10 @@ async fn a_daemon_serves_as_the_snapshotter_of_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_behind_has_records_and_namespaces_in_front_and_is_collected() {
     let (behind, front) = (Place::new(), Place::new());
-    let served = behind.start().await;
+    // Nothing behind refers to what the one in front keeps there.
+    let mut config = behind.config();
+    config.disabled_plugins.insert("io.containerd.gc.v1.scheduler".to_owned());
+    let served = start(config).await;
     let engine = windlass::Engine::builder(front.path("root"))
         .snapshotter("native", foreign(&behind, "native").await)
         .open()
