@@ -26,12 +26,11 @@ impl Client {
     /// no text.
     pub async fn connect(path: &Path) -> Result<Self> {
         let text = path.to_str().filter(|text| !text.is_empty());
-        let text = text.ok_or_else(|| Error::invalid_argument(format!("{path:?} cannot be the path of a socket")))?;
+        let no_path = || Error::invalid_argument(format!("{} cannot be the path of a socket", path.display()));
+        let text = text.ok_or_else(no_path)?;
         // With or without the scheme, as other clients take it.
-        let endpoint =
-            Endpoint::from_shared(format!("unix://{}", text.trim_start_matches("unix://"))).map_err(|error| {
-                Error::invalid_argument(format!("{path:?} cannot be the path of a socket")).source(error)
-            })?;
+        let endpoint = Endpoint::from_shared(format!("unix://{}", text.trim_start_matches("unix://")))
+            .map_err(|error| no_path().source(error))?;
         let connect = async {
             let channel = Self::tuned(endpoint).connect().await.map_err(|error| refused(path, error))?;
             let client = Self::new(channel);

@@ -17,7 +17,7 @@ const SAFETY: usize = 12;
 
 /// A source file opens with what it is for.
 pub(super) fn opening(tree: &Tree) -> Vec<Finding> {
-    let closed = tree.sources().filter(|file| !file.text.starts_with("//!"));
+    let closed = tree.sources().filter(|file| !is_generated(file) && !file.text.starts_with("//!"));
     closed
         .map(|file| Finding::new(&file.path, 1, "opening", "the file does not open with `//!`: what is it for?"))
         .collect()
@@ -145,6 +145,12 @@ fn is_generated(file: &File) -> bool {
 mod tests {
     use super::*;
     use crate::tidy::Level;
+
+    #[test]
+    fn a_generated_file_need_not_say_what_it_is_for() {
+        let text = concat!("// This file is @gener", "ated by a program.\npub struct S;\n");
+        assert!(opening(&Tree::of(&[("crates/x/src/generated/a.rs", text)])).is_empty());
+    }
 
     #[test]
     fn a_file_that_does_not_say_what_it_is_for_is_found() {

@@ -19,7 +19,7 @@ use super::credentials::Asked;
 /// Pulls an image, and records it under the name that the destination has.
 pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> Result<()> {
     let reference: Reference = from.reference.parse()?;
-    let remote = remote(work, from.resolver.unwrap_or_default(), &from.reference)?;
+    let remote = remote(work, &from.resolver.unwrap_or_default(), &from.reference)?;
     let remote = Renamed { remote, name: name(&to)?, found: OnceLock::new() };
     work.reporter.step(format!("Resolving from {reference}"));
     let options = Pull { platforms: selection(&to.platforms)?, metadata_only: to.all_metadata, ..work.pull.clone() };
@@ -73,7 +73,7 @@ pub(super) fn selection(platforms: &[Platform]) -> Result<Selection> {
     named.collect::<Result<Vec<_>>>().map(Selection::Best)
 }
 
-fn remote(work: &Work<'_>, resolver: RegistryResolver, reference: &str) -> Result<Remote> {
+fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &str) -> Result<Remote> {
     if !resolver.host_dir.is_empty() {
         return Err(Error::unimplemented(format!("the hosts in {:?} cannot be read yet", resolver.host_dir))
             .hint("leave the directory of hosts out"));

@@ -1,6 +1,6 @@
 //! ttrpc, on which runtime shims forward their events: one service with one method.
 //!
-//! The protocol is small enough to be read here whole; `docs/adr/0009-ttrpc-by-ourselves.md` says why it is our own. A
+//! The protocol is small enough to be read here whole; `docs/adr/0010-ttrpc-by-ourselves.md` says why it is our own. A
 //! connection's requests are answered one after the other, so that events keep their order. A client that breaks the protocol
 //! is cut off.
 

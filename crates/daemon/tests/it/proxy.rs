@@ -102,7 +102,7 @@ async fn what_is_kept_behind_has_records_and_namespaces_in_front_and_is_collecte
 }
 
 async fn foreign(behind: &Place, name: &str) -> std::sync::Arc<dyn Snapshotter> {
-    services_of(behind, "windlass").await.snapshotters[name].clone()
+    services_of(behind, "windlass").await.snapshotters.remove(name).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

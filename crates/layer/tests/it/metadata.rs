@@ -192,7 +192,7 @@ fn so_do_very_many_of_them_that_are_not_all_remembered() {
     let root = tempfile::tempdir().unwrap();
     let mut layer = Archive::new().add(&entry(b'5', "./").mtime(9), b"").add(&entry(b'5', "d").mtime(1), b"");
     for number in 0..MANY {
-        layer = layer.add(&entry(b'5', &format!("d/{number}")).mtime(1000 + number), b"");
+        layer = layer.add(&entry(b'5', format!("d/{number}")).mtime(1000 + number), b"");
     }
     layer = layer
         .file("d/5/late", "made when the time of d/5 was set")

@@ -5,7 +5,7 @@ use windlass::transfer::convert::Family;
 use windlass::transfer::{Convert, Converted, convert};
 use windlass_core::media_type;
 use windlass_core::progress::Tracker;
-use windlass_core::{Error, Host as _, image};
+use windlass_core::{Error, image};
 
 use super::find;
 use crate::context::Context;

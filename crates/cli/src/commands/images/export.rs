@@ -10,7 +10,7 @@ use windlass::transfer::export::Docker;
 use windlass::transfer::{Export, Exported, export};
 use windlass_core::error::IoResultExt as _;
 use windlass_core::progress::Tracker;
-use windlass_core::{Error, Host as _, Result};
+use windlass_core::{Error, Result};
 
 use super::find;
 use crate::context::Context;

@@ -4,7 +4,7 @@ use futures::TryStreamExt as _;
 use windlass::transfer::present::unpack;
 use windlass_core::image::Image;
 use windlass_core::progress::Tracker;
-use windlass_core::{Digest, Error, Host as _, Result, Services};
+use windlass_core::{Digest, Error, Result, Services};
 
 use super::Of;
 use crate::commands::images::find;
