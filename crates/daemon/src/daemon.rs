@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::task::{JoinHandle, JoinSet};
 use windlass::Engine;
 use windlass::activations::Activations;
+use windlass_core::error::IoResultExt as _;
 use windlass_core::plugin::Introspection;
 use windlass_core::{Error, Host, Result, activation};
 use windlass_grpc::server::{self, Limits};
@@ -106,7 +107,9 @@ impl Daemon {
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
         let routes = server::routes_within(limits, &host, &about, &activations);
         let grpc = serve::grpc(listener, transfer::added_to(routes, limits, &host), &calls);
-        engine.announce(Some(&config.grpc.address))?;
+        // Who reads it works in another directory.
+        let address = std::path::absolute(&config.grpc.address).attempt(|| "find the working directory".to_owned())?;
+        engine.announce(Some(&address))?;
         tracing::info!(
             address = %config.grpc.address.display(),
             root = %config.root.display(),
