@@ -71,6 +71,8 @@ Examples:
   dist gc --plan                 what nothing needs any more
   dist why DIGEST                what keeps something
   dist -n k8s.io images ls       in another namespace
+  dist -a /run/containerd/containerd.sock images ls
+                                 on a daemon, ours or containerd's
   dist --format json images ls   for programs
   dist --progress json pull x    progress for programs, on standard error
 
@@ -95,6 +97,10 @@ pub(crate) struct Globals {
     /// Directory that holds everything [default: /var/lib/windlass as root, the user's data directory otherwise].
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) root: Option<PathBuf>,
+    /// Socket of the daemon to work on, ours or containerd's, instead of a root [env: CONTAINERD_ADDRESS=]. A root that a
+    /// daemon has is worked on through it without being told so; --root goes before the variable.
+    #[arg(short, long, value_name = "SOCKET", global = true)]
+    pub(crate) address: Option<PathBuf>,
     /// Namespace to work in.
     #[arg(
         short,
@@ -128,17 +134,17 @@ pub(crate) struct Globals {
         global = true
     )]
     pub(crate) wait: Option<Wait>,
-    /// Who gets what another namespace has: shared, by digest and size; isolated, only by bringing the bytes.
+    /// Who gets what another namespace has: shared, by digest and size; isolated, only by bringing the bytes [default:
+    /// shared].
     #[arg(
         long,
         value_name = "POLICY",
         env = "DIST_CONTENT_SHARING",
         hide_env_values = true,
-        default_value = "shared",
         value_parser = sharing,
         global = true
     )]
-    pub(crate) content_sharing: Sharing,
+    pub(crate) content_sharing: Option<Sharing>,
     /// Do not wait for the disk: faster, but a power cut may lose what was done and leave damaged images.
     #[arg(
         long,

@@ -1,10 +1,12 @@
 //! What every command works with: the options of the whole program, and the host made of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use indicatif::MultiProgress;
-use windlass::{Engine, LockWait};
-use windlass_core::{Durability, Error, Host, Result, Services};
+use windlass::{Engine, LockWait, Owner};
+use windlass_core::{Durability, Error, Host, Kind, Result, Services};
+use windlass_grpc::Client;
 
 use crate::args::{Globals, Progress, Wait};
 use crate::failure::Outcome;
@@ -14,6 +16,11 @@ use crate::render::{Format, Output};
 /// Where everything is when root does not say otherwise.
 const SYSTEM_ROOT: &str = "/var/lib/windlass";
 
+/// The variable that names a daemon, as `ctr` has it.
+const ADDRESS: &str = "CONTAINERD_ADDRESS";
+/// How long to wait for a root before looking again whether a daemon has it, which does not give it back.
+const STEP: Duration = Duration::from_millis(500);
+
 /// The options of the program and what shows its progress.
 pub(crate) struct Context {
     pub(crate) globals: Globals,
@@ -21,10 +28,68 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Opens the engine on the root.
-    async fn engine(&self) -> Result<Engine> {
-        let builder = Engine::builder(self.root()?).lock_wait(self.lock_wait());
-        builder.sharing(self.globals.content_sharing).durability(self.durability()).open().await
+    /// Returns where the command works: on a daemon that was named, on the root, or on the daemon that has the root.
+    pub(crate) async fn host(&self) -> Result<Box<dyn Host>> {
+        if let Some(address) = self.address()? {
+            return self.daemon(&address).await;
+        }
+        let root = self.root()?;
+        let began = Instant::now();
+        loop {
+            let left = self.patience().map(|patience| patience.saturating_sub(began.elapsed()));
+            let error = match self.engine(&root, left.map_or(STEP, |left| left.min(STEP))).await {
+                Ok(engine) => return Ok(Box::new(engine)),
+                Err(error) => error,
+            };
+            if let Some(address) = daemon_of(&root, &error) {
+                return self.daemon(&address).await.map_err(|why| why.context(error.to_string()));
+            }
+            if !error.is(Kind::Unavailable) || left.is_some_and(|left| left.is_zero()) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Opens the engine on the root, and waits for it that long.
+    async fn engine(&self, root: &Path, patience: Duration) -> Result<Engine> {
+        let wait = if patience.is_zero() { LockWait::Fail } else { LockWait::UpTo(patience) };
+        let builder = Engine::builder(root).lock_wait(wait).durability(self.durability());
+        builder.sharing(self.globals.content_sharing.unwrap_or_default()).open().await
+    }
+
+    /// Connects to a daemon.
+    async fn daemon(&self, address: &Path) -> Result<Box<dyn Host>> {
+        let Globals { content_sharing, no_sync, .. } = &self.globals;
+        let decided = [("--content-sharing", content_sharing.is_some()), ("--no-sync", *no_sync)];
+        if let Some((option, _)) = decided.iter().find(|(_, given)| *given) {
+            let error = format!("{option} is for the daemon at {} to decide, when it is started", address.display());
+            return Err(Error::invalid_argument(error)
+                .hint("leave it out, as an option and as a variable (DIST_CONTENT_SHARING, DIST_NO_SYNC)"));
+        }
+        Ok(Box::new(Client::connect(address).await?))
+    }
+
+    /// Returns the daemon that was named: by an option, or by the environment unless a root is named.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when a root is named as well, or a time to wait for one.
+    pub(crate) fn address(&self) -> Result<Option<PathBuf>> {
+        let Globals { address, root, wait, .. } = &self.globals;
+        let Some(address) = address else {
+            let named = std::env::var_os(ADDRESS).filter(|value| !value.is_empty() && root.is_none());
+            return Ok(named.map(PathBuf::from));
+        };
+        let contradicting = [("--root", root.is_some()), ("--wait", wait.is_some())];
+        if let Some((option, _)) = contradicting.iter().find(|(_, given)| *given) {
+            let error = format!("{option} does not go with --address: the daemon has a root already");
+            return Err(Error::invalid_argument(error).hint("leave one of them out"));
+        }
+        Ok(Some(address.clone()))
+    }
+
+    /// Tells whether this process may unpack, or has somebody who does it.
+    pub(crate) fn may_unpack(&self) -> Result<bool> {
+        Ok(is_root() || self.address()?.is_some())
     }
 
     fn durability(&self) -> Durability {
@@ -40,9 +105,13 @@ impl Context {
         }
     }
 
-    /// Returns where the command works.
-    pub(crate) async fn host(&self) -> Result<Box<dyn Host>> {
-        Ok(Box::new(self.engine().await?))
+    /// Returns how long to wait for the root; `None` is as long as it takes.
+    fn patience(&self) -> Option<Duration> {
+        match self.lock_wait() {
+            LockWait::Fail => Some(Duration::ZERO),
+            LockWait::UpTo(time) => Some(time),
+            LockWait::Forever => None,
+        }
     }
 
     /// Returns the services of the host, bound to the namespace.
@@ -80,6 +149,13 @@ impl Context {
         })?;
         Ok(data.join("windlass"))
     }
+}
+
+/// Returns where the daemon answers that has a root which could not be opened.
+pub(crate) fn daemon_of(root: &Path, error: &Error) -> Option<PathBuf> {
+    // Who may not open the root may be one who may connect to the socket.
+    let may_be = [Kind::Unavailable, Kind::PermissionDenied].contains(&error.kind());
+    Owner::of(root).filter(|_| may_be)?.address
 }
 
 /// Tells whether the process may do what root may.

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use windlass::fsck::{Depth, Fsck, remains};
+use windlass_core::Error;
 use windlass_core::fsck::{Finding, Outcome as Repair, Severity};
 use windlass_core::progress::Tracker;
 
-use crate::context::Context;
+use crate::context::{Context, daemon_of};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::interruptible;
 use crate::remote;
@@ -39,9 +40,15 @@ pub(crate) struct Args {
 
 /// Checks.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
+    if let Some(address) = context.address()? {
+        return Err(Error::failed_precondition(format!("the root of the daemon at {} is its own", address.display()))
+            .hint("stop the daemon, and run `dist --root DIR fsck`: it needs the root for itself")
+            .into());
+    }
+    let root = context.root()?;
     let tracker = Tracker::new();
     let depth = if args.quick { Depth::Sizes } else { Depth::Bytes };
-    let fsck = Fsck::new(context.root()?).lock_wait(context.lock_wait()).depth(depth);
+    let fsck = Fsck::new(&root).lock_wait(context.lock_wait()).depth(depth);
     let work = Box::pin(async {
         if args.repair {
             let resolver = remote::resolver(args.plain_http)?;
@@ -49,9 +56,18 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         }
         Ok(fsck.check(&tracker).await?)
     });
-    let findings = context.display().during(&tracker, interruptible(work)).await?;
+    let findings = context.display().during(&tracker, interruptible(work)).await.map_err(|failure| match failure {
+        Failure::Error(error) if daemon_of(&root, &error).is_some() => stop_first(&error).into(),
+        failure => failure,
+    })?;
     print(context, &findings)?;
     if findings.iter().any(remains) { Err(Failure::Findings) } else { Ok(()) }
+}
+
+/// Says what to do when a daemon has the root.
+fn stop_first(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string())
+        .hint("stop the daemon first, fsck needs the root for itself: --wait waits until it has stopped")
 }
 
 fn print(context: &Context, findings: &[Finding]) -> Outcome {

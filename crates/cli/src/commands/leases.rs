@@ -117,7 +117,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Ls { quiet, filters } => list(&*leases, output, quiet, &filters).await,
         Command::Create(create) => {
-            let lease = leases.create(create.options()).await?;
+            let lease = shown(leases.create(create.options()).await?);
             output.record(&lease, |lease| lease.id.to_string())
         }
         Command::Rm { sync, ids } => {
@@ -175,6 +175,7 @@ async fn list(leases: &dyn Manager, output: Output, quiet: bool, filters: &[Filt
     let mut list = output.list(["ID", "CREATED", "EXPIRES", "HOLDS", "FOR", "LABELS"]);
     for lease in leases.list(filters).await? {
         let resources = leases.resources(&lease.id).await?.len();
+        let lease = shown(lease);
         list.push(&Row { lease, resources }, |Row { lease, resources }| {
             let expires = lease.expires_at.map_or_else(|| "never".to_owned(), until);
             let (purpose, others) = purpose(&lease.labels);
@@ -182,6 +183,14 @@ async fn list(leases: &dyn Manager, output: Output, quiet: bool, filters: &[Filt
         })?;
     }
     list.finish()
+}
+
+/// Takes out the label that says when a lease ends, which a daemon has for each that does: the lease says it already.
+fn shown(mut lease: Lease) -> Lease {
+    if lease.expires_at.is_some() {
+        lease.labels.remove(gc::EXPIRE);
+    }
+    lease
 }
 
 /// Says what a lease is for, and returns the labels that do not say that.

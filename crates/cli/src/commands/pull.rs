@@ -9,7 +9,7 @@ use windlass_core::platform::Selection;
 use windlass_core::progress::Tracker;
 use windlass_core::{Descriptor, Digest, Error, Platform, Reference, Result};
 
-use crate::context::{Context, is_root};
+use crate::context::Context;
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
 use crate::render::{Format, count, digest, fields, line, size};
@@ -98,7 +98,7 @@ impl Source {
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let unpack = if args.no_unpack { Unpack::No } else { Unpack::Yes };
     // Before anything is downloaded: files get owners and devices, which takes root.
-    if unpack == Unpack::Yes && !args.plan && !is_root() {
+    if unpack == Unpack::Yes && !args.plan && !context.may_unpack()? {
         let error = Error::permission_denied(format!("unpacking {} needs root", args.source.reference));
         return Err(error
             .hint("run it as root, or keep the content only: `dist pull --no-unpack` or `dist fetch`")

@@ -99,13 +99,13 @@ fn others_read_what_is_exported() {
 }
 
 /// Debian's containerd, for as long as the value lives.
-struct Containerd {
+pub(crate) struct Containerd {
     process: Child,
-    socket: String,
+    pub(crate) socket: String,
 }
 
 impl Containerd {
-    fn start(dist: &Dist) -> Self {
+    pub(crate) fn start(dist: &Dist) -> Self {
         let socket = dist.path("containerd.sock").display().to_string();
         let configuration = dist.path("containerd.toml");
         let text = format!(
@@ -129,7 +129,7 @@ impl Containerd {
         panic!("containerd does not answer: {}", std::fs::read_to_string(dist.path("containerd.log")).unwrap());
     }
 
-    fn ctr(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn ctr(&self, arguments: &[&str]) -> Run {
         Run::of(Command::new("ctr").args(["-a", &self.socket]).args(arguments).output().unwrap())
     }
 }

@@ -22,6 +22,7 @@ mod owner;
 mod peers;
 mod power;
 mod pull;
+mod remote;
 mod resume;
 mod sharing;
 mod survivor;

@@ -61,6 +61,10 @@ async fn ingest(content: &dyn Store, args: &Args) -> Result<Ingested> {
     let mut input = input::standard()?;
     let copied = copy(&mut *writer, &mut *input, None).await;
     if let Err(error) = copied {
+        // What was on its way to a daemon has arrived when it says where the ingest stands.
+        if let Err(error) = writer.status().await {
+            tracing::debug!(%error, "how much of the ingest is here is not known");
+        }
         drop(writer);
         if args.expected_digest.is_none() {
             // The next one begins anew, so what there is of this one is of no use.

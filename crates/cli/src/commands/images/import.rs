@@ -9,7 +9,7 @@ use windlass::transfer::{Import, Imported, Naming, Unpack, import};
 use windlass_core::progress::Tracker;
 use windlass_core::{Error, image};
 
-use crate::context::{Context, is_root};
+use crate::context::Context;
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
 use crate::platforms::Platforms;
@@ -95,7 +95,7 @@ fn today() -> String {
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let options = args.options();
     // Before anything is read: files get owners and devices, which takes root.
-    if options.unpack == Unpack::Yes && !is_root() {
+    if options.unpack == Unpack::Yes && !context.may_unpack()? {
         return Err(Error::permission_denied("unpacking the images of an archive needs root")
             .hint("run it as root, or keep the content only with --no-unpack")
             .into());

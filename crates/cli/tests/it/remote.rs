@@ -1,0 +1,300 @@
+//! The command on a daemon, ours and Debian's containerd: it says what it says on a root.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use windlass_core::Digest;
+
+use crate::archives::Containerd;
+use crate::dist::{Dist, Run, bare};
+use crate::fixture;
+
+/// A daemon that has a root, for as long as the value lives.
+struct Daemon {
+    process: Child,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts one on the root of a test, and returns when it says that it is ready.
+    fn start(dist: &Dist) -> Self {
+        let (socket, configuration) = (dist.path("run/windlass.sock"), dist.path("daemon.toml"));
+        // It collects when it is asked to, as a command on a root does.
+        std::fs::write(&configuration, "[gc]\nschedule_delay = \"1h\"\nstartup_delay = \"0s\"\n").unwrap();
+        let mut command = dist.command(["daemon", "--state"]);
+        command.arg(dist.path("state")).arg("--address").arg(&socket).arg("--config").arg(&configuration);
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let said: Vec<String> = lines.by_ref().take_while(|line| !line.contains("ready after")).collect();
+        assert!(socket.exists(), "{said:?}");
+        // The rest has to be read, or the daemon would wait for it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, socket }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs a command line on what is at an address.
+fn at(socket: &Path, line: &str) -> Run {
+    let words = line.split(' ');
+    Run::of(bare().arg("--address").arg(socket).args(words).stdin(Stdio::null()).output().unwrap())
+}
+
+/// What a run shows, without what differs between two of them: times, and the directory of the test.
+fn shown(dist: &Dist, run: Run) -> String {
+    let directory = dist.path("").display().to_string();
+    let printed = String::from_utf8_lossy(&run.stdout).into_owned();
+    let printed = match serde_json::from_str::<Value>(&printed) {
+        Ok(mut document) => {
+            without_times(&mut document);
+            document.to_string()
+        }
+        Err(_) => printed,
+    };
+    // A daemon says as well which call it was that failed.
+    let said = run.stderr.replace("dist: write one: ", "dist: ");
+    format!("{:?}\n{printed}\n{said}", run.code).replace(&directory, "DIR/")
+}
+
+fn without_times(value: &mut Value) {
+    match value {
+        Value::String(text) if humantime_like(text) => *text = "TIME".into(),
+        Value::Array(values) => values.iter_mut().for_each(without_times),
+        Value::Object(fields) => {
+            for measured in ["marking", "pause", "longest_pause"] {
+                fields.remove(measured);
+            }
+            fields.values_mut().for_each(without_times);
+        }
+        _ => {}
+    }
+}
+
+fn humantime_like(text: &str) -> bool {
+    windlass_core::timestamp::deserialize(&json!(text)).is_ok()
+}
+
+/// Runs what a user does with content, images, leases and namespaces, and returns each command line with what it showed.
+fn session(dist: &Dist) -> Vec<(String, String)> {
+    let mut transcript = Vec::new();
+    let reference = fixture::layout(dist);
+    let (one, two) = (Digest::sha256(b"one"), Digest::sha256(b"two"));
+    let archive = dist.path("out.tar").display().to_string();
+    for (line, input) in [
+        ("content ingest one", &b"one"[..]),
+        (&format!("content ingest two --expected-digest {two} --expected-size 3"), b"two"),
+        ("content ingest one", b"one"),
+        (&format!("content ingest part --expected-digest {} --expected-size 3", Digest::sha256(b"all")), b"al"),
+    ] {
+        let run = dist.feed(line, input);
+        transcript.push((line.to_owned(), shown(dist, run)));
+    }
+    for line in [
+        format!("content get {one}"),
+        format!("content get {}", Digest::sha256(b"absent")),
+        format!("--format json content info {one}"),
+        format!("--format json content label {one} a=b"),
+        "content ls -q labels.a==b".to_owned(),
+        "--format json content ls".to_owned(),
+        "--format json content active".to_owned(),
+        "--format json content status part".to_owned(),
+        "content abort part".to_owned(),
+        "content abort part".to_owned(),
+        format!("content rm {two}"),
+        format!("--progress none --format json fetch {reference}"),
+        "images ls -q".to_owned(),
+        "--format json images ls".to_owned(),
+        format!("--format json images inspect {reference}"),
+        format!("--progress none --format json images export {archive} {reference}"),
+        format!("--progress none --format json -n other images import --no-unpack {archive}"),
+        "--format json -n other images ls".to_owned(),
+        "images inspect absent".to_owned(),
+        format!("--format json why {reference}"),
+        format!("--format json why {one}"),
+        "leases create --id build -x 2h team=mine".to_owned(),
+        "leases create --id build".to_owned(),
+        format!("leases add build content/{one} images/x"),
+        "--format json leases resources build".to_owned(),
+        "--format json leases ls".to_owned(),
+        "leases rm --sync build".to_owned(),
+        "leases rm build".to_owned(),
+        "namespaces create team a=b".to_owned(),
+        "namespaces create team".to_owned(),
+        "namespaces label team a=c".to_owned(),
+        "--format json namespaces ls".to_owned(),
+        "namespaces rm other".to_owned(),
+        "namespaces rm team".to_owned(),
+        format!("content label {one} -r a=b"),
+        "--format json gc --plan".to_owned(),
+        "--format json gc".to_owned(),
+        "gc --plan".to_owned(),
+        format!("--format json images rm {reference}"),
+        format!("images rm {reference}"),
+        "content ls -q".to_owned(),
+    ] {
+        let run = dist.run(&line);
+        transcript.push((line, shown(dist, run)));
+    }
+    transcript
+}
+
+#[test]
+fn commands_say_on_a_daemon_what_they_say_on_a_root() {
+    let (embedded, served) = (Dist::new(), Dist::new());
+    let _daemon = Daemon::start(&served);
+    let (ours, theirs) = (session(&embedded), session(&served));
+    let mut different = Vec::new();
+    for ((line, alone), (_, by_daemon)) in ours.iter().zip(&theirs) {
+        if alone != by_daemon {
+            different.push(format!("$ dist {line}\n--- on a root\n{alone}\n--- on a daemon\n{by_daemon}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n\n"));
+    assert!(ours.iter().filter(|(_, shown)| shown.starts_with("Some(0)")).count() > 25, "most of them succeed");
+    let archive = |dist: &Dist| {
+        let directory = dist.path("").display().to_string();
+        String::from_utf8_lossy(&std::fs::read(dist.path("out.tar")).unwrap()).replace(&directory, "DIR/")
+    };
+    assert!(archive(&embedded) == archive(&served), "the archives differ");
+}
+
+#[test]
+fn an_ingest_that_was_cut_off_is_continued_on_a_daemon() {
+    let dist = Dist::new();
+    let _daemon = Daemon::start(&dist);
+    let bytes = vec![7; 3 << 20];
+    let line = format!("content ingest part --expected-digest {} --expected-size {}", digest(&bytes), bytes.len());
+    let said = dist.feed(&line, &bytes[..2 << 20]).failed();
+    assert!(said.contains("ended after 2097152 of 3145728 bytes"), "{said}");
+    assert_eq!(dist.json("content status part")["offset"], json!(2 << 20));
+    assert_eq!(dist.feed(&line, &bytes).ok().trim(), digest(&bytes));
+    assert_eq!(dist.run(&format!("content get {}", digest(&bytes))).stdout, bytes);
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Digest::sha256(bytes).to_string()
+}
+
+#[test]
+fn an_address_is_an_option_or_a_variable_and_a_root_goes_before_the_variable() {
+    let dist = Dist::new();
+    dist.ok("namespaces create before");
+    let daemon = Daemon::start(&dist);
+    let line = ["namespaces", "ls", "-q"];
+    assert_eq!(at(&daemon.socket, "namespaces ls -q").ok(), "before\n");
+    let scheme = format!("unix://{}", daemon.socket.display());
+    assert_eq!(at(Path::new(&scheme), "namespaces ls -q").ok(), "before\n");
+    let by_variable = bare().env("CONTAINERD_ADDRESS", &daemon.socket).args(line).output().unwrap();
+    assert_eq!(Run::of(by_variable).ok(), "before\n");
+    // Where nobody listens, which is not asked.
+    let with_root = dist.command(line).env("CONTAINERD_ADDRESS", dist.path("nowhere")).output().unwrap();
+    assert_eq!(Run::of(with_root).ok(), "before\n");
+    let said = dist.run_with(["--address", "/x", "namespaces", "ls"]).failed();
+    assert!(said.contains("--root does not go with --address") && said.contains("hint: "), "{said}");
+    assert_eq!(dist.ok("--wait namespaces ls -q"), "before\n", "a daemon is not waited for");
+}
+
+#[test]
+fn what_is_for_the_daemon_to_decide_is_refused() {
+    let dist = Dist::new();
+    let daemon = Daemon::start(&dist);
+    for (run, option) in [
+        (at(&daemon.socket, "--no-sync images ls"), "--no-sync"),
+        (at(&daemon.socket, "--content-sharing shared images ls"), "--content-sharing"),
+        (at(&daemon.socket, "--wait images ls"), "--wait"),
+        (dist.run("--no-sync images ls"), "--no-sync"),
+        (dist.run("--content-sharing isolated images ls"), "--content-sharing"),
+    ] {
+        let said = run.failed();
+        assert!(said.contains(option) && said.contains("daemon") && said.contains("hint: "), "{said}");
+    }
+    for run in [at(&daemon.socket, "fsck"), dist.run("fsck")] {
+        let said = run.failed();
+        assert!(said.contains(daemon.socket.to_str().unwrap()) && said.contains("hint: stop the daemon"), "{said}");
+    }
+}
+
+#[test]
+fn nobody_at_an_address_and_one_that_is_not_open_to_a_user_are_told_apart() {
+    let dist = Dist::new();
+    let nowhere = dist.path("nowhere.sock");
+    let said = at(&nowhere, "images ls").failed();
+    assert!(said.contains("nobody listens at") && said.contains(nowhere.to_str().unwrap()), "{said}");
+    assert!(said.contains("hint: `dist daemon`"), "{said}");
+    let daemon = Daemon::start(&dist);
+    let nobody = dist.as_nobody();
+    let said = nobody(&format!("--address {} images ls", daemon.socket.display())).failed();
+    assert!(said.contains("may not connect") && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn a_root_is_worked_on_by_the_command_again_when_its_daemon_is_gone() {
+    let dist = Dist::new();
+    let mut daemon = Daemon::start(&dist);
+    dist.ok("namespaces create one");
+    kill_process(daemon.pid(), Signal::KILL).unwrap();
+    daemon.process.wait().unwrap();
+    dist.ok("namespaces create two");
+    let mut daemon = Daemon::start(&dist);
+    assert_eq!(dist.ok("namespaces ls -q"), "one\ntwo\n");
+    let waiting = dist.start("--wait fsck");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    kill_process(daemon.pid(), Signal::TERM).unwrap();
+    assert!(daemon.process.wait().unwrap().success());
+    assert!(waiting.wait_with_output().unwrap().status.success(), "who waits has it when the daemon has stopped");
+    assert_eq!(dist.ok("namespaces ls -q"), "one\ntwo\n");
+}
+
+#[test]
+fn containerd_of_debian_is_worked_on_for_what_it_offers() {
+    let dist = Dist::new();
+    let containerd = Containerd::start(&dist);
+    let socket = PathBuf::from(&containerd.socket);
+    let run = |line: &str| at(&socket, line);
+    let json = |line: &str| -> Value { serde_json::from_str(&run(&format!("--format json {line}")).ok()).unwrap() };
+    let file = dist.path("input");
+    let bytes = fixture::large();
+    std::fs::write(&file, &bytes).unwrap();
+    let input = std::fs::File::open(&file).unwrap();
+    let ingest = bare().arg("-a").arg(&socket).args(["content", "ingest", "x"]).stdin(input).output().unwrap();
+    let stored = Run::of(ingest).ok().trim().to_owned();
+    assert_eq!(stored, digest(&bytes));
+    assert!(run(&format!("content get {stored}")).stdout == bytes);
+    assert_eq!(json("content ls")[0]["digest"], json!(stored));
+    assert_eq!(containerd.ctr(&["content", "ls", "-q"]).ok().trim(), stored);
+
+    let reference = fixture::layout(&dist);
+    run(&format!("--progress none fetch {reference}")).ok();
+    assert_eq!(run("images ls -q").ok(), format!("{reference}\n"));
+    assert_eq!(containerd.ctr(&["images", "ls", "-q"]).ok(), format!("{reference}\n"));
+    assert_eq!(json(&format!("images inspect {reference}"))["name"], json!(reference));
+    let lease = run("leases create --id build a=b").ok();
+    assert_eq!(lease, "build\n");
+    assert!(containerd.ctr(&["leases", "ls", "-q"]).ok().contains("build"));
+    run("leases rm build").ok();
+    run("namespaces create team a=b").ok();
+    assert!(containerd.ctr(&["namespaces", "ls"]).ok().contains("a=b"));
+    run("namespaces rm team").ok();
+    for line in ["gc", "gc --plan", &format!("why {stored}")] {
+        let said = run(line).failed();
+        assert!(
+            said.contains("over this connection") && said.contains("hint: the daemon collects by itself"),
+            "{said}"
+        );
+    }
+    run(&format!("images rm {reference}")).ok();
+    assert_eq!(run("images ls -q").ok(), "");
+}
