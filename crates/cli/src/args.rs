@@ -11,7 +11,7 @@ use windlass::Sharing;
 use windlass_core::{Error, Namespace, Result};
 
 use crate::commands::{
-    content, daemon, fetch, fetch_object, fsck, gc, images, leases, namespaces, pull, snapshots, why,
+    content, daemon, events, fetch, fetch_object, fsck, gc, images, leases, namespaces, plugins, pull, snapshots, why,
 };
 use crate::log::Level;
 use crate::render::Format;
@@ -200,6 +200,9 @@ pub(crate) enum Command {
     Gc(gc::Args),
     Why(why::Args),
     Fsck(fsck::Args),
+    Events(events::Args),
+    #[command(subcommand)]
+    Plugins(plugins::Command),
     Daemon(daemon::Args),
 }
 

@@ -31,7 +31,7 @@ impl Context {
     /// Returns where the command works: on a daemon that was named, on the root, or on the daemon that has the root.
     pub(crate) async fn host(&self) -> Result<Box<dyn Host>> {
         if let Some(address) = self.address()? {
-            return self.daemon(&address).await;
+            return Ok(Box::new(self.daemon(&address).await?));
         }
         let root = self.root()?;
         let began = Instant::now();
@@ -42,7 +42,8 @@ impl Context {
                 Err(error) => error,
             };
             if let Some(address) = daemon_of(&root, &error) {
-                return self.daemon(&address).await.map_err(|why| why.context(error.to_string()));
+                let daemon = self.daemon(&address).await.map_err(|why| why.context(error.to_string()))?;
+                return Ok(Box::new(daemon));
             }
             if !error.is(Kind::Unavailable) || left.is_some_and(|left| left.is_zero()) {
                 return Err(error);
@@ -58,7 +59,7 @@ impl Context {
     }
 
     /// Connects to a daemon.
-    async fn daemon(&self, address: &Path) -> Result<Box<dyn Host>> {
+    async fn daemon(&self, address: &Path) -> Result<Client> {
         let Globals { content_sharing, no_sync, .. } = &self.globals;
         let decided = [("--content-sharing", content_sharing.is_some()), ("--no-sync", *no_sync)];
         if let Some((option, _)) = decided.iter().find(|(_, given)| *given) {
@@ -66,7 +67,23 @@ impl Context {
             return Err(Error::invalid_argument(error)
                 .hint("leave it out, as an option and as a variable (DIST_CONTENT_SHARING, DIST_NO_SYNC)"));
         }
-        Ok(Box::new(Client::connect(address).await?))
+        Client::connect(address).await
+    }
+
+    /// Returns the daemon that was named, or the one that has the root: for what only a daemon can tell.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when there is none.
+    pub(crate) async fn client(&self) -> Result<Client> {
+        if let Some(address) = self.address()? {
+            return self.daemon(&address).await;
+        }
+        let root = self.root()?;
+        let address = Owner::of(&root).and_then(|owner| owner.address).ok_or_else(|| {
+            Error::failed_precondition(format!("no daemon has root {}, and only a daemon can tell", root.display()))
+                .hint("`dist daemon` starts one; --address names one that works elsewhere")
+        })?;
+        self.daemon(&address).await
     }
 
     /// Returns the daemon that was named: by an option, or by the environment unless a root is named.

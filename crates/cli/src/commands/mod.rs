@@ -5,6 +5,7 @@
 
 pub(crate) mod content;
 pub(crate) mod daemon;
+pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod fetch_object;
 pub(crate) mod fsck;
@@ -12,6 +13,7 @@ pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod leases;
 pub(crate) mod namespaces;
+pub(crate) mod plugins;
 pub(crate) mod pull;
 pub(crate) mod snapshots;
 pub(crate) mod why;
@@ -36,6 +38,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Gc(args) => gc::run(context, args).await,
         Command::Why(args) => why::run(context, args).await,
         Command::Fsck(args) => fsck::run(context, args).await,
+        Command::Events(args) => events::run(context, args).await,
+        Command::Plugins(command) => plugins::run(context, command).await,
         Command::Daemon(args) => daemon::run(context, args).await,
     }
 }

@@ -298,3 +298,70 @@ fn containerd_of_debian_is_worked_on_for_what_it_offers() {
     run(&format!("images rm {reference}")).ok();
     assert_eq!(run("images ls -q").ok(), "");
 }
+
+#[test]
+fn an_image_is_pulled_mounted_and_removed_on_a_daemon() {
+    let (dist, alone) = (Dist::new(), Dist::new());
+    let _daemon = Daemon::start(&dist);
+    let reference = fixture::layout(&dist);
+    let pulled = dist.json(&format!("--progress none pull {reference}"));
+    assert!(pulled["downloaded"].as_u64().unwrap() > 0, "{pulled}");
+    let keys = |dist: &Dist| {
+        let mut keys: Vec<String> = dist.ok("snapshots ls -q").lines().map(str::to_owned).collect();
+        keys.sort();
+        keys
+    };
+    alone.ok(&format!("pull {}", fixture::layout(&alone)));
+    assert_eq!(keys(&dist), keys(&alone));
+    assert_eq!(keys(&dist).len(), 3);
+    let directory = dist.path("mounted");
+    dist.ok(&format!("images mount {reference} {}", directory.display()));
+    let greeting = std::fs::read_to_string(directory.join("etc/greeting"));
+    dist.ok(&format!("images unmount {}", directory.display()));
+    assert_eq!(greeting.unwrap(), "hello from above\n");
+    let removed = dist.json(&format!("images rm {reference}"));
+    assert_eq!(removed["freed"]["snapshots"]["count"], json!(3), "{removed}");
+    dist.assert_empty();
+}
+
+#[test]
+fn what_happens_on_a_daemon_is_printed_as_it_happens() {
+    let dist = Dist::new();
+    let said = dist.run("events").failed();
+    assert!(said.contains("no daemon has root") && said.contains("hint: `dist daemon`"), "{said}");
+    let _daemon = Daemon::start(&dist);
+    let mut watches = [dist.start("events namespace"), dist.start("--format json events topic~=create")];
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    dist.ok("namespaces create team a=b");
+    let bytes = dist.feed("content ingest x", b"bytes").ok();
+    let mut lines = watches.each_mut().map(|watch| BufReader::new(watch.stdout.take().unwrap()).lines());
+    let table: Vec<String> = lines[0].by_ref().take(2).map(Result::unwrap).collect();
+    let created = " +0000 UTC team /namespaces/create {\"labels\":{\"a\":\"b\"},\"name\":\"team\"}";
+    assert!(table[0].ends_with(created), "{table:?}");
+    assert!(table[1].contains("default /content/create ") && table[1].contains(bytes.trim()), "{table:?}");
+    let event: Value = serde_json::from_str(&lines[1].next().unwrap().unwrap()).unwrap();
+    assert_eq!((&event["topic"], &event["namespace"]), (&json!("/content/create"), &json!("default")), "{event}");
+    assert_eq!(event["event"], json!({ "digest": bytes.trim(), "size": 5 }));
+    for mut watch in watches {
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_plugins_of_a_daemon_are_listed() {
+    let dist = Dist::new();
+    let containerd = Containerd::start(&dist);
+    let daemon = Daemon::start(&dist);
+    for socket in [daemon.socket.as_path(), Path::new(&containerd.socket)] {
+        let listed = at(socket, "plugins ls").ok();
+        let native =
+            listed.lines().find(|line| line.starts_with("io.containerd.snapshotter.v1") && line.contains("native"));
+        assert!(native.is_some_and(|line| line.ends_with("ok")), "{listed}");
+        let one = at(socket, "--format json plugins ls id==native").ok();
+        let one: Value = serde_json::from_str(&one).unwrap();
+        assert_eq!((&one[0]["status"], one.as_array().unwrap().len()), (&json!("ok"), 1), "{one}");
+        let details = at(socket, "plugins ls -d id==native").ok();
+        assert!(details.contains("capabilities") && details.contains("status"), "{details}");
+    }
+}
