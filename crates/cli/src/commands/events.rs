@@ -1,5 +1,6 @@
 //! `dist events`: what happens on a daemon, as it happens.
 
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use futures::StreamExt as _;
@@ -116,7 +117,12 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ fn at(socket: &Path, line: &str) -> Run {
 }
 
 /// What a run shows, without what differs between two of them: times, and the directory of the test.
-fn shown(dist: &Dist, run: Run) -> String {
+fn shown(dist: &Dist, run: &Run) -> String {
     let directory = dist.path("").display().to_string();
     let printed = String::from_utf8_lossy(&run.stdout).into_owned();
     let printed = match serde_json::from_str::<Value>(&printed) {
@@ -100,7 +100,7 @@ fn session(dist: &Dist) -> Vec<(String, String)> {
         (&format!("content ingest part --expected-digest {} --expected-size 3", Digest::sha256(b"all")), b"al"),
     ] {
         let run = dist.feed(line, input);
-        transcript.push((line.to_owned(), shown(dist, run)));
+        transcript.push((line.to_owned(), shown(dist, &run)));
     }
     for line in [
         format!("content get {one}"),
@@ -146,7 +146,7 @@ fn session(dist: &Dist) -> Vec<(String, String)> {
         "content ls -q".to_owned(),
     ] {
         let run = dist.run(&line);
-        transcript.push((line, shown(dist, run)));
+        transcript.push((line, shown(dist, &run)));
     }
     transcript
 }
@@ -295,8 +295,17 @@ fn containerd_of_debian_is_worked_on_for_what_it_offers() {
             "{said}"
         );
     }
+    run(&format!("--progress none pull --snapshotter native {reference}")).ok();
+    assert_eq!(run("snapshots ls -q --snapshotter native").ok().lines().count(), 3);
+    assert_eq!(containerd.ctr(&["snapshots", "--snapshotter", "native", "ls"]).ok().lines().count(), 4, "and a header");
+    let directory = dist.path("mounted");
+    run(&format!("images mount --snapshotter native {reference} {}", directory.display())).ok();
+    let greeting = std::fs::read_to_string(directory.join("etc/greeting"));
+    run(&format!("images unmount {}", directory.display())).ok();
+    assert_eq!(greeting.unwrap(), "hello from above\n");
     run(&format!("images rm {reference}")).ok();
     assert_eq!(run("images ls -q").ok(), "");
+    assert_eq!(run("snapshots ls -q --snapshotter native").ok(), "");
 }
 
 #[test]
