@@ -26,6 +26,8 @@ const EVENT: &str = "io.containerd.event.v1";
 const LEASE: &str = "io.containerd.lease.v1";
 const SERVICE: &str = "io.containerd.grpc.v1";
 const MOUNTS: &str = "io.containerd.mount-manager.v1";
+const STREAMING: &str = "io.containerd.streaming.v1";
+const TRANSFER: &str = "io.containerd.transfer.v1";
 const TTRPC: &str = "io.containerd.ttrpc.v1";
 
 /// How a plugin comes to be.
@@ -68,6 +70,12 @@ const TABLE: &[(&str, &str, &[&str], Part)] = &[
     (SERVICE, "mounts", &[MOUNTS], Part::Service("containerd.services.mounts.v1.Mounts")),
     (SERVICE, "namespaces", &[METADATA], Part::Service("containerd.services.namespaces.v1.Namespaces")),
     (SERVICE, "snapshots", &[SNAPSHOTTER, METADATA], Part::Service("containerd.services.snapshots.v1.Snapshots")),
+    (STREAMING, "manager", &[], Part::Core),
+    (TRANSFER, "local", &[METADATA, SNAPSHOTTER, DIFFER, STREAMING], Part::Core),
+    (SERVICE, "streaming", &[STREAMING], Part::Service("containerd.services.streaming.v1.Streaming")),
+    (SERVICE, "tasks", &[METADATA], Part::Service("containerd.services.tasks.v1.Tasks")),
+    (SERVICE, "transfer", &[TRANSFER], Part::Service("containerd.services.transfer.v1.Transfer")),
+    (SERVICE, "maintenance", &[METADATA], Part::Service("windlass.services.maintenance.v1.Maintenance")),
     (SERVICE, "version", &[], Part::Service("containerd.services.version.v1.Version")),
     (TTRPC, "events", &[EVENT], Part::Socket),
 ];
@@ -152,7 +160,7 @@ impl Assembly {
         config: &Config,
         foreign: BTreeMap<String, Arc<dyn Snapshotter>>,
     ) -> Builder {
-        builder = builder.sharing(config.content.sharing);
+        builder = builder.sharing(config.content.sharing).tolerate_failures();
         if let Some(name) = &config.snapshots.default {
             builder = builder.default_snapshotter(name);
         }

@@ -113,6 +113,13 @@ impl Builder {
         self
     }
 
+    /// Goes on without a snapshotter that cannot start: it is logged, the others work, and [`Engine::outcomes`] tells. Otherwise
+    /// it is an error, because what it keeps would not be seen.
+    pub fn tolerate_failures(mut self) -> Self {
+        self.choice.tolerant = true;
+        self
+    }
+
     /// Takes a snapshotter of somebody else: it is seen by this name, through the engine's own records and namespaces, and
     /// what nothing refers to is collected from it. It is to be nobody else's.
     pub fn snapshotter(mut self, name: impl Into<String>, snapshotter: Arc<dyn Snapshotter>) -> Self {
@@ -120,7 +127,7 @@ impl Builder {
         self
     }
 
-    /// Opens the engine. A snapshotter that cannot start is logged, and the others work: [`Engine::outcomes`].
+    /// Opens the engine.
     ///
     /// # Errors
     /// `Unavailable` when another process has the root, naming it; `PermissionDenied`; `FailedPrecondition` for a root of

@@ -1,7 +1,7 @@
 //! The parts that have files of their own below a root, and the one place that lists every snapshotter of ours.
 //!
-//! A snapshotter that cannot start is no reason for the others not to: what became of each is known, and the engine works
-//! with those that did.
+//! Where it is wanted, a snapshotter that cannot start is no reason for the others not to: what became of each is known, and the
+//! engine works with those that did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -28,14 +28,14 @@ pub(crate) struct Choice {
     pub(crate) left_out: BTreeSet<String>,
     /// Those of somebody else, by name. One with a name of ours takes its place.
     pub(crate) foreign: BTreeMap<String, Arc<dyn Snapshotter>>,
+    /// Whether the others work when one of ours cannot start.
+    pub(crate) tolerant: bool,
 }
 
 /// The parts that have files of their own below a root.
 pub(crate) struct Parts {
     pub(crate) store: Store,
     own: BTreeMap<&'static str, Own>,
-    /// Why those of ours that are not here are not.
-    failed: BTreeMap<&'static str, Error>,
     outcomes: BTreeMap<String, Outcome>,
 }
 
@@ -74,14 +74,14 @@ impl Own {
 }
 
 impl Parts {
-    /// Opens every part. Snapshotters that cannot be opened are noted.
+    /// Opens every part. Snapshotters that cannot be opened are noted, if that is wanted.
     ///
     /// # Errors
-    /// Those of opening the store.
+    /// Those of opening the store, and otherwise a snapshotter.
     pub(crate) async fn open(lock: RootLock, options: Options, choice: Choice) -> Result<Self> {
         let directory = lock.root().join("snapshots");
-        let Choice { left_out, foreign } = choice;
-        let (mut own, mut failed, mut outcomes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let Choice { left_out, foreign, tolerant } = choice;
+        let (mut own, mut outcomes) = (BTreeMap::new(), BTreeMap::new());
         for name in SNAPSHOTTERS {
             if left_out.contains(name) || foreign.contains_key(name) {
                 outcomes.insert(name.to_owned(), Outcome::Skipped { reason: "it is left out".to_owned() });
@@ -95,29 +95,17 @@ impl Parts {
                     outcomes.insert(name.to_owned(), Outcome::Ready);
                     own.insert(name, snapshotter);
                 }
+                Err(error) if !tolerant => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the snapshotter {name} could not be started; the others work");
                     outcomes.insert(name.to_owned(), Outcome::failed(&error));
-                    failed.insert(name, error);
                 }
             }
         }
         outcomes.extend(foreign.keys().map(|name| (name.clone(), Outcome::Ready)));
         let mut snapshotters = foreign;
         snapshotters.extend(own.iter().map(|(name, own)| ((*name).to_owned(), own.shared())));
-        Ok(Self { store: Store::open_with(lock, snapshotters, options).await?, own, failed, outcomes })
-    }
-
-    /// Opens every part, for somebody who needs all of them.
-    ///
-    /// # Errors
-    /// The first of those that could not be opened.
-    pub(crate) async fn open_all(lock: RootLock) -> Result<Self> {
-        let mut parts = Self::open(lock, Options::default(), Choice::default()).await?;
-        match parts.failed.pop_first() {
-            Some((_, error)) => Err(error),
-            None => Ok(parts),
-        }
+        Ok(Self { store: Store::open_with(lock, snapshotters, options).await?, own, outcomes })
     }
 
     /// Puts an engine together.

@@ -28,6 +28,7 @@ pub mod scope;
 pub mod server;
 pub mod snapshots;
 pub mod streaming;
+pub mod tasks;
 mod time;
 mod wire;
 

@@ -16,13 +16,14 @@ use windlass_proto::containerd::services::leases::v1::leases_server::LeasesServe
 use windlass_proto::containerd::services::mounts::v1::mounts_server::MountsServer;
 use windlass_proto::containerd::services::namespaces::v1::namespaces_server::NamespacesServer;
 use windlass_proto::containerd::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use windlass_proto::containerd::services::tasks::v1::tasks_server::TasksServer;
 use windlass_proto::containerd::services::version::v1::version_server::VersionServer;
 use windlass_proto::grpc::health::v1::health_server::HealthServer;
 use windlass_proto::windlass::services::maintenance::v1::maintenance_server::MaintenanceServer;
 
 use crate::{
     CONNECTION_WINDOW, MAX_FRAME, MAX_MESSAGE, STREAM_WINDOW, containers, content, diff, events, health, images,
-    introspection, leases, maintenance, mounts, namespaces, snapshots,
+    introspection, leases, maintenance, mounts, namespaces, snapshots, tasks,
 };
 
 /// How many calls a connection may have at once. A watch or an open writer is one, and clients have one connection for all.
@@ -79,6 +80,7 @@ pub fn routes_within(
         .add_service(service!(limits, VersionServer, about))
         .add_service(service!(limits, HealthServer, health::Server))
         .add_service(service!(limits, MountsServer, mounts::Server::new(activations.clone())))
+        .add_service(service!(limits, TasksServer, tasks::Server::new(host.clone())))
         .add_service(service!(limits, MaintenanceServer, maintenance::Server::new(host.clone())))
 }
 

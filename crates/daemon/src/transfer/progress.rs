@@ -21,10 +21,18 @@ const STEPS: usize = 16;
 /// How long a client may take for the last report.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A step of the whole.
+enum Step {
+    /// It comes before what the objects do.
+    Begun(Progress),
+    /// It comes after what the objects did.
+    Ended(Progress),
+}
+
 /// Reports while it lives, if anybody wants to know.
 pub(super) struct Reporter {
     tracker: Tracker,
-    steps: mpsc::Sender<Progress>,
+    steps: mpsc::Sender<Step>,
     ended: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
@@ -47,14 +55,14 @@ impl Reporter {
     /// Tells of a step of the whole.
     pub(super) fn step(&self, event: String) {
         // Progress that cannot be shown is no reason to wait.
-        let _ = self.steps.try_send(Progress { event, ..Progress::default() });
+        let _ = self.steps.try_send(Step::Begun(Progress { event, ..Progress::default() }));
     }
 
     /// Tells the last step, with how many bytes were moved, of how many that were needed.
     pub(super) fn totals(&self, event: String) {
         let totals = self.tracker.totals();
         let (progress, total) = (signed(totals.downloaded), signed(totals.downloaded + totals.reused));
-        let _ = self.steps.try_send(Progress { event, progress, total, ..Progress::default() });
+        let _ = self.steps.try_send(Step::Ended(Progress { event, progress, total, ..Progress::default() }));
     }
 
     /// Sends what is left, and closes the stream.
@@ -77,22 +85,19 @@ impl Drop for Reporter {
     }
 }
 
-async fn report(
-    tracker: Tracker,
-    mut stream: Stream,
-    mut steps: mpsc::Receiver<Progress>,
-    mut end: oneshot::Receiver<()>,
-) {
+async fn report(tracker: Tracker, mut stream: Stream, mut steps: mpsc::Receiver<Step>, mut end: oneshot::Receiver<()>) {
     let mut shown = HashMap::new();
     loop {
         let ended = tokio::time::timeout(INTERVAL, &mut end).await.is_ok();
-        let mut messages: Vec<Progress> =
-            tracker.snapshot().into_iter().filter_map(|object| changed(object, &mut shown)).collect();
-        // Steps come after what they end, and the first before everything.
+        let (mut messages, mut last) = (Vec::new(), Vec::new());
         while let Ok(step) = steps.try_recv() {
-            if shown.is_empty() { messages.insert(0, step) } else { messages.push(step) }
+            match step {
+                Step::Begun(step) => messages.push(step),
+                Step::Ended(step) => last.push(step),
+            }
         }
-        for message in messages {
+        messages.extend(tracker.snapshot().into_iter().filter_map(|object| changed(object, &mut shown)));
+        for message in messages.into_iter().chain(last) {
             if stream.send(&message).await.is_err() {
                 // Whoever does not want to know any more need not.
                 return;

@@ -9,3 +9,4 @@ mod proxy;
 mod second_client;
 mod served;
 mod serving;
+mod transfer;

@@ -20,7 +20,7 @@ use windlass_store::{LockWait, RootLock};
 
 use super::look::{self, Closely};
 use crate::SNAPSHOTTERS;
-use crate::parts::Parts;
+use crate::parts::{Choice, Parts};
 
 /// What a repair could not do, by what it was to do.
 pub(super) type Failed = BTreeMap<Problem, String>;
@@ -184,7 +184,9 @@ async fn online(
     failed: &mut Failed,
 ) -> Result<()> {
     let root = lock.root().to_owned();
-    let parts = Parts::open_all(lock).await.context(|| format!("open root {} for repair", root.display()))?;
+    let parts = Parts::open(lock, windlass_store::Options::default(), Choice::default())
+        .await
+        .context(|| format!("open root {} for repair", root.display()))?;
     unmount(findings, failed).await;
     set_aside(&root, findings, failed).await;
     let open = findings.iter().filter(|finding| !failed.contains_key(&finding.problem)).collect();

@@ -1,0 +1,171 @@
+//! Transfers: what containerd 2's clients pull, import, export and tag with.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use tonic::Request;
+use windlass_core::{Digest, Host as _, Kind, Namespace, Platform, Result, Scope, snapshot};
+use windlass_grpc::streaming::window::{self, Sender};
+use windlass_grpc::streaming::{pack, unpack};
+use windlass_grpc::{Client, error};
+use windlass_proto::containerd::services::transfer::v1::transfer_client::TransferClient;
+use windlass_proto::containerd::services::transfer::v1::{TransferOptions, TransferRequest};
+use windlass_proto::containerd::types::transfer::{
+    ImageExportStream, ImageImportStream, ImageReference, ImageStore, OciRegistry, Progress, RegistryResolver,
+    UnpackConfiguration,
+};
+use windlass_proto::prost::Name;
+use windlass_testkit::image::{Bundle, Image, Layer};
+use windlass_testkit::registry::DockerRegistry;
+
+use crate::serving::Place;
+
+const NAME: &str = "registry.test/app:1";
+
+fn bundle() -> Bundle {
+    Image::new(&Platform::host().to_string())
+        .layer(Layer::new().dir("etc", 0o755).file("etc/a", "a\n"))
+        .layer(Layer::new().file("etc/b", "b\n"))
+        .build()
+}
+
+/// Serves an image, and returns its reference.
+fn serve(bundle: &Bundle) -> (DockerRegistry, String) {
+    let layout = tempfile::tempdir().unwrap();
+    bundle.write_layout(layout.path(), "1").unwrap();
+    let registry = DockerRegistry::start();
+    registry.push_layout(layout.path(), "app:1");
+    let reference = format!("{}/app:1", registry.host());
+    (registry, reference)
+}
+
+/// A client of a daemon, and everything that transfers need.
+struct Caller {
+    client: Client,
+    transfers: TransferClient<tonic::transport::Channel>,
+}
+
+impl Caller {
+    async fn new(place: &Place) -> Self {
+        let channel = place.channel().await;
+        Self { client: Client::new(channel.clone()), transfers: TransferClient::new(channel) }
+    }
+
+    async fn transfer<S: Name, D: Name>(&self, source: &S, destination: &D, progress: &str) -> Result<()> {
+        let mut request = Request::new(TransferRequest {
+            source: Some(pack(source)),
+            destination: Some(pack(destination)),
+            options: Some(TransferOptions { progress_stream: progress.to_owned() }),
+        });
+        request.metadata_mut().insert("containerd-namespace", "default".parse().unwrap());
+        let answer = self.transfers.clone().transfer(request).await;
+        answer.map(|_| ()).map_err(|status| error::from_status(&status))
+    }
+}
+
+fn store(name: &str) -> ImageStore {
+    ImageStore { name: name.to_owned(), ..ImageStore::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_pulled_under_the_name_that_is_asked_for_unpacked_and_told_about() {
+    let (place, bundle) = (Place::new(), bundle());
+    let (_registry, reference) = serve(&bundle);
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    let mut stream = caller.client.open_stream(&Scope::default(), "progress").await.unwrap();
+    let told = tokio::spawn(async move {
+        let mut told: Vec<Progress> = Vec::new();
+        while let Some(any) = stream.receive().await.unwrap() {
+            told.push(unpack(&any).unwrap().unwrap());
+        }
+        told
+    });
+    let unpack = UnpackConfiguration { platform: None, snapshotter: "native".into() };
+    let labels = HashMap::from([("team".to_owned(), "a".to_owned())]);
+    let to = ImageStore { labels, unpacks: vec![unpack], ..store(NAME) };
+    let from = OciRegistry { reference, resolver: Some(RegistryResolver::default()) };
+    caller.transfer(&from, &to, "progress").await.unwrap();
+
+    let services = place.services().await;
+    let images: Vec<_> = services.images.list(&[]).try_collect().await.unwrap();
+    let [image] = images.as_slice() else { panic!("{images:?}") };
+    assert_eq!((image.name.as_str(), image.labels.get("team")), (NAME, Some("a")));
+    let native = services.snapshotters.get("native").unwrap();
+    let snapshots: Vec<snapshot::Info> = native.walk(&[]).try_collect().await.unwrap();
+    assert_eq!(snapshots.iter().filter(|it| it.state == snapshot::State::Committed).count(), 2);
+
+    let told = told.await.unwrap();
+    assert!(told[0].event.starts_with("Resolving from"), "{told:?}");
+    assert!(told.last().unwrap().event.starts_with("Completed pull"), "{told:?}");
+    for layer in &bundle.image().layers {
+        let name = format!("layer-{}", layer.digest);
+        let last = told.iter().rev().find(|it| it.name == name).unwrap();
+        assert_eq!(last.event, "complete", "{told:?}");
+        assert_eq!(last.desc.as_ref().unwrap().digest.parse::<Digest>().unwrap(), layer.digest);
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_gets_another_name_leaves_in_an_archive_and_comes_back() {
+    let (place, bundle) = (Place::new(), bundle());
+    let (_registry, reference) = serve(&bundle);
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    let from = OciRegistry { reference, resolver: None };
+    caller.transfer(&from, &store(NAME), "").await.unwrap();
+    caller.transfer(&store(NAME), &store("registry.test/app:2"), "").await.unwrap();
+
+    let stream = caller.client.open_stream(&Scope::default(), "out").await.unwrap();
+    let archive = tokio::spawn(window::receive(stream).try_collect::<Vec<Bytes>>());
+    let prefix = ImageReference { name: "registry.test/".into(), is_prefix: true, ..ImageReference::default() };
+    let from = ImageStore { extra_references: vec![prefix], ..store("") };
+    let to = ImageExportStream { stream: "out".into(), all_platforms: true, ..ImageExportStream::default() };
+    caller.transfer(&from, &to, "").await.unwrap();
+    let archive = Bytes::from(archive.await.unwrap().unwrap().concat());
+
+    let services = place.services().await;
+    for name in [NAME, "registry.test/app:2"] {
+        services.images.delete(&name.parse().unwrap(), windlass_core::image::Deletion::Synchronous).await.unwrap();
+    }
+    let mut sender = Sender::new(caller.client.open_stream(&Scope::default(), "in").await.unwrap());
+    let sent = tokio::spawn(async move {
+        sender.send(archive).await?;
+        sender.finish().await
+    });
+    let from = ImageImportStream { stream: "in".into(), ..ImageImportStream::default() };
+    caller.transfer(&from, &store(""), "").await.unwrap();
+    sent.await.unwrap().unwrap();
+    let names: Vec<String> =
+        services.images.list(&[]).map_ok(|image| image.name.to_string()).try_collect().await.unwrap();
+    assert_eq!(names, [NAME, "registry.test/app:2"]);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_transferred_is_said() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    let registry = OciRegistry { reference: "127.0.0.1:1/app:1".into(), resolver: None };
+    let refused = async |outcome: Result<()>, kind: Kind, part: &str| {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    refused(caller.transfer(&store(NAME), &registry, "").await, Kind::Unimplemented, "to a registry").await;
+    refused(caller.transfer(&store(NAME), &store("x"), "").await, Kind::NotFound, NAME).await;
+    refused(caller.transfer(&registry, &store(NAME), "no stream").await, Kind::NotFound, "no stream").await;
+    let strange = Progress::default();
+    refused(caller.transfer(&strange, &registry, "").await, Kind::Unimplemented, "Progress").await;
+    let hosts = RegistryResolver { host_dir: "/etc/hosts.d".into(), ..RegistryResolver::default() };
+    let registry = OciRegistry { resolver: Some(hosts), ..registry };
+    refused(caller.transfer(&registry, &store(NAME), "").await, Kind::Unimplemented, "/etc/hosts.d").await;
+    // Nothing was recorded.
+    let scope: Scope = Namespace::default().into();
+    let services = caller.client.services(&scope).await.unwrap();
+    assert_eq!(services.images.list(&[]).try_collect::<Vec<_>>().await.unwrap(), []);
+    daemon.stop().await;
+}
