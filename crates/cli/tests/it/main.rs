@@ -5,6 +5,7 @@
 mod archives;
 mod bad_input;
 mod content;
+mod ctr;
 mod daemon;
 mod differences;
 mod dist;

@@ -13,14 +13,14 @@ use crate::dist::{Dist, Run, bare};
 use crate::fixture;
 
 /// A daemon that has a root, for as long as the value lives.
-struct Daemon {
+pub(crate) struct Daemon {
     process: Child,
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
 }
 
 impl Daemon {
     /// Starts one on the root of a test, and returns when it says that it is ready.
-    fn start(dist: &Dist) -> Self {
+    pub(crate) fn start(dist: &Dist) -> Self {
         let (socket, configuration) = (dist.path("run/windlass.sock"), dist.path("daemon.toml"));
         // It collects when it is asked to, as a command on a root does.
         std::fs::write(&configuration, "[gc]\nschedule_delay = \"1h\"\nstartup_delay = \"0s\"\n").unwrap();

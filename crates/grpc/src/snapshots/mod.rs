@@ -13,8 +13,9 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
+use windlass_core::field::FieldMask;
 use windlass_core::snapshot::{Commit, Info, Key, Name, Snapshotter, State};
-use windlass_core::{Error, Host, Result};
+use windlass_core::{Error, Host, Kind, Labels, Result, ResultExt as _};
 use windlass_proto::containerd::services::snapshots::v1 as wire;
 use windlass_proto::containerd::services::snapshots::v1::snapshots_server::Snapshots;
 
@@ -94,6 +95,23 @@ fn parent(text: &str) -> Result<Option<Name>> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
+/// Leaves a snapshot that was committed just now only the labels of its commit: in containerd those of the active one end with it,
+/// where the contract keeps them.
+async fn only_labels(snapshotter: &dyn Snapshotter, name: &Name, labels: Labels) -> Result<()> {
+    let set = async {
+        let info = snapshotter.stat(name.as_key()).await?;
+        if info.labels == labels {
+            return Ok(());
+        }
+        snapshotter.update(&Info { labels, ..info }, &FieldMask::parse(["labels"])?).await.map(|_| ())
+    };
+    match set.await {
+        // Nothing kept it, and a collection has been there already.
+        Err(error) if error.is(Kind::NotFound) => Ok(()),
+        set => set.context(|| format!("set the labels of {name}, which is committed")),
+    }
+}
+
 #[tonic::async_trait]
 impl Snapshots for Server {
     async fn prepare(
@@ -139,7 +157,9 @@ impl Snapshots for Server {
             let request = request.into_inner();
             let (name, key): (Name, Key) = (request.name.parse()?, request.key.parse()?);
             let commit = Commit { labels: messages::labels(request.labels), parent: parent(&request.parent)? };
-            snapshotter.commit(&name, &key, commit).await
+            let labels = commit.labels.clone();
+            snapshotter.commit(&name, &key, commit).await?;
+            only_labels(&*snapshotter, &name, labels).await
         };
         commit.await.reply()
     }

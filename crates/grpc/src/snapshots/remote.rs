@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 use windlass_core::field::FieldMask;
 use windlass_core::filter::Filter;
 use windlass_core::snapshot::{Capabilities, Commit, Info, Key, Mount, Name, Snapshotter, Usage};
-use windlass_core::{Labels, Listing, Result, Scope};
+use windlass_core::{Kind, Labels, Listing, Result, Scope};
 use windlass_proto::containerd::services::snapshots::v1 as wire;
 use windlass_proto::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
 
@@ -93,11 +93,17 @@ impl Snapshotter for Remote {
     }
 
     async fn commit(&self, name: &Name, key: &Key, commit: Commit) -> Result<()> {
+        // On the wire a commit says all labels.
+        let mut labels = match self.stat(key).await {
+            Err(error) if error.is(Kind::NotFound) => Labels::new(),
+            active => active?.labels,
+        };
+        labels.extend(&commit.labels);
         let request = wire::CommitSnapshotRequest {
             snapshotter: self.name.clone(),
             name: name.to_string(),
             key: key.to_string(),
-            labels: messages::label_map(commit.labels),
+            labels: messages::label_map(labels),
             parent: text(commit.parent.as_ref()),
         };
         self.client.clone().commit(self.request(request)?).await.answer()
