@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What mounts are known: those of the kernel, `windlass/erofs-lower` with the overlay that it belongs to, and the prefixes
-//! `format/` and `mkdir/` of containerd ([`transform`]). What else begins with a prefix, and `loop`, is refused by name.
+//! `format/` and `mkdir/` of containerd (`transform`). What else begins with a prefix, and `loop`, is refused by name.
 //!
 //! The directory lives as long as the mounts, so it belongs where a restart of the machine empties it. Whoever opens it takes
 //! over what is still mounted, and removes what a crash left half-made. Activations are held by nothing but their names: no

@@ -2,7 +2,7 @@
 //!
 //! Three of the nine calls carry bytes or lists without end, and none of them keeps more than a few megabytes:
 //!
-//! - `Read` sends a blob, or a part of it, in messages of at most [`CHUNK`] bytes.
+//! - `Read` sends a blob, or a part of it, in messages of at most a MiB.
 //! - `List` sends pages of records.
 //! - `Write` is a conversation: every message of the client is answered. [`write`](self) has its rules.
 //!
