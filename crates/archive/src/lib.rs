@@ -10,4 +10,5 @@
 //! Deliberately absent: files, whiteouts, what a layer is, and whether a name is acceptable.
 
 pub mod compression;
+pub mod parts;
 pub mod tar;

@@ -184,9 +184,7 @@ pub trait Writer: Send + Sync {
     /// else SHA-256. None when this writer does not know it before the commit.
     ///
     /// What was written is hashed before the answer, so a writer that asks after every write waits for every hash.
-    async fn digest(&mut self) -> Result<Option<Digest>> {
-        Ok(None)
-    }
+    async fn digest(&mut self) -> Result<Option<Digest>>;
 
     /// Appends bytes. What a [`SparseWriter`] left behind the first gap is given up by the first write.
     ///

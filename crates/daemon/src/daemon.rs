@@ -106,7 +106,7 @@ impl Daemon {
         others.spawn(ttrpc::serve(shims.listener, Arc::new(Exchange(host.clone())), calls.clone()));
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
         let routes = server::routes_within(limits, &host, &about, &activations);
-        let grpc = serve::grpc(listener, transfer::added_to(routes, limits, &host), &calls);
+        let grpc = serve::grpc(listener, transfer::added_to(routes, limits, &host, config.pull()), &calls);
         // Who reads it works in another directory.
         let address = std::path::absolute(&config.grpc.address).attempt(|| "find the working directory".to_owned())?;
         engine.announce(Some(&address))?;

@@ -182,6 +182,17 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Returns what a pull is that the daemon carries out, as far as its client says nothing else.
+    pub fn pull(&self) -> Pull {
+        let usual = Pull::default();
+        Pull {
+            concurrent_downloads: self.transfer.max_concurrent_downloads,
+            concurrent_unpacks: self.transfer.max_concurrent_unpacks.unwrap_or(usual.concurrent_unpacks),
+            content: self.content.layers,
+            ..usual
+        }
+    }
+
     /// Returns where ttrpc is served.
     pub fn ttrpc_address(&self) -> PathBuf {
         self.ttrpc.address.clone().unwrap_or_else(|| beside(&self.grpc.address))

@@ -35,11 +35,12 @@ use windlass_proto::containerd::types::transfer::{ImageExportStream, ImageImport
 
 use progress::Reporter;
 
-/// Adds the services of transfers, and of the streams that they need, to those of a host.
-pub(crate) fn added_to(routes: Routes, limits: Limits, host: &Arc<dyn Host>) -> Routes {
+/// Adds the services of transfers, and of the streams that they need, to those of a host; `pull` is what a pull is unless its client
+/// says otherwise.
+pub(crate) fn added_to(routes: Routes, limits: Limits, host: &Arc<dyn Host>, pull: Pull) -> Routes {
     let streams = Streams::default();
     let opened = StreamingServer::new(streaming::Server::new(streams.clone()));
-    let transfers = TransferServer::new(Server { host: host.clone(), streams, pull: Pull::default() });
+    let transfers = TransferServer::new(Server { host: host.clone(), streams, pull });
     routes
         .add_service(opened.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
         .add_service(transfers.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))

@@ -1,5 +1,6 @@
 //! From a registry to the image store.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use windlass_core::field::FieldMask;
 use windlass_core::image::{Image, Name};
 use windlass_core::platform::Selection;
 use windlass_core::remote::{Fetcher, Pusher, Resolved, Resolver};
-use windlass_core::{Error, Labels, Reference, Result};
+use windlass_core::{Error, Reference, Result};
 use windlass_proto::containerd::types::Platform;
 use windlass_proto::containerd::types::transfer::{HttpDebug, ImageStore, OciRegistry, RegistryResolver};
 
@@ -22,35 +23,40 @@ pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> 
     let remote = remote(work, &from.resolver.unwrap_or_default(), &from.reference)?;
     let remote = Renamed { remote, name: name(&to)?, found: OnceLock::new() };
     work.reporter.step(format!("Resolving from {reference}"));
-    let options = Pull { platforms: selection(&to.platforms)?, metadata_only: to.all_metadata, ..work.pull.clone() };
-    let mut snapshotters: Vec<String> = Vec::new();
+    let wanted = Pull { platforms: selection(&to.platforms)?, ..work.pull.clone() };
+    let mut passes: Vec<Pull> = Vec::new();
     for unpack in to.unpacks {
-        if !snapshotters.contains(&unpack.snapshotter) {
-            snapshotters.push(unpack.snapshotter);
+        let snapshotter = Some(unpack.snapshotter).filter(|name| !name.is_empty());
+        if passes.iter().all(|pass| pass.snapshotter != snapshotter) {
+            passes.push(Pull { unpack: Unpack::Yes, snapshotter, ..wanted.clone() });
         }
     }
-    if snapshotters.is_empty() {
-        let options = Pull { unpack: Unpack::No, ..options.clone() };
-        carry_out(work.host, work.namespace, &remote, &reference, &options, work.tracker()).await?;
+    if passes.is_empty() {
+        passes.push(Pull { unpack: Unpack::No, ..wanted.clone() });
     }
-    // What the first one brought, the others find here.
-    for snapshotter in snapshotters {
-        let snapshotter = Some(snapshotter).filter(|name| !name.is_empty());
-        let options = Pull { unpack: Unpack::Yes, metadata_only: false, snapshotter, ..options.clone() };
-        carry_out(work.host, work.namespace, &remote, &reference, &options, work.tracker()).await?;
+    if to.all_metadata {
+        // Of the platforms that are not wanted, too.
+        passes.push(Pull { platforms: Selection::All, metadata_only: true, unpack: Unpack::No, ..wanted });
     }
-    label(work, remote.name.as_ref(), to.labels.into_iter().collect()).await?;
+    // What the first one brings, the others find here.
+    for pass in passes {
+        let pulled = carry_out(work.host, work.namespace, &remote, &reference, &pass, work.tracker()).await?;
+        label(work, &pulled.name, &to.labels).await?;
+    }
     work.reporter.totals(format!("Completed pull from {reference}"));
     Ok(())
 }
 
 /// Sets labels of an image.
-async fn label(work: &Work<'_>, name: Option<&Name>, labels: Labels) -> Result<()> {
-    let Some(name) = name.filter(|_| !labels.is_empty()) else { return Ok(()) };
+async fn label(work: &Work<'_>, name: &Name, labels: &HashMap<String, String>) -> Result<()> {
+    if labels.is_empty() {
+        return Ok(());
+    }
     let services = work.host.services(&work.namespace.clone().into()).await?;
     let image = services.images.get(name).await?;
-    let paths: Vec<String> = labels.iter().map(|(key, _)| format!("labels.{key}")).collect();
+    let paths: Vec<String> = labels.keys().map(|key| format!("labels.{key}")).collect();
     let mask = FieldMask::parse(paths.iter().map(String::as_str))?;
+    let labels = labels.clone().into_iter().collect();
     services.images.update(&Image { labels, ..image }, &mask).await?;
     Ok(())
 }

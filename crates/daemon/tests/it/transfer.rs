@@ -5,21 +5,22 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use tonic::Request;
-use windlass_core::{Digest, Host as _, Kind, Namespace, Platform, Result, Scope, snapshot};
+use windlass_core::{Descriptor, Digest, Host as _, Kind, Namespace, Platform, Result, Scope, snapshot};
 use windlass_grpc::streaming::window::{self, Sender};
 use windlass_grpc::streaming::{pack, unpack};
 use windlass_grpc::{Client, error};
 use windlass_proto::containerd::services::transfer::v1::transfer_client::TransferClient;
 use windlass_proto::containerd::services::transfer::v1::{TransferOptions, TransferRequest};
+use windlass_proto::containerd::types as platforms;
 use windlass_proto::containerd::types::transfer::{
     ImageExportStream, ImageImportStream, ImageReference, ImageStore, OciRegistry, Progress, RegistryResolver,
     UnpackConfiguration,
 };
 use windlass_proto::prost::Name;
-use windlass_testkit::image::{Bundle, Image, Layer};
+use windlass_testkit::image::{Bundle, Image, Index, Layer};
 use windlass_testkit::registry::DockerRegistry;
 
-use crate::serving::Place;
+use crate::serving::{Place, start};
 
 const NAME: &str = "registry.test/app:1";
 
@@ -141,6 +142,31 @@ async fn an_image_gets_another_name_leaves_in_an_archive_and_comes_back() {
     let names: Vec<String> =
         services.images.list(&[]).map_ok(|image| image.name.to_string()).try_collect().await.unwrap();
     assert_eq!(names, [NAME, "registry.test/app:2"]);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_of_other_platforms_comes_without_their_layers_and_layers_are_kept_as_configured() {
+    let other = Image::new("linux/s390x").layer(Layer::new().file("other", "x")).build();
+    let (place, own) = (Place::new(), bundle());
+    let (_registry, reference) = serve(&Index::new().bundle(&own).bundle(&other).build());
+    let mut config = place.config();
+    config.content.layers = windlass::transfer::Content::Drop;
+    let daemon = start(config).await;
+    let caller = Caller::new(&place).await;
+    let host = Platform::host();
+    let platform = platforms::Platform { os: host.os, architecture: host.architecture, ..Default::default() };
+    let unpack = UnpackConfiguration { platform: None, snapshotter: "native".into() };
+    let to = ImageStore { platforms: vec![platform], all_metadata: true, unpacks: vec![unpack], ..store(NAME) };
+    caller.transfer(&OciRegistry { reference, resolver: None }, &to, "").await.unwrap();
+    let services = place.services().await;
+    let here = async |descriptor: &Descriptor| services.content.info(&descriptor.digest).await.is_ok();
+    for image in [own.image(), other.image()] {
+        assert!(here(&image.manifest).await && here(&image.config).await);
+        for layer in &image.layers {
+            assert!(!here(layer).await, "{}", layer.digest);
+        }
+    }
     daemon.stop().await;
 }
 

@@ -85,6 +85,10 @@ impl Writer for EmittingWriter {
         self.inner.status().await
     }
 
+    async fn digest(&mut self) -> Result<Option<Digest>> {
+        self.inner.digest().await
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.inner.write(bytes).await
     }

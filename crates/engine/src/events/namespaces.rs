@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::event::{Envelope, Event};
 use windlass_core::namespace::Store;
-use windlass_core::{Labels, Namespace, Result};
+use windlass_core::{Kind, Labels, Namespace, Result};
 
 use super::Exchange;
 
@@ -39,9 +39,12 @@ impl Store for Emitting {
     async fn set_label(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {
         self.inner.set_label(namespace, key, value).await?;
         if self.exchange.subscribers() > 0 {
-            // Deleted since: then there is that event.
-            let labels = self.inner.labels(namespace).await.unwrap_or_default();
-            self.emit(namespace, || Event::NamespaceUpdate { name: namespace.clone(), labels });
+            match self.inner.labels(namespace).await {
+                Ok(labels) => self.emit(namespace, || Event::NamespaceUpdate { name: namespace.clone(), labels }),
+                // Deleted since: then there is that event.
+                Err(error) if error.is(Kind::NotFound) => {}
+                Err(error) => tracing::warn!(%error, "an update of namespace {namespace} is not published"),
+            }
         }
         Ok(())
     }

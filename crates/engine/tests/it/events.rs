@@ -59,6 +59,18 @@ fn shown(event: &Event) -> String {
 }
 
 #[tokio::test]
+async fn a_writer_that_is_published_can_do_what_it_could() {
+    let (_root, _engine, services) = engine().await;
+    let bytes = bytes::Bytes::from_static(b"half");
+    let whole = Descriptor::of("text/plain", b"halfhalf");
+    let mut writer = services.content.writer(&whole.ingest_ref(), (&whole).into()).await.unwrap();
+    writer.write(bytes.clone()).await.unwrap();
+    assert_eq!(writer.digest().await.unwrap(), Some(Descriptor::of("text/plain", &bytes).digest));
+    assert!(writer.tail().await.unwrap().is_some());
+    assert!(writer.sparse().await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn every_change_is_published_when_it_was_made() {
     let (_root, _engine, services) = engine().await;
     let all = ["namespace".parse().unwrap()];

@@ -386,6 +386,10 @@ impl Writer for Pushing {
         self.writer.status().await
     }
 
+    async fn digest(&mut self) -> Result<Option<Digest>> {
+        self.writer.digest().await
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.writer.write(bytes).await
     }

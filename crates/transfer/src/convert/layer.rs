@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use windlass_archive::compression::{Compressor, Expander, MAGIC_LEN, detect};
+use windlass_archive::parts::{PART, Parts};
 use windlass_core::content::{Commit, Expected, ReaderAt};
 use windlass_core::diff::UNCOMPRESSED_LABEL;
 use windlass_core::digest::{Algorithm, Hasher};
@@ -12,9 +13,6 @@ use windlass_core::field::FieldMask;
 use windlass_core::media_type::Compression;
 use windlass_core::progress::{State, Task};
 use windlass_core::{Descriptor, DiffId, Digest, Error, Kind, Labels, Leased, Result, ResultExt as _};
-
-/// How much is read at once, and how large the parts are that are written.
-const PART: usize = 256 << 10;
 
 /// How many parts may wait, on either side.
 const WAITING: usize = 4;
@@ -120,7 +118,8 @@ async fn feed(reader: &dyn ReaderAt, layer: &Descriptor, parts: mpsc::Sender<Byt
 
 /// Expands and compresses, on a thread that may block. Returns the digest of what was in between.
 fn work(mut parts: mpsc::Receiver<Bytes>, compression: Compression, into: mpsc::Sender<Bytes>) -> Result<Digest> {
-    let mut compressor = Compressor::new(compression, Parts { into, buffer: BytesMut::new() })?;
+    let take = move |part| into.blocking_send(part).map_err(|_| io::ErrorKind::BrokenPipe.into());
+    let mut compressor = Compressor::new(compression, Parts::new(take))?;
     let mut hasher: Hasher = Algorithm::Sha256.hasher();
     let mut expander = Expander::default();
     let mut take = |plain: &[u8]| {
@@ -131,40 +130,10 @@ fn work(mut parts: mpsc::Receiver<Bytes>, compression: Compression, into: mpsc::
         expander.push(&part, &mut take)?;
     }
     expander.finish(&mut take)?;
-    compressor.finish().and_then(|mut parts| parts.send()).map_err(stopped)?;
+    compressor.finish().and_then(Parts::finish).map_err(stopped)?;
     Ok(hasher.finish())
 }
 
 fn stopped(error: io::Error) -> Error {
     Error::canceled("nobody takes the layer any more").source(error)
-}
-
-/// Cuts a stream into parts.
-struct Parts {
-    into: mpsc::Sender<Bytes>,
-    buffer: BytesMut,
-}
-
-impl Parts {
-    fn send(&mut self) -> io::Result<()> {
-        let part = self.buffer.split().freeze();
-        if part.is_empty() {
-            return Ok(());
-        }
-        self.into.blocking_send(part).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl Write for Parts {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PART {
-            self.send()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
