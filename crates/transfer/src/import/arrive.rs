@@ -10,6 +10,7 @@ use windlass_core::document::{MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
 use windlass_core::progress::{State, Task, Tracker};
 use windlass_core::{ByteStream, Digest, Error, Kind, Labels, Leased, Result, ResultExt as _};
 
+use super::ARCHIVES;
 use super::read::{Item, Members};
 
 /// How many members an archive may have that are remembered. Each takes about a hundred bytes.
@@ -67,10 +68,16 @@ impl Arrived {
 /// Reads an archive to its end. Blobs that are not what they are called are an error.
 pub(super) async fn receive(leased: &Leased, archive: ByteStream, progress: &Tracker) -> Result<Arrived> {
     let mut receiving = Receiving { leased, members: Members::of(archive), progress, arrived: Arrived::default() };
-    while let Some(item) = receiving.members.next().await? {
+    // What is wrong from its first byte on is something else, not a damaged archive.
+    let mut next = receiving.members.next().await.map_err(|error| match error.kind() {
+        Kind::DataLoss => error.hint(ARCHIVES),
+        _ => error,
+    })?;
+    while let Some(item) = next {
         if let Item::Entry(entry) = item {
             receiving.member(&entry).await?;
         }
+        next = receiving.members.next().await?;
     }
     Ok(receiving.arrived)
 }

@@ -43,6 +43,10 @@ pub const NAME_ANNOTATION: &str = "io.containerd.image.name";
 /// The annotation with the tag of an image. OCI image-spec, `annotations.md`.
 pub const REF_NAME_ANNOTATION: &str = "org.opencontainers.image.ref.name";
 
+/// What can be done about something that is no archive of images.
+const ARCHIVES: &str =
+    "only archives of images can be imported: an OCI layout, or what `docker save` writes since Docker 1.10";
+
 /// What is wanted of an import.
 #[derive(Debug, Clone)]
 pub struct Import {
@@ -181,9 +185,7 @@ async fn targets(leased: &Leased, arrived: &Arrived, naming: &Naming) -> Result<
         }
         (None, Some(manifest)) => docker::targets(leased, arrived, manifest, naming).await?,
         (None, None) => {
-            return Err(Error::failed_precondition("it has neither an index.json nor a manifest.json").hint(
-                "only archives of images can be imported: an OCI layout, or what `docker save` writes since Docker 1.10",
-            ));
+            return Err(Error::failed_precondition("it has neither an index.json nor a manifest.json").hint(ARCHIVES));
         }
     };
     let mut targets: Vec<Target> = Vec::new();
