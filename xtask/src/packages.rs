@@ -87,6 +87,16 @@ pub(crate) const BENCH_STORE: &[Program] = &[
     program("sha256sum", "coreutils"),
 ];
 
+/// What the benchmark of the daemon measures against.
+pub(crate) const BENCH_API: &[Program] = &[
+    program("containerd", "containerd"),
+    program("ctr", "containerd"),
+    program("docker-registry", "docker-registry"),
+    program("skopeo", "skopeo"),
+    program("tar", "tar"),
+    program("sha256sum", "coreutils"),
+];
+
 /// Installs the packages of those programs that are not there, and says which.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use windlass::Sharing;
+use windlass::{Sharing, layer};
 use windlass_core::{Error, Namespace, Result};
 
 use crate::commands::{
@@ -155,6 +155,17 @@ pub(crate) struct Globals {
         global = true
     )]
     pub(crate) no_sync: bool,
+    /// What may come out of a layer: max-size=BYTES, max-ratio=N (times its compressed size, from 1 GiB on), max-entries=N,
+    /// devices=create or refuse, with commas between them [default: max-ratio=1000,max-entries=16777216,devices=create].
+    #[arg(
+        long,
+        value_name = "LIMITS",
+        env = "DIST_LAYER_LIMITS",
+        hide_env_values = true,
+        value_parser = layer_limits,
+        global = true
+    )]
+    pub(crate) layer_limits: Option<layer::Options>,
 }
 
 /// How progress is shown.
@@ -221,6 +232,28 @@ fn sharing(text: &str) -> Result<Sharing> {
     }
 }
 
+/// Limits that are not named are the usual ones; `none` takes one away.
+fn layer_limits(text: &str) -> Result<layer::Options> {
+    let mut limits = layer::Options::default();
+    for limit in text.split(',').map(str::trim).filter(|limit| !limit.is_empty()) {
+        let wrong = || {
+            Error::invalid_argument(format!("{limit:?} is no limit of a layer"))
+                .hint("limits look like max-size=20000000000, max-ratio=100, max-entries=none, devices=refuse")
+        };
+        let (key, value) = limit.split_once('=').ok_or_else(wrong)?;
+        let number = || if value == "none" { Ok(None) } else { value.parse().map(Some).map_err(|_| wrong()) };
+        match key {
+            "max-size" => limits.max_size = number()?,
+            "max-ratio" => limits.max_ratio = number()?,
+            "max-entries" => limits.max_entries = number()?,
+            "devices" if value == "create" => limits.devices = layer::Devices::Create,
+            "devices" if value == "refuse" => limits.devices = layer::Devices::Refuse,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(limits)
+}
+
 fn wait(text: &str) -> Result<Wait> {
     if text == "forever" {
         return Ok(Wait::Forever);
@@ -248,6 +281,22 @@ mod tests {
         assert_eq!(parse("--wait").unwrap(), Some(Wait::Forever));
         assert_eq!(parse("--wait=5s").unwrap(), Some(Wait::UpTo(Duration::from_secs(5))));
         assert!(parse("--wait=soon").is_err());
+    }
+
+    #[test]
+    fn limits_of_layers_are_those_named_and_the_usual_ones() {
+        let limits = layer_limits("max-ratio=100, devices=refuse,max-entries=none").unwrap();
+        let expected = layer::Options {
+            max_ratio: Some(100),
+            max_entries: None,
+            devices: layer::Devices::Refuse,
+            ..layer::Options::default()
+        };
+        assert_eq!(limits, expected);
+        assert_eq!(layer_limits("").unwrap(), layer::Options::default());
+        for wrong in ["max-ratio", "max-ratio=", "max-ratio=-1", "ratio=5", "devices=perhaps"] {
+            assert!(layer_limits(wrong).unwrap_err().hint_text().is_some(), "{wrong}");
+        }
     }
 
     #[test]

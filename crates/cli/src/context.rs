@@ -55,17 +55,23 @@ impl Context {
     async fn engine(&self, root: &Path, patience: Duration) -> Result<Engine> {
         let wait = if patience.is_zero() { LockWait::Fail } else { LockWait::UpTo(patience) };
         let builder = Engine::builder(root).lock_wait(wait).durability(self.durability());
+        let builder = builder.layers(self.globals.layer_limits.clone().unwrap_or_default());
         builder.sharing(self.globals.content_sharing.unwrap_or_default()).open().await
     }
 
     /// Connects to a daemon.
     async fn daemon(&self, address: &Path) -> Result<Client> {
-        let Globals { content_sharing, no_sync, .. } = &self.globals;
-        let decided = [("--content-sharing", content_sharing.is_some()), ("--no-sync", *no_sync)];
+        let Globals { content_sharing, no_sync, layer_limits, .. } = &self.globals;
+        let decided = [
+            ("--content-sharing", content_sharing.is_some()),
+            ("--no-sync", *no_sync),
+            ("--layer-limits", layer_limits.is_some()),
+        ];
         if let Some((option, _)) = decided.iter().find(|(_, given)| *given) {
             let error = format!("{option} is for the daemon at {} to decide, when it is started", address.display());
-            return Err(Error::invalid_argument(error)
-                .hint("leave it out, as an option and as a variable (DIST_CONTENT_SHARING, DIST_NO_SYNC)"));
+            return Err(Error::invalid_argument(error).hint(
+                "leave it out, as an option and as a variable (DIST_CONTENT_SHARING, DIST_NO_SYNC, DIST_LAYER_LIMITS)",
+            ));
         }
         Client::connect(address).await
     }

@@ -10,7 +10,6 @@ mod commands;
 mod context;
 mod failure;
 mod input;
-mod inspect;
 mod interrupt;
 mod label;
 mod log;

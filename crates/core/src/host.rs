@@ -10,10 +10,11 @@ use async_trait::async_trait;
 
 use crate::claim::Claims;
 use crate::error::{Error, Result};
+use crate::filter::Filter;
 use crate::gc::{self, Deletion};
 use crate::lease::Lease;
 use crate::namespace::Namespace;
-use crate::{container, content, diff, event, image, lease, namespace, room, snapshot};
+use crate::{Listing, container, content, diff, event, image, inspect, lease, namespace, room, snapshot};
 
 /// The namespace that operations happen in, and the lease that holds what they create.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Services {
     pub comparer: Arc<dyn diff::Comparer>,
     /// Collects garbage; none where a host cannot be asked to.
     pub collector: Option<Arc<dyn gc::Collector>>,
+    /// Lists images with what they come to; none where their documents have to be read.
+    pub summaries: Option<Arc<dyn inspect::Summaries>>,
     /// What happens, in the scope's namespace unless a filter names another.
     pub events: Arc<dyn event::Exchange>,
     /// How much is free where content and snapshots are kept.
@@ -80,6 +83,14 @@ impl Services {
             Error::unimplemented("garbage cannot be collected, planned or explained over this connection")
                 .hint("the daemon collects by itself; a daemon of this project can be asked")
         })
+    }
+
+    /// Lists the images that any of the filters matches, with what they come to.
+    pub fn summaries(&self, filters: &[Filter]) -> Listing<inspect::Summarized> {
+        match &self.summaries {
+            Some(summaries) => summaries.list(filters),
+            None => inspect::summarize(self.images.list(filters), self.content.clone()),
+        }
     }
 
     /// Returns a snapshotter by name, or the default one.

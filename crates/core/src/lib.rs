@@ -28,6 +28,7 @@ pub mod gc;
 pub mod host;
 pub mod identifier;
 pub mod image;
+pub mod inspect;
 pub mod label;
 pub mod lease;
 pub mod media_type;

@@ -160,7 +160,7 @@ impl Assembly {
         config: &Config,
         foreign: BTreeMap<String, Arc<dyn Snapshotter>>,
     ) -> Builder {
-        builder = builder.sharing(config.content.sharing).tolerate_failures();
+        builder = builder.sharing(config.content.sharing).layers(config.layers.clone()).tolerate_failures();
         if let Some(name) = &config.snapshots.default {
             builder = builder.default_snapshotter(name);
         }

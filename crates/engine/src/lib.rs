@@ -39,6 +39,7 @@ use windlass_store::{RootLock, Schedule, Store};
 use windlass_transfer::{Pull, Pulled};
 
 pub use windlass_core as core;
+pub use windlass_layer as layer;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::{activations, mount};
 pub use windlass_store::{Collections, Group, LockWait, Owner, Policy, Sharing};
@@ -67,6 +68,7 @@ pub struct Builder {
     policy: Option<Policy>,
     sharing: Sharing,
     durability: Durability,
+    layers: layer::Options,
     choice: Choice,
 }
 
@@ -107,6 +109,12 @@ impl Builder {
         self
     }
 
+    /// Says what may come out of a layer: how much, how many entries, and whether device nodes.
+    pub fn layers(mut self, limits: layer::Options) -> Self {
+        self.layers = limits;
+        self
+    }
+
     /// Leaves a snapshotter of ours out. What it keeps stays where it is, and is not seen.
     pub fn without_snapshotter(mut self, name: impl Into<String>) -> Self {
         self.choice.left_out.insert(name.into());
@@ -140,6 +148,7 @@ impl Builder {
         let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
         let options = windlass_store::Options { sharing: self.sharing, durability: self.durability };
         let mut engine = Parts::open(lock, options, self.choice.clone()).await?.host();
+        engine.applier = Arc::new(Differ::new(self.layers.clone()));
         if let Some(name) = &self.default_snapshotter {
             engine.default_snapshotter.clone_from(name);
         }
@@ -183,6 +192,7 @@ impl Engine {
             policy: None,
             sharing: Sharing::default(),
             durability: Durability::default(),
+            layers: layer::Options::default(),
             choice: Choice::default(),
         }
     }
@@ -255,6 +265,7 @@ impl Host for Engine {
             applier: self.applier.clone(),
             comparer: Arc::new(Comparer::new(self.store.content(scope), self.mounter.clone())),
             collector: Some(Arc::new(self.store.clone())),
+            summaries: None,
             events: self.exchange.seen_from(&scope.namespace),
             room: Arc::new(RootRoom::new(self.store.root())),
             claims: self.claims.clone(),

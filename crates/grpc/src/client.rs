@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use windlass_core::activation::Manager;
 use windlass_core::claim::Claims;
 use windlass_core::gc::Collector;
+use windlass_core::inspect::Summaries;
 use windlass_core::lease::{self, Manager as _};
 use windlass_core::namespace::{DEFAULT_SNAPSHOTTER_LABEL, Store as _};
 use windlass_core::room::{Free, Keeps, Room};
@@ -139,7 +140,9 @@ impl Host for Client {
             let remote = snapshots::Remote::new(channel(), scope.clone(), name.clone(), *capabilities);
             (name.clone(), Arc::new(remote) as Arc<dyn Snapshotter>)
         };
-        let collector = || Arc::new(maintenance::Remote::new(channel())) as Arc<dyn Collector>;
+        let maintained = self.has_maintenance().await?;
+        let summaries = || Arc::new(maintenance::Remote::new(channel(), scope.clone())) as Arc<dyn Summaries>;
+        let collector = || Arc::new(maintenance::Remote::new(channel(), scope.clone())) as Arc<dyn Collector>;
         Ok(Services {
             scope: scope.clone(),
             content: Arc::new(content::Remote::new(channel(), scope.clone(), self.writers.clone())),
@@ -152,7 +155,8 @@ impl Host for Client {
             applier: Arc::new(diff::Remote::new(channel(), scope.clone())),
             comparer: Arc::new(diff::Remote::new(channel(), scope.clone())),
             events: Arc::new(events::Remote::new(channel(), scope.clone())),
-            collector: self.has_maintenance().await?.then(collector),
+            collector: maintained.then(collector),
+            summaries: maintained.then(summaries),
             room: Arc::new(Elsewhere),
             claims: self.claims.clone(),
         })

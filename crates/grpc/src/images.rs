@@ -37,7 +37,8 @@ impl Server {
     }
 }
 
-fn message(image: &Image) -> wire::Image {
+/// Writes a record.
+pub(crate) fn message(image: &Image) -> wire::Image {
     wire::Image {
         name: image.name.to_string(),
         labels: messages::label_map(image.labels.clone()),
@@ -59,7 +60,7 @@ fn record(wire: wire::Image, target: Descriptor) -> Result<Image> {
 }
 
 /// Reads a record as a daemon answers with it.
-fn answered(wire: Option<wire::Image>) -> Result<Image> {
+pub(crate) fn answered(wire: Option<wire::Image>) -> Result<Image> {
     let mut wire = given(wire)?;
     let target = messages::descriptor(wire.target.take().unwrap_or_default())?;
     record(wire, target)

@@ -12,14 +12,13 @@ use tonic::{Code, Request, Response, Status};
 use windlass_core::filter::Filter;
 use windlass_core::plugin::{Deprecation, Introspection, Outcome, Plugin, SNAPSHOTTER, ServerInfo};
 use windlass_core::snapshot::Capabilities;
-use windlass_core::{Error, Platform, Result};
+use windlass_core::{Error, Result};
 use windlass_proto::containerd::services::introspection::v1 as wire;
 use windlass_proto::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
 use windlass_proto::containerd::services::introspection::v1::introspection_server::Introspection as Service;
 use windlass_proto::containerd::services::version::v1::VersionResponse;
 use windlass_proto::containerd::services::version::v1::version_client::VersionClient;
 use windlass_proto::containerd::services::version::v1::version_server::Version;
-use windlass_proto::containerd::types;
 use windlass_proto::google::rpc;
 
 use crate::error::{Answer as _, Reply as _, from_status, to_status};
@@ -52,30 +51,10 @@ fn message(plugin: Plugin) -> wire::Plugin {
         r#type: plugin.kind,
         id: plugin.id,
         requires: plugin.requires,
-        platforms: plugin.platforms.into_iter().map(platform_message).collect(),
+        platforms: plugin.platforms.into_iter().map(messages::platform_message).collect(),
         exports: plugin.exports.into_iter().collect(),
         capabilities: plugin.capabilities,
         init_err,
-    }
-}
-
-fn platform_message(platform: Platform) -> types::Platform {
-    types::Platform {
-        os: platform.os,
-        architecture: platform.architecture,
-        variant: platform.variant.unwrap_or_default(),
-        os_version: platform.os_version.unwrap_or_default(),
-    }
-}
-
-fn platform(wire: types::Platform) -> Platform {
-    let some = |text: String| Some(text).filter(|text| !text.is_empty());
-    Platform {
-        os: wire.os,
-        architecture: wire.architecture,
-        variant: some(wire.variant),
-        os_version: some(wire.os_version),
-        os_features: Vec::new(),
     }
 }
 
@@ -94,7 +73,7 @@ fn plugin(wire: wire::Plugin) -> Plugin {
         kind: wire.r#type,
         id: wire.id,
         requires: wire.requires,
-        platforms: wire.platforms.into_iter().map(platform).collect(),
+        platforms: wire.platforms.into_iter().map(messages::platform).collect(),
         exports: wire.exports.into_iter().collect(),
         capabilities: wire.capabilities,
         outcome,

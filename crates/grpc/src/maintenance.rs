@@ -1,4 +1,4 @@
-//! Garbage collection over the wire: `windlass.services.maintenance.v1.Maintenance`, which is ours.
+//! What containerd has no calls for: `windlass.services.maintenance.v1.Maintenance`, which is ours.
 //!
 //! Collect and Plan are about all namespaces, and need no namespace header.
 
@@ -10,17 +10,22 @@ use async_trait::async_trait;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use windlass_core::filter::Filter;
 use windlass_core::gc::{Collected, Collector, Doomed, DoomedKind, Node, Pin as Kept, PinReason, Tally};
-use windlass_core::{Error, Host, Kind, Namespace, Result, Scope, Services};
+use windlass_core::inspect::{Summaries, Summarized, Summary};
+use windlass_core::{Error, Host, Kind, Listing, Namespace, Result, Scope, Services};
 use windlass_proto::windlass::services::maintenance::v1 as wire;
 use windlass_proto::windlass::services::maintenance::v1::maintenance_client::MaintenanceClient;
 use windlass_proto::windlass::services::maintenance::v1::maintenance_server::Maintenance;
 
 use crate::error::{Answer as _, Reply as _, from_status, to_status};
-use crate::{scope, time};
+use crate::wire as messages;
+use crate::{images, scope, time};
 
 /// How many objects of a plan travel in one message.
 const PAGE: usize = 1000;
+/// How many images with what they come to travel in one message.
+const IMAGES: usize = 200;
 
 /// Answers with the collector of a host.
 pub struct Server {
@@ -65,6 +70,37 @@ impl Maintenance for Server {
         };
         why.await.reply()
     }
+
+    type SummariesStream = Pin<Box<dyn Stream<Item = Result<wire::SummariesResponse, Status>> + Send>>;
+
+    async fn summaries(
+        &self,
+        request: Request<wire::SummariesRequest>,
+    ) -> Result<Response<Self::SummariesStream>, Status> {
+        let services = scope::services(&*self.host, &request).await?;
+        let filters = messages::filters(&request.into_inner().filters).map_err(|error| to_status(&error))?;
+        let pages = services.summaries(&filters).map_ok(|one| of_summarized(&one)).try_chunks(IMAGES);
+        // What was listed before the failure is not worth a message of its own.
+        let pages =
+            pages.map_ok(|summaries| wire::SummariesResponse { summaries }).map_err(|failed| to_status(&failed.1));
+        Ok(Response::new(Box::pin(pages)))
+    }
+}
+
+fn of_summarized(summarized: &Summarized) -> wire::Summary {
+    let Summarized { image, summary } = summarized;
+    wire::Summary {
+        image: Some(images::message(image)),
+        size: summary.size,
+        stored: summary.stored,
+        platforms: summary.platforms.iter().cloned().map(messages::platform_message).collect(),
+    }
+}
+
+fn to_summarized(wire: wire::Summary) -> Result<Summarized> {
+    let platforms = wire.platforms.into_iter().map(messages::platform).collect();
+    let summary = Summary { size: wire.size, stored: wire.stored, platforms };
+    Ok(Summarized { image: images::answered(wire.image)?, summary })
 }
 
 /// Asks a daemon whether it has the service: the question is one that who has it refuses at once.
@@ -78,14 +114,28 @@ pub(crate) async fn is_served(channel: Channel) -> Result<bool> {
     }
 }
 
-/// The collector of a daemon of ours.
+/// What a daemon of ours can be asked for beyond containerd's calls.
 pub(crate) struct Remote {
     client: MaintenanceClient<Channel>,
+    scope: Scope,
 }
 
 impl Remote {
-    pub(crate) fn new(channel: Channel) -> Self {
-        Self { client: MaintenanceClient::new(channel).max_decoding_message_size(crate::MAX_MESSAGE) }
+    pub(crate) fn new(channel: Channel, scope: Scope) -> Self {
+        Self { client: MaintenanceClient::new(channel).max_decoding_message_size(crate::MAX_MESSAGE), scope }
+    }
+}
+
+impl Summaries for Remote {
+    fn list(&self, filters: &[Filter]) -> Listing<Summarized> {
+        let (mut client, scope) = (self.client.clone(), self.scope.clone());
+        let request = wire::SummariesRequest { filters: messages::filter_texts(filters) };
+        let list = async move {
+            let pages = client.summaries(scope::request(&scope, request)?).await.answer()?;
+            let pages = pages.map_err(|status| from_status(&status));
+            Ok(pages.map_ok(|page| stream::iter(page.summaries.into_iter().map(to_summarized))).try_flatten())
+        };
+        stream::once(list).try_flatten().boxed()
     }
 }
 
@@ -228,7 +278,8 @@ fn to_pin(pin: wire::Pin) -> Result<Kept> {
 mod tests {
     use std::time::SystemTime;
 
-    use windlass_core::Digest;
+    use windlass_core::image::Image;
+    use windlass_core::{Descriptor, Digest, Labels, Platform};
 
     use super::*;
 
@@ -270,6 +321,21 @@ mod tests {
             let pin = Kept { reason, path: path.clone() };
             assert_eq!(to_pin(of_pin(pin.clone())).unwrap(), pin);
         }
+    }
+
+    #[test]
+    fn an_image_with_what_it_comes_to_survives_the_wire() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        let image = Image {
+            name: "docker.io/library/redis:7".parse().unwrap(),
+            target: Descriptor::of("application/vnd.oci.image.manifest.v1+json", b"{}"),
+            labels: Labels::default(),
+            created_at: at,
+            updated_at: at,
+        };
+        let platforms = vec![Platform::new("linux", "arm64", Some("v8"))];
+        let summarized = Summarized { image, summary: Summary { size: 7, stored: 5, platforms } };
+        assert_eq!(to_summarized(of_summarized(&summarized)).unwrap(), summarized);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use prost_types::FieldMask as WireMask;
 use windlass_core::any::Any;
 use windlass_core::field::FieldMask;
 use windlass_core::filter::Filter;
-use windlass_core::{Descriptor, Error, Labels, Result};
+use windlass_core::{Descriptor, Error, Labels, Platform, Result};
 use windlass_proto::containerd::types;
 
 use crate::MAX_MESSAGE;
@@ -71,6 +71,28 @@ pub(crate) fn descriptor_message(descriptor: &Descriptor) -> types::Descriptor {
         digest: descriptor.digest.to_string(),
         size: size_number(descriptor.size),
         annotations: descriptor.annotations.clone().into_iter().collect(),
+    }
+}
+
+/// Writes a platform.
+pub(crate) fn platform_message(platform: Platform) -> types::Platform {
+    types::Platform {
+        os: platform.os,
+        architecture: platform.architecture,
+        variant: platform.variant.unwrap_or_default(),
+        os_version: platform.os_version.unwrap_or_default(),
+    }
+}
+
+/// Reads a platform; the message has no features of the system.
+pub(crate) fn platform(wire: types::Platform) -> Platform {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    Platform {
+        os: wire.os,
+        architecture: wire.architecture,
+        variant: some(wire.variant),
+        os_version: some(wire.os_version),
+        os_features: Vec::new(),
     }
 }
 

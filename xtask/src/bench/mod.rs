@@ -3,6 +3,8 @@
 //! A figure alone says something about a machine; a ratio says something about the project. Nothing here fails because a
 //! bar was missed, unless that is asked for: the report says so.
 
+mod api;
+mod figures;
 mod measure;
 mod profile;
 mod pull;
@@ -20,6 +22,8 @@ pub(crate) enum Bench {
     Profile(profile::Options),
     /// The store with a hundred thousand images, ingests and many writers, against sha256sum, cp and containerd
     Store(store::Options),
+    /// The daemon against containerd: content, listings, single calls, start, memory, pulls
+    Api(api::Options),
 }
 
 /// Runs a benchmark.
@@ -28,5 +32,6 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Pull(options) => pull::run(options),
         Bench::Profile(options) => profile::run(options),
         Bench::Store(options) => store::run(options),
+        Bench::Api(options) => api::run(options),
     }
 }

@@ -31,6 +31,20 @@ fn a_pull_into_another_namespace_downloads_nothing() {
 }
 
 #[test]
+fn a_layer_beyond_the_limits_is_refused_and_nothing_of_it_stays() {
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    let said = dist.run(&format!("--progress none --layer-limits max-entries=4 pull {reference}")).failed();
+    assert!(said.contains("more than 4 entries") && said.contains("hint: "), "{said}");
+    for line in ["images ls", "snapshots ls"] {
+        assert_eq!(dist.json(line), json!([]), "{line}");
+    }
+    let said = dist.run("--layer-limits max-entries=few images ls").refused();
+    assert!(said.contains("max-entries=few"), "{said}");
+    dist.ok(&format!("--progress none --layer-limits max-entries=5 pull {reference}"));
+}
+
+#[test]
 fn layers_that_are_not_kept_are_unpacked_said_and_brought_back() {
     let (dist, registry) = (Dist::new(), DockerRegistry::start());
     registry.push_layout(fixture::directory(&dist), "a/b:1");

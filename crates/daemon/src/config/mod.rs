@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use windlass::transfer::Pull;
-use windlass::{Policy, Sharing};
+use windlass::{Policy, Sharing, layer};
 use windlass_core::Platform;
 
 pub use load::{Loaded, SYSTEM_FILE, load};
@@ -49,6 +49,8 @@ pub struct Config {
     pub gc: Policy,
     /// Who gets which content, and what of it is kept.
     pub content: Content,
+    /// What may come out of a layer.
+    pub layers: layer::Options,
     /// Where images are unpacked.
     pub snapshots: Snapshots,
     /// Pulls that the daemon carries out itself.
@@ -174,6 +176,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             gc: Policy::default(),
             content: Content::default(),
+            layers: layer::Options::default(),
             snapshots: Snapshots::default(),
             transfer: Transfer { max_concurrent_downloads: pull.concurrent_downloads, max_concurrent_unpacks: None },
             proxy_plugins: BTreeMap::new(),

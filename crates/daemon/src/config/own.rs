@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use windlass::layer::{self, Devices};
 use windlass::transfer::Content as Layers;
 use windlass::{Policy, Sharing};
 use windlass_core::Result;
@@ -38,6 +39,7 @@ pub(super) fn read(mut file: Table<'_>, config: &mut Config) -> Result<Vec<Unkno
     read("metrics", &mut |table| metrics(table, &mut config.metrics))?;
     read("gc", &mut |table| gc(table, &mut config.gc))?;
     read("content", &mut |table| content(table, &mut config.content))?;
+    read("layers", &mut |table| layers(table, &mut config.layers))?;
     read("snapshots", &mut |table| snapshots(table, &mut config.snapshots))?;
     read("transfer", &mut |table| transfer(table, &mut config.transfer))?;
     read("proxy_plugins", &mut |table| {
@@ -138,6 +140,26 @@ fn content(mut table: Table<'_>, content: &mut Content) -> Result<Vec<Unknown>> 
     }
     if let Some(layers) = table.value("layers") {
         content.layers = layers.word(&LAYERS)?;
+    }
+    Ok(table.rest())
+}
+
+/// The words for what becomes of device nodes.
+pub(super) const DEVICES: [(&str, Devices); 2] = [("create", Devices::Create), ("refuse", Devices::Refuse)];
+
+/// Limits; none when 0.
+fn layers(mut table: Table<'_>, limits: &mut layer::Options) -> Result<Vec<Unknown>> {
+    for (key, limit) in [
+        ("max_size", &mut limits.max_size),
+        ("max_ratio", &mut limits.max_ratio),
+        ("max_entries", &mut limits.max_entries),
+    ] {
+        let mut number = limit.unwrap_or_default();
+        set(table.value(key), &mut number)?;
+        *limit = Some(number).filter(|number| *number > 0);
+    }
+    if let Some(devices) = table.value("devices") {
+        limits.devices = devices.word(&DEVICES)?;
     }
     Ok(table.rest())
 }

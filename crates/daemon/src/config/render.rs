@@ -79,6 +79,15 @@ fn parts(out: &mut Page, config: &Config) {
     out.set("sharing", word(&own::SHARING, config.content.sharing));
     out.comment("What becomes of the compressed bytes of layers that the daemon pulls and unpacks: keep or drop.");
     out.set("layers", word(&own::LAYERS, config.content.layers));
+    out.table("layers");
+    out.comment(
+        "The most bytes that may come out of a layer, how many times its compressed size from 1 GiB on, and the most",
+    );
+    out.comment("entries; no limit when 0. What becomes of device nodes: create or refuse, which refuses the layer.");
+    out.set("max_size", config.layers.max_size.unwrap_or_default());
+    out.set("max_ratio", config.layers.max_ratio.unwrap_or_default());
+    out.set("max_entries", config.layers.max_entries.unwrap_or_default());
+    out.set("devices", word(&own::DEVICES, config.layers.devices));
     out.table("snapshots");
     out.comment("The snapshotter to use when nobody names one: overlayfs, erofs, native or one of [proxy_plugins].");
     out.comment("The best one of this machine when it is empty.");

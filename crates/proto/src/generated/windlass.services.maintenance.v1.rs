@@ -177,6 +177,65 @@ impl ::prost::Name for Pin {
         "/windlass.services.maintenance.v1.Pin".into()
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SummariesRequest {
+    /// As in a list of images: any of them has to match.
+    #[prost(string, repeated, tag = "1")]
+    pub filters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for SummariesRequest {
+    const NAME: &'static str = "SummariesRequest";
+    const PACKAGE: &'static str = "windlass.services.maintenance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "windlass.services.maintenance.v1.SummariesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/windlass.services.maintenance.v1.SummariesRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SummariesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub summaries: ::prost::alloc::vec::Vec<Summary>,
+}
+impl ::prost::Name for SummariesResponse {
+    const NAME: &'static str = "SummariesResponse";
+    const PACKAGE: &'static str = "windlass.services.maintenance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "windlass.services.maintenance.v1.SummariesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/windlass.services.maintenance.v1.SummariesResponse".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Summary {
+    #[prost(message, optional, tag = "1")]
+    pub image: ::core::option::Option<
+        super::super::super::super::containerd::services::images::v1::Image,
+    >,
+    /// The bytes of the image for the platforms that are here, as its documents say.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// The bytes of it that are in the content store.
+    #[prost(uint64, tag = "3")]
+    pub stored: u64,
+    /// The platforms that are here.
+    #[prost(message, repeated, tag = "4")]
+    pub platforms: ::prost::alloc::vec::Vec<
+        super::super::super::super::containerd::types::Platform,
+    >,
+}
+impl ::prost::Name for Summary {
+    const NAME: &'static str = "Summary";
+    const PACKAGE: &'static str = "windlass.services.maintenance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "windlass.services.maintenance.v1.Summary".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/windlass.services.maintenance.v1.Summary".into()
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Kind {
@@ -385,6 +444,36 @@ pub mod maintenance_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Lists the images of the namespace with what they come to, in the order of their names.
+        pub async fn summaries(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SummariesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SummariesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/windlass.services.maintenance.v1.Maintenance/Summaries",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "windlass.services.maintenance.v1.Maintenance",
+                        "Summaries",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -421,6 +510,17 @@ pub mod maintenance_server {
             &self,
             request: tonic::Request<super::WhyRequest>,
         ) -> std::result::Result<tonic::Response<super::WhyResponse>, tonic::Status>;
+        /// Server streaming response type for the Summaries method.
+        type SummariesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SummariesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Lists the images of the namespace with what they come to, in the order of their names.
+        async fn summaries(
+            &self,
+            request: tonic::Request<super::SummariesRequest>,
+        ) -> std::result::Result<tonic::Response<Self::SummariesStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct MaintenanceServer<T> {
@@ -618,6 +718,52 @@ pub mod maintenance_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/windlass.services.maintenance.v1.Maintenance/Summaries" => {
+                    #[allow(non_camel_case_types)]
+                    struct SummariesSvc<T: Maintenance>(pub Arc<T>);
+                    impl<
+                        T: Maintenance,
+                    > tonic::server::ServerStreamingService<super::SummariesRequest>
+                    for SummariesSvc<T> {
+                        type Response = super::SummariesResponse;
+                        type ResponseStream = T::SummariesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SummariesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Maintenance>::summaries(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SummariesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -43,6 +43,7 @@ impl Host for StoreHost {
             applier: Arc::new(Applier::new()),
             comparer: Arc::new(Comparer::new(self.0.content(scope))),
             collector: Some(Arc::new(self.0.clone())),
+            summaries: None,
             events: Arc::new(Events::default()),
             room: Arc::new(Room::default()),
             claims: windlass_core::claim::Claims::default(),

@@ -86,6 +86,7 @@ impl windlass_core::Host for Host {
             applier: Arc::clone(&self.applier),
             comparer: Arc::new(Comparer::new(Arc::new(Content(scoped.clone())))),
             collector: None,
+            summaries: None,
             events: Arc::new(self.events.seen_from(&scope.namespace)),
             room: Arc::new(self.room.clone()),
             claims: self.claims.clone(),

@@ -14,7 +14,7 @@ use crate::{packages, process};
 /// How long it may take to answer.
 const START: Duration = Duration::from_secs(20);
 /// The name of the image that the others are made of.
-const BASE: &str = "example.org/base:1";
+pub(in crate::bench) const BASE: &str = "example.org/base:1";
 /// What would touch the machine outside of the directory.
 const UNUSED: [&str; 2] = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"];
 
@@ -27,17 +27,8 @@ pub(in crate::bench) struct Containerd {
 impl Containerd {
     /// Starts one that keeps everything below a directory.
     pub(in crate::bench) fn start(directory: &Path) -> Result<Self> {
-        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
-        let at = |name: &str| directory.join(name);
-        let [root, state, socket] = ["root", "state", "socket"].map(|name| directory.join(name).display().to_string());
-        let configuration = format!(
-            "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [{}]\n[grpc]\n  address = {socket:?}\n",
-            UNUSED.map(|plugin| format!("{plugin:?}")).join(", ")
-        );
-        fs::write(at("config.toml"), configuration).context("write the configuration of containerd")?;
-        let log = fs::File::create(at("log")).context("create the log of containerd")?;
-        let mut command = Command::new(packages::find("containerd").context("containerd is not installed")?);
-        command.arg("--config").arg(at("config.toml"));
+        let mut command = configure(directory)?;
+        let log = fs::File::create(directory.join("log")).context("create the log of containerd")?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("start `{}`", process::show(&command)))?;
         let mut this = Self { child, directory: directory.to_owned() };
@@ -58,17 +49,9 @@ impl Containerd {
         Ok(text.split_whitespace().nth(2).unwrap_or("of unknown version").to_owned())
     }
 
-    /// Makes images: one that is imported, without layers, and names that are tagged onto it.
+    /// Makes images, as [`make_images`] does.
     pub(super) fn make_images(&self, images: u64) -> Result<()> {
-        let archive = self.directory.join("image.tar");
-        write_image(&self.directory.join("layout"), &archive)?;
-        process::output(self.ctr().args(["images", "import", "--no-unpack"]).arg(&archive))
-            .context("import an image")?;
-        let names: Vec<String> = (1..images).map(|number| format!("example.org/image-{number:06}:latest")).collect();
-        for names in names.chunks(1000) {
-            process::output(self.ctr().args(["images", "tag", BASE]).args(names)).context("tag images")?;
-        }
-        Ok(())
+        make_images(&self.directory, || self.ctr(), images)
     }
 
     fn wait_until_it_answers(&mut self) -> Result<()> {
@@ -92,6 +75,34 @@ impl Drop for Containerd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes the configuration of a containerd that keeps everything below a directory, its socket as `socket`, and returns the
+/// command that starts it.
+pub(in crate::bench) fn configure(directory: &Path) -> Result<Command> {
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let [root, state, socket] = ["root", "state", "socket"].map(|name| directory.join(name).display().to_string());
+    let configuration = format!(
+        "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [{}]\n[grpc]\n  address = {socket:?}\n",
+        UNUSED.map(|plugin| format!("{plugin:?}")).join(", ")
+    );
+    let file = directory.join("config.toml");
+    fs::write(&file, configuration).context("write the configuration of containerd")?;
+    let mut command = Command::new(packages::find("containerd").context("containerd is not installed")?);
+    command.arg("--config").arg(file);
+    Ok(command)
+}
+
+/// Makes images through a client: one that is imported, without layers, and names that are tagged onto it.
+pub(in crate::bench) fn make_images(directory: &Path, ctr: impl Fn() -> Command, images: u64) -> Result<()> {
+    let archive = directory.join("image.tar");
+    write_image(&directory.join("layout"), &archive)?;
+    process::output(ctr().args(["images", "import", "--no-unpack"]).arg(&archive)).context("import an image")?;
+    let names: Vec<String> = (1..images).map(|number| format!("example.org/image-{number:06}:latest")).collect();
+    for names in names.chunks(1000) {
+        process::output(ctr().args(["images", "tag", BASE]).args(names)).context("tag images")?;
+    }
+    Ok(())
 }
 
 /// Writes an image without layers as an archive of an OCI layout.

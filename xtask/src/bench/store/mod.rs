@@ -4,8 +4,7 @@
 //! bytes. Files are in the page cache unless it says cold. What others do is done in turn with what we do.
 
 pub(in crate::bench) mod containerd;
-mod ours;
-mod report;
+pub(in crate::bench) mod ours;
 
 use std::fs;
 use std::io::Read as _;
@@ -15,11 +14,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::figures::{Bar, Report};
 use super::measure::{self, Cost, median};
 use crate::{packages, process};
 use containerd::Containerd;
 use ours::{Ours, number, spread, wall_reading};
-use report::{Bar, Report};
 
 /// How many writers are at work at the same time, and how many blobs each makes.
 const WRITERS: u64 = 64;
@@ -264,7 +263,7 @@ fn wall(costs: &[Cost]) -> f64 {
 }
 
 /// Writes a file that nobody can compress or has seen.
-fn noise(path: &Path, mib: u64) -> Result<()> {
+pub(in crate::bench) fn noise(path: &Path, mib: u64) -> Result<()> {
     let mut file = fs::File::create(path).with_context(|| format!("create {}", path.display()))?;
     let mut random = fs::File::open("/dev/urandom").context("open /dev/urandom")?.take(mib << 20);
     std::io::copy(&mut random, &mut file).with_context(|| format!("write {}", path.display()))?;
@@ -272,7 +271,7 @@ fn noise(path: &Path, mib: u64) -> Result<()> {
 }
 
 /// Reads a file, so that it is in the page cache.
-fn read(path: &Path) -> Result<()> {
+pub(in crate::bench) fn read(path: &Path) -> Result<()> {
     let mut file = fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
     std::io::copy(&mut file, &mut std::io::sink()).with_context(|| format!("read {}", path.display())).map(|_| ())
 }

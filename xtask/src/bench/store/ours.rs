@@ -19,10 +19,10 @@ pub(super) struct Ours {
 
 /// Count, middle and tail of durations, in seconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spread {
-    pub(super) p50: f64,
-    pub(super) p99: f64,
-    pub(super) max: f64,
+pub(in crate::bench) struct Spread {
+    pub(in crate::bench) p50: f64,
+    pub(in crate::bench) p99: f64,
+    pub(in crate::bench) max: f64,
 }
 
 impl Ours {
@@ -67,18 +67,18 @@ impl Ours {
 }
 
 /// Reads a number of what the helper measured.
-pub(super) fn number(value: &Value, pointer: &str) -> Result<f64> {
+pub(in crate::bench) fn number(value: &Value, pointer: &str) -> Result<f64> {
     value.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("find {pointer} in {value}"))
 }
 
 /// Reads durations of what the helper measured.
-pub(super) fn spread(value: &Value, pointer: &str) -> Result<Spread> {
+pub(in crate::bench) fn spread(value: &Value, pointer: &str) -> Result<Spread> {
     let of = |part: &str| number(value, &format!("{pointer}/{part}")).map(|micros| micros / 1e6);
     Ok(Spread { p50: of("p50")?, p99: of("p99")?, max: of("max")? })
 }
 
 /// Returns how long a command takes that reads a file as its standard input, in seconds.
-pub(super) fn wall_reading(mut command: Command, file: &Path) -> Result<f64> {
+pub(in crate::bench) fn wall_reading(mut command: Command, file: &Path) -> Result<f64> {
     let input = fs::File::open(file).with_context(|| format!("open {}", file.display()))?;
     let began = std::time::Instant::now();
     process::run(command.stdin(input).stdout(std::process::Stdio::null()))?;

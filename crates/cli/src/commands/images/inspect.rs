@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use windlass_core::image;
+use windlass_core::inspect::{Image, Layer, Node, Summary};
 use windlass_core::{Kind, Result, Services, snapshot};
 
 use super::find;
 use crate::commands::pull::role;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::inspect::{Image, Layer, Node, Summary};
 use crate::render::{age, fields, labels, printable, size};
 
 /// Show what an image consists of: manifests and their platforms, configuration, layers, snapshots.

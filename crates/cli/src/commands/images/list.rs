@@ -1,13 +1,11 @@
 //! `dist images ls`: the recorded images.
 
 use futures::TryStreamExt;
-use serde::Serialize;
 use windlass_core::filter::Filter;
-use windlass_core::image::Image;
+use windlass_core::inspect::Summarized;
 
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::inspect::{Node, Summary};
 use crate::render::{age, size};
 
 /// List images.
@@ -33,21 +31,12 @@ pub(crate) struct Args {
     filters: Vec<Filter>,
 }
 
-/// An image in a list.
-#[derive(Serialize)]
-struct Row {
-    #[serde(flatten)]
-    image: Image,
-    #[serde(flatten)]
-    summary: Summary,
-}
-
 /// Lists.
 pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     let services = context.services().await?;
-    let mut images = services.images.list(&args.filters);
     let output = context.output();
     if args.quiet {
+        let mut images = services.images.list(&args.filters);
         let mut list = output.names();
         while let Some(image) = images.try_next().await? {
             list.push(&image.name)?;
@@ -55,15 +44,15 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
         return list.finish();
     }
     let mut list = output.list(["REF", "TYPE", "DIGEST", "SIZE", "STORED", "PLATFORMS", "CREATED"]);
+    let mut images = services.summaries(&args.filters);
     while let Some(image) = images.try_next().await? {
-        let summary = Node::read(&*services.content, &image.target).await?.summary();
-        list.push(&Row { image, summary }, cells)?;
+        list.push(&image, cells)?;
     }
     list.finish()
 }
 
-fn cells(row: &Row) -> [String; 7] {
-    let Row { image, summary } = row;
+fn cells(row: &Summarized) -> [String; 7] {
+    let Summarized { image, summary } = row;
     let platforms: Vec<String> = summary.platforms.iter().map(ToString::to_string).collect();
     [
         image.name.to_string(),

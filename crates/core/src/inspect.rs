@@ -1,68 +1,125 @@
 //! What an image consists of, and what of it is here.
 //!
-//! The one walk over an image's documents that the commands make: `images ls` sums it up, `images inspect` prints it.
+//! The one walk over an image's documents: a list of images sums it up, an inspection prints it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
-use windlass_core::content::{DROPPED_LABEL, ProviderExt, Store};
-use windlass_core::document::{ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Root};
-use windlass_core::media_type::Role;
-use windlass_core::{ChainId, Descriptor, DiffId, Digest, Kind, Labels, Platform, Result};
+
+use crate::content::{DROPPED_LABEL, ProviderExt, Store};
+use crate::document::{ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Root};
+use crate::filter::Filter;
+use crate::media_type::Role;
+use crate::{ChainId, Descriptor, DiffId, Digest, Kind, Labels, Listing, Platform, Result, image};
+
+/// How many images are looked at at once: over a wire, that many questions are on their way.
+const AT_ONCE: usize = 32;
+/// How many targets of one list are remembered; names that mean the same are summed up once.
+const REMEMBERED: usize = 16 << 10;
 
 /// A blob of an image, and what it refers to.
 #[derive(Debug, Serialize)]
-pub(crate) struct Node {
+pub struct Node {
+    /// The blob.
     #[serde(flatten)]
-    pub(crate) descriptor: Descriptor,
+    pub descriptor: Descriptor,
     /// Whether the blob is in the content store.
-    pub(crate) present: bool,
+    pub present: bool,
     /// Whether it is a layer whose blob was not kept on purpose.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) dropped: bool,
+    pub dropped: bool,
     /// Why nothing below is known, of a document that is here and cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) problem: Option<String>,
+    pub problem: Option<String>,
     /// What a manifest's config says.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) image: Option<Image>,
+    pub image: Option<Image>,
     /// What the document refers to; left out where the same blob stands in the tree before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) children: Vec<Node>,
+    pub children: Vec<Node>,
 }
 
 /// What the config of a runnable image says.
 #[derive(Debug, Serialize)]
-pub(crate) struct Image {
+pub struct Image {
+    /// What it runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) platform: Option<Platform>,
+    pub platform: Option<Platform>,
+    /// When it was made, as written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) created: Option<String>,
+    pub created: Option<String>,
     /// The layers, bottom first.
-    pub(crate) layers: Vec<Layer>,
+    pub layers: Vec<Layer>,
     /// What a runtime reads: entrypoint, command, environment and the rest, as written.
-    pub(crate) config: serde_json::Value,
+    pub config: serde_json::Value,
 }
 
 /// A layer as the config names it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Layer {
-    pub(crate) diff_id: DiffId,
-    pub(crate) chain_id: ChainId,
+pub struct Layer {
+    /// The digest of its tar.
+    pub diff_id: DiffId,
+    /// The digest of it and those below it.
+    pub chain_id: ChainId,
     /// The snapshotters in which it is unpacked.
-    pub(crate) snapshotters: Vec<String>,
+    pub snapshotters: Vec<String>,
+}
+
+/// A recorded image, and what it comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summarized {
+    /// The record.
+    #[serde(flatten)]
+    pub image: image::Image,
+    /// What it comes to.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// Lists images with what they come to, for a host that can do so without sending their documents.
+pub trait Summaries: Send + Sync {
+    /// Lists the images that any of the filters matches, in the order of their names; all when there are none.
+    fn list(&self, filters: &[Filter]) -> Listing<Summarized>;
+}
+
+/// Sums up images by reading their documents, several at once, in order.
+pub fn summarize(images: Listing<image::Image>, content: Arc<dyn Store>) -> Listing<Summarized> {
+    let known = Arc::new(Mutex::new(HashMap::<Digest, Summary>::new()));
+    let sum_up = move |image: image::Image| {
+        let (content, known) = (content.clone(), known.clone());
+        async move {
+            // Whatever a panic elsewhere left in the map is a summary.
+            let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = known().get(&image.target.digest).cloned();
+            let summary = match before {
+                Some(summary) => summary,
+                None => {
+                    let summary = Node::read(&*content, &image.target).await?.summary();
+                    let mut known = known();
+                    if known.len() < REMEMBERED {
+                        known.insert(image.target.digest.clone(), summary.clone());
+                    }
+                    summary
+                }
+            };
+            Ok(Summarized { image, summary })
+        }
+    };
+    images.map_ok(sum_up).try_buffered(AT_ONCE).boxed()
 }
 
 /// An image in numbers.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Summary {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
     /// The bytes of the image for the platforms that are here, as its documents say.
-    pub(crate) size: u64,
+    pub size: u64,
     /// The bytes of it that are in the content store.
-    pub(crate) stored: u64,
+    pub stored: u64,
     /// The platforms that are here: those whose manifest is.
-    pub(crate) platforms: Vec<Platform>,
+    pub platforms: Vec<Platform>,
 }
 
 impl Node {
@@ -70,13 +127,13 @@ impl Node {
     ///
     /// # Errors
     /// Those of the store. A document that is missing or damaged is no error: the node says so.
-    pub(crate) async fn read(content: &dyn Store, target: &Descriptor) -> Result<Self> {
+    pub async fn read(content: &dyn Store, target: &Descriptor) -> Result<Self> {
         let mut seen = HashSet::new();
         read(content, target.clone(), &mut seen).await
     }
 
     /// Sums the tree up.
-    pub(crate) fn summary(&self) -> Summary {
+    pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
         self.add_to(&mut summary, &mut HashSet::new());
         summary
@@ -102,13 +159,13 @@ impl Node {
     }
 
     /// Returns what a manifest is for; an attestation, which is for nothing, says `unknown`.
-    pub(crate) fn platform(&self) -> Option<&Platform> {
+    pub fn platform(&self) -> Option<&Platform> {
         let of_config = self.image.as_ref().and_then(|image| image.platform.as_ref());
         of_config.or(self.descriptor.platform.as_ref()).filter(|platform| platform.os != "unknown")
     }
 
     /// Calls `each` on every manifest that has an image config.
-    pub(crate) fn images_mut<'a>(&'a mut self, each: &mut dyn FnMut(&'a mut Image)) {
+    pub fn images_mut<'a>(&'a mut self, each: &mut dyn FnMut(&'a mut Image)) {
         if let Some(image) = &mut self.image {
             each(image);
         }

@@ -1,4 +1,4 @@
-//! What was measured of the store: figures with their bars, and the same work done by others.
+//! What was measured: figures with their bars, and the same work done by others.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Bar {
+pub(in crate::bench) enum Bar {
     AtMost(f64),
     AtLeast(f64),
     /// Nothing; the figure is there to understand the others.
@@ -41,28 +41,28 @@ struct Comparison {
 
 /// What was measured.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(in crate::bench) struct Report {
     figures: Vec<Figure>,
     comparisons: Vec<Comparison>,
 }
 
 impl Report {
     /// Adds a number, and shows it at once: a run takes minutes.
-    pub(super) fn add(&mut self, name: impl Into<String>, value: f64, bar: Bar) {
+    pub(in crate::bench) fn add(&mut self, name: impl Into<String>, value: f64, bar: Bar) {
         let figure = Figure { name: name.into(), value, bar };
         println!("{}: {value:.3}", figure.name);
         self.figures.push(figure);
     }
 
     /// Adds what the same work took us and somebody else, in seconds.
-    pub(super) fn compare(&mut self, name: impl Into<String>, ours: f64, theirs: f64) {
+    pub(in crate::bench) fn compare(&mut self, name: impl Into<String>, ours: f64, theirs: f64) {
         let comparison = Comparison { name: name.into(), ours, theirs };
         println!("{}: {ours:.3} s, {theirs:.3} s", comparison.name);
         self.comparisons.push(comparison);
     }
 
     /// Returns the report for a program to read.
-    pub(super) fn json(&self) -> Value {
+    pub(in crate::bench) fn json(&self) -> Value {
         let figure = |figure: &Figure| {
             let (at_most, at_least) = match figure.bar {
                 Bar::AtMost(most) => (Some(most), None),

@@ -1,0 +1,159 @@
+//! What `cargo xtask bench api` runs against a daemon, ours or containerd's, with the same client: how long single calls
+//! take, alone and beside many writers, and how long a daemon takes until it answers. Each command prints one JSON object.
+
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use windlass_core::content::IngesterExt as _;
+use windlass_core::image::Name;
+use windlass_core::{Descriptor, Error, Host as _, Labels, Leased, Namespace, Result, Services, gc, lease};
+use windlass_grpc::Client;
+
+const USAGE: &str = "\
+usage: load get SOCKET IMAGE COUNT             how long it takes to look up an image, so many times
+       load beside SOCKET IMAGE COUNT WRITERS  the same while so many writers make blobs of 64 KiB
+       load ready SOCKET COMMAND...            how long a daemon takes from its start to its first answer";
+
+/// How large a blob is that a writer makes.
+const SIZE: usize = 64 << 10;
+/// How long to wait before asking again whether a daemon answers.
+const STEP: Duration = Duration::from_micros(500);
+/// How long a daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let measured = match arguments.as_slice() {
+        ["get", socket, image, count] => get(Path::new(socket), image, number(count)).await,
+        ["beside", socket, image, count, writers] => {
+            beside(Path::new(socket), image, number(count), number(writers)).await
+        }
+        ["ready", socket, program, arguments @ ..] => ready(Path::new(socket), program, arguments).await,
+        _ => Err(Error::invalid_argument(USAGE)),
+    };
+    match measured {
+        Ok(value) => println!("{value}"),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Reads a count; what is none counts as nothing, which every command survives.
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_default()
+}
+
+async fn get(socket: &Path, image: &str, count: u64) -> Result<Value> {
+    let services = Client::connect(socket).await?.services(&Namespace::default().into()).await?;
+    let mut times = look_up(&services, &image.parse()?, count).await?;
+    Ok(json!({ "get": statistics(&mut times) }))
+}
+
+async fn look_up(services: &Services, image: &Name, count: u64) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let began = Instant::now();
+        services.images.get(image).await?;
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
+
+async fn beside(socket: &Path, image: &str, count: u64, writers: u64) -> Result<Value> {
+    let client = Client::connect(socket).await?;
+    let leased = Leased::acquire(&client, &Namespace::default(), lease::Options::default()).await?;
+    let (next, enough) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..writers {
+        // A connection of its own, as every client has one.
+        let services =
+            Leased::join(&Client::connect(socket).await?, &Namespace::default(), leased.lease().clone()).await?;
+        let (next, enough) = (next.clone(), enough.clone());
+        tasks.spawn(async move {
+            while !enough.load(Ordering::Relaxed) {
+                make(&services, next.fetch_add(1, Ordering::Relaxed)).await?;
+            }
+            Ok(())
+        });
+    }
+    // Until all of them are at work.
+    while next.load(Ordering::Relaxed) < 2 * writers {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (began, before) = (Instant::now(), next.load(Ordering::Relaxed));
+    let services = Client::connect(socket).await?.services(&Namespace::default().into()).await?;
+    let mut times = look_up(&services, &image.parse()?, count).await?;
+    #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
+    let rate = (next.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+    enough.store(true, Ordering::Relaxed);
+    while let Some(joined) = tasks.join_next().await {
+        let made: Result<()> = joined.map_err(|error| Error::internal("a writer panicked").source(error))?;
+        made?;
+    }
+    leased.release(gc::Deletion::Synchronous).await?;
+    Ok(json!({ "get": statistics(&mut times), "blobs_per_second": rate }))
+}
+
+/// Makes a blob that no other call makes.
+async fn make(services: &Services, number: u64) -> Result<()> {
+    let mut bytes = format!("blob {number} of {}\n", std::process::id()).into_bytes();
+    bytes.resize(SIZE, b'.');
+    let descriptor = Descriptor::of("application/octet-stream", &bytes);
+    services.content.write_blob(&descriptor, Bytes::from(bytes), Labels::new()).await
+}
+
+/// Starts a daemon, waits for its first answer, and stops it.
+async fn ready(socket: &Path, program: &str, arguments: &[&str]) -> Result<Value> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let began = Instant::now();
+    let child = command.spawn().map_err(|error| Error::io(format!("start {program}"), error))?;
+    let mut daemon = Daemon(child);
+    loop {
+        if let Ok(client) = Client::connect(socket).await
+            && client.introspection().snapshotters().await.is_ok()
+        {
+            break;
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(Error::deadline_exceeded(format!("{program} does not answer on {}", socket.display())));
+        }
+        if let Ok(Some(status)) = daemon.0.try_wait() {
+            return Err(Error::unavailable(format!("{program} ended ({status})")));
+        }
+        tokio::time::sleep(STEP).await;
+    }
+    Ok(json!({ "seconds": began.elapsed().as_secs_f64() }))
+}
+
+/// A daemon that is asked to stop, and waited for, when this is dropped.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nothing to do about either failure.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+/// Returns count, middle and tail in microseconds.
+fn statistics(times: &mut [Duration]) -> Value {
+    times.sort_unstable();
+    let at = |percent: usize| {
+        let time = times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
+        time.map_or(0.0, |time| time.as_secs_f64() * 1e6)
+    };
+    json!({ "count": times.len(), "p50": at(50), "p99": at(99), "max": at(100) })
+}
