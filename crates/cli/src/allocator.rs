@@ -7,11 +7,22 @@
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 2;
 
-/// Lets all threads take memory from the same few places. Has to be called before there are other threads.
-pub(crate) fn share_arenas() {
+/// From how many bytes on a piece of memory is the system's at once when it is given back, and how much may lie at the end of an
+/// arena until that is. By default glibc gives back two mebibytes at a time: content passes in pieces of one, each of which is
+/// then taken from the system anew, and its pages cleared, one fault each.
+#[cfg(target_env = "gnu")]
+const MAPPED: libc::c_int = 4 << 20;
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 16 << 20;
+
+/// Lets all threads take memory from the same few places, and these keep some. Has to be called before there are other threads.
+pub(crate) fn set_up() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the call takes numbers only, and nothing else is allocating while this is the only thread.
-    if unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) } == 0 {
-        tracing::debug!("memory that is given back stays with the thread that had it");
+    for (what, value) in [(libc::M_ARENA_MAX, ARENAS), (libc::M_MMAP_THRESHOLD, MAPPED), (libc::M_TRIM_THRESHOLD, KEPT)]
+    {
+        // SAFETY: the call takes numbers only, and nothing else is allocating while this is the only thread.
+        if unsafe { libc::mallopt(what, value) } == 0 {
+            tracing::debug!(what, value, "the allocator goes on as it does by default");
+        }
     }
 }

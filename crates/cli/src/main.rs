@@ -48,7 +48,7 @@ fn allow_many_files() {
 }
 
 fn main() -> ExitCode {
-    allocator::share_arenas();
+    allocator::set_up();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),

@@ -1,6 +1,7 @@
 //! What `cargo xtask bench api` runs against a daemon, ours or containerd's, with the same client: how long single calls
 //! take, alone and beside many writers, and how long a daemon takes until it answers. Each command prints one JSON object.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -17,7 +18,10 @@ use windlass_grpc::Client;
 
 const USAGE: &str = "\
 usage: load get SOCKET IMAGE COUNT             how long it takes to look up an image, so many times
-       load beside SOCKET IMAGE COUNT WRITERS  the same while so many writers make blobs of 64 KiB
+       load beside SOCKET IMAGE COUNT WRITERS RATE
+                                               the same while so many writers make blobs of 64 KiB, so many a second
+                                               in all, or as many as they can when that is 0
+       load write SOCKET WRITERS RATE          makes blobs until the input ends
        load ready SOCKET COMMAND...            how long a daemon takes from its start to its first answer";
 
 /// How large a blob is that a writer makes.
@@ -33,9 +37,10 @@ async fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let measured = match arguments.as_slice() {
         ["get", socket, image, count] => get(Path::new(socket), image, number(count)).await,
-        ["beside", socket, image, count, writers] => {
-            beside(Path::new(socket), image, number(count), number(writers)).await
+        ["beside", socket, image, count, writers, rate] => {
+            beside(Path::new(socket), image, number(count), &[writers, rate]).await
         }
+        ["write", socket, writers, rate] => write(Path::new(socket), number(writers), number(rate)).await,
         ["ready", socket, program, arguments @ ..] => ready(Path::new(socket), program, arguments).await,
         _ => Err(Error::invalid_argument(USAGE)),
     };
@@ -70,30 +75,59 @@ async fn look_up(services: &Services, image: &Name, count: u64) -> Result<Vec<Du
     Ok(times)
 }
 
-async fn beside(socket: &Path, image: &str, count: u64, writers: u64) -> Result<Value> {
+/// The writers are a process of their own, so that it is the daemon that both wait for and not each other.
+async fn beside(socket: &Path, image: &str, count: u64, writers: &[&str]) -> Result<Value> {
+    let this = std::env::current_exe().map_err(|error| Error::io("find this program", error))?;
+    let mut command = Command::new(this);
+    command.arg("write").arg(socket).args(writers).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| Error::io("start the writers", error))?;
+    let said = child.stdout.take().ok_or_else(|| Error::internal("the writers have no output"))?;
+    let mut said = BufReader::new(said).lines().map_while(std::result::Result::ok);
+    let at_work = said.next();
+    let services = Client::connect(socket).await?.services(&Namespace::default().into()).await?;
+    let times = look_up(&services, &image.parse()?, count).await;
+    // They end when nobody holds their input any more.
+    drop(child.stdin.take());
+    let written = said.next().and_then(|line| serde_json::from_str::<Value>(&line).ok());
+    let ended = child.wait().map_err(|error| Error::io("wait for the writers", error))?;
+    match (at_work, written) {
+        (Some(_), Some(written)) if ended.success() => {
+            Ok(json!({ "get": statistics(&mut times?), "written": written }))
+        }
+        _ => Err(Error::aborted(format!("the writers ended early ({ended})"))),
+    }
+}
+
+/// Makes blobs with so many writers, and so many a second, until the input ends; says so when all of them are at work.
+async fn write(socket: &Path, writers: u64, rate: u64) -> Result<Value> {
+    let start = Instant::now();
     let client = Client::connect(socket).await?;
     let leased = Leased::acquire(&client, &Namespace::default(), lease::Options::default()).await?;
     let (next, enough) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut tasks = JoinSet::new();
     for _ in 0..writers {
         // A connection of its own, as every client has one.
-        let services =
-            Leased::join(&Client::connect(socket).await?, &Namespace::default(), leased.lease().clone()).await?;
+        let client = Client::connect(socket).await?;
+        let services = Leased::join(&client, &Namespace::default(), leased.lease().clone()).await?;
         let (next, enough) = (next.clone(), enough.clone());
         tasks.spawn(async move {
             while !enough.load(Ordering::Relaxed) {
-                make(&services, next.fetch_add(1, Ordering::Relaxed)).await?;
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if rate > 0 {
+                    tokio::time::sleep_until((start + Duration::from_millis(number * 1000 / rate)).into()).await;
+                }
+                make(&services, number).await?;
             }
             Ok(())
         });
     }
-    // Until all of them are at work.
     while next.load(Ordering::Relaxed) < 2 * writers {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let (began, before) = (Instant::now(), next.load(Ordering::Relaxed));
-    let services = Client::connect(socket).await?.services(&Namespace::default().into()).await?;
-    let mut times = look_up(&services, &image.parse()?, count).await?;
+    println!("at work");
+    let ended = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await;
+    ended.map_err(|error| Error::internal("the reader of the input panicked").source(error))?.ok();
     #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
     let rate = (next.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
     enough.store(true, Ordering::Relaxed);
@@ -102,7 +136,7 @@ async fn beside(socket: &Path, image: &str, count: u64, writers: u64) -> Result<
         made?;
     }
     leased.release(gc::Deletion::Synchronous).await?;
-    Ok(json!({ "get": statistics(&mut times), "blobs_per_second": rate }))
+    Ok(json!({ "blobs_per_second": rate }))
 }
 
 /// Makes a blob that no other call makes.

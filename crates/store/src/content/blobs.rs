@@ -17,7 +17,7 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::Sha256, Algorithm::Sha384, Algori
 /// The mode of the directories below a root.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// The directory of blobs. All of its methods block.
+/// The directory of blobs. All of its methods block, but those that say so.
 #[derive(Debug, Clone)]
 pub(crate) struct Blobs {
     disk: Disk,
@@ -50,6 +50,11 @@ impl Blobs {
     /// `NotFound`.
     pub(crate) fn file(&self, digest: &Digest) -> Result<File> {
         self.disk.open(&self.path(digest), How::Read)
+    }
+
+    /// Opens a blob without waiting for the disk: none when that cannot be done.
+    pub(crate) fn file_at_once(&self, digest: &Digest) -> Option<File> {
+        self.disk.open_at_once(&self.path(digest))
     }
 
     /// Moves a file here that is complete, verified and synced, in place of the one that may be here.

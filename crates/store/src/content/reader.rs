@@ -8,11 +8,21 @@ use windlass_core::{Digest, Result, ResultExt};
 use crate::blocking::blocking;
 use crate::disk::File;
 
+/// How many bytes are read at once without being handed over to a thread that may wait, when they are in memory.
+const AT_ONCE: usize = 64 << 10;
+
 /// An open blob. It stays readable when it is deleted meanwhile.
 pub(super) struct BlobReader {
-    pub(super) digest: Digest,
-    pub(super) file: File,
+    digest: Digest,
+    file: File,
     pub(super) size: u64,
+}
+
+impl BlobReader {
+    pub(super) fn new(digest: Digest, file: File) -> Result<Self> {
+        let size = file.look()?.length;
+        Ok(Self { digest, file, size })
+    }
 }
 
 #[async_trait]
@@ -26,6 +36,11 @@ impl ReaderAt for BlobReader {
         let length = length.min(left);
         if length == 0 {
             return Ok(Bytes::new());
+        }
+        if length <= AT_ONCE
+            && let Some(bytes) = self.file.read_new_at_once(length, offset)
+        {
+            return Ok(bytes.into());
         }
         let (file, digest) = (self.file.clone(), self.digest.clone());
         blocking(move || {

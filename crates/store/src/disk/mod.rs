@@ -31,6 +31,10 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Opens a file.
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn OpenFile>>;
+    /// Opens a file to read it if the system can do so without waiting for the disk; none when that is not known.
+    fn open_at_once(&self, _path: &Path) -> Option<Arc<dyn OpenFile>> {
+        None
+    }
     /// Moves a file, in place of one that may be there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -59,6 +63,10 @@ pub(crate) trait OpenFile: fmt::Debug + Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Reads into what the buffer has room for behind its end, and tells how much; 0 at the end.
     fn read_more_at(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize>;
+    /// Reads into the buffer what is in memory, and tells how much; `WouldBlock` when nothing there is, or when that is not known.
+    fn read_at_once(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
     /// Writes a part of the bytes and tells how much.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Writes some of the bytes of parts that follow each other and tells how much.
@@ -155,6 +163,12 @@ impl Disk {
         };
         let inner = self.backend.open(path, how).attempt(|| format!("{verb} {}", path.display()))?;
         Ok(File { path: path.into(), inner, durability: self.durability })
+    }
+
+    /// Opens a file to read it, without waiting for the disk: none when that cannot be done.
+    pub(crate) fn open_at_once(&self, path: &Path) -> Option<File> {
+        let inner = self.backend.open_at_once(path)?;
+        Some(File { path: path.into(), inner, durability: self.durability })
     }
 
     /// Reads a small file, at most so many bytes of it; `None` when it is missing.
@@ -303,6 +317,15 @@ impl File {
         // There may have been more room than was asked for.
         buffer.truncate(length);
         Ok(buffer)
+    }
+
+    /// Reads so many bytes without waiting for the disk; none when not all of them are in memory.
+    pub(crate) fn read_new_at_once(&self, length: usize, offset: u64) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; length];
+        match self.inner.read_at_once(&mut buffer, offset) {
+            Ok(read) if read == length => Some(buffer),
+            _ => None,
+        }
     }
 
     /// Writes parts that follow each other, and tells how many bytes of them; an error too, when that is not all.

@@ -2,14 +2,14 @@
 #![expect(unsafe_code, reason = "sync_file_range(2) has no safe wrapper")]
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Backend, How, Look, OpenFile, OpenFilesystem};
 
@@ -32,6 +32,13 @@ impl Backend for Real {
             How::Replace(mode) => drop(options.create(true).truncate(true).mode(mode)),
         }
         Ok(Arc::new(options.open(path)?))
+    }
+
+    /// openat2(2), `RESOLVE_CACHED`.
+    fn open_at_once(&self, path: &Path) -> Option<Arc<dyn OpenFile>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+        opened.ok().map(|file| Arc::new(File::from(file)) as Arc<dyn OpenFile>)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -86,6 +93,12 @@ impl OpenFile for File {
 
     fn read_more_at(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize> {
         Ok(rustix::io::pread(self, rustix::buffer::spare_capacity(buffer), offset)?)
+    }
+
+    /// preadv2(2), `RWF_NOWAIT`.
+    fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut parts = [IoSliceMut::new(buffer)];
+        Ok(rustix::io::preadv2(self, &mut parts, offset, ReadWriteFlags::NOWAIT)?)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
