@@ -1,9 +1,15 @@
 //! The one error that crosses crate boundaries.
 //!
 //! An error has a [`Kind`] to decide by, a message that names the object, the chain of what was being attempted,
-//! and optionally a hint that says what to do next. Nobody matches on text.
+//! and optionally a hint that says what to do next. Nobody matches on text. Where hosts were asked it has a trace of
+//! what each said, and where a class is too coarse for programs a code of its own.
 
+mod trace;
+
+use std::borrow::Cow;
 use std::fmt;
+
+pub use trace::Attempt;
 
 /// The result of anything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -97,6 +103,9 @@ struct Inner {
     /// Innermost first.
     context: Vec<String>,
     hint: Option<String>,
+    code: Option<Cow<'static, str>>,
+    /// First one first.
+    attempts: Vec<Attempt>,
     source: Option<Source>,
 }
 
@@ -136,7 +145,15 @@ constructors! {
 impl Error {
     /// Makes an error; the message is lower case, names the object and has no full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), hint: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            context: Vec::new(),
+            hint: None,
+            code: None,
+            attempts: Vec::new(),
+            source: None,
+        }))
     }
 
     /// Makes an error of an operating system error, classified; `attempt` says what was tried with which path.
@@ -185,6 +202,35 @@ impl Error {
         self
     }
 
+    /// Gives the error a code that says more than its class; the innermost one wins. Codes are stable and in kebab case,
+    /// and docs/errors.md lists them.
+    pub fn coded(mut self, code: impl Into<Cow<'static, str>>) -> Self {
+        self.0.code.get_or_insert_with(|| code.into());
+        self
+    }
+
+    /// Notes what was tried last.
+    pub fn attempted(mut self, attempt: Attempt) -> Self {
+        self.0.attempts.push(attempt);
+        let excess = self.0.attempts.len().saturating_sub(trace::MAX_ATTEMPTS);
+        self.0.attempts.drain(..excess);
+        self
+    }
+
+    /// Notes what was tried before what the error knows of already.
+    pub fn attempts(mut self, earlier: impl IntoIterator<Item = Attempt>) -> Self {
+        self.0.attempts.splice(0..0, earlier);
+        let excess = self.0.attempts.len().saturating_sub(trace::MAX_ATTEMPTS);
+        self.0.attempts.drain(..excess);
+        self
+    }
+
+    /// Adds to each attempt what only a caller knows.
+    pub fn map_attempts(mut self, add: impl FnMut(&mut Attempt)) -> Self {
+        self.0.attempts.iter_mut().for_each(add);
+        self
+    }
+
     /// Attaches the cause.
     pub fn source(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
@@ -194,6 +240,19 @@ impl Error {
     /// Returns the class of the error.
     pub fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    /// Returns the stable code: one of the error's own, or that of its class.
+    pub fn code(&self) -> &str {
+        self.0.code.as_deref().unwrap_or_else(|| self.kind().code())
+    }
+
+    /// Returns what was tried before it failed, first one first: of this error, or of the one behind it.
+    pub fn trace(&self) -> &[Attempt] {
+        match self.cause::<Self>() {
+            Some(cause) if self.0.attempts.is_empty() => cause.trace(),
+            _ => &self.0.attempts,
+        }
     }
 
     /// Returns what to do next, if anything is known.
@@ -296,6 +355,28 @@ mod tests {
         assert_eq!(error.to_string(), "pull x: read blob: open /a: entity not found");
         assert_eq!(error.hint_text(), Some("first"));
         assert_eq!(error.kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn the_innermost_code_wins_and_without_one_it_is_that_of_the_class() {
+        assert_eq!(Error::not_found("x").code(), "not-found");
+        let error = Error::not_found("x").coded("tag-not-found").context("resolve").coded("other");
+        assert_eq!((error.code(), error.kind()), ("tag-not-found", Kind::NotFound));
+    }
+
+    #[test]
+    fn attempts_are_in_order_bounded_and_found_behind_another_error() {
+        let attempt = |host: &str| Attempt::new(host, "GET", "failed");
+        let error = Error::unavailable("x").attempted(attempt("b")).attempts([attempt("a")]).attempted(attempt("c"));
+        let hosts: Vec<&str> = error.trace().iter().map(|attempt| attempt.host.as_str()).collect();
+        assert_eq!(hosts, ["a", "b", "c"]);
+        let ruled = error.map_attempts(|attempt| attempt.rule = Some("rule".to_owned()));
+        assert!(ruled.trace().iter().all(|attempt| attempt.rule.as_deref() == Some("rule")));
+        let behind = Error::aborted("y").source(ruled);
+        assert_eq!(behind.trace().len(), 3);
+        let many = (0..100).fold(Error::unavailable("x"), |error, n| error.attempted(attempt(&n.to_string())));
+        assert_eq!(many.trace().len(), trace::MAX_ATTEMPTS);
+        assert_eq!(many.trace()[0].host, "68");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub mod timestamp;
 pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest};
 pub use durability::Durability;
-pub use error::{Error, Kind, Result, ResultExt};
+pub use error::{Attempt, Error, Kind, Result, ResultExt};
 pub use host::{Host, Leased, Scope, Services};
 pub use label::Labels;
 pub use media_type::MediaType;
