@@ -39,6 +39,7 @@ pub mod progress;
 pub mod reference;
 pub mod remote;
 pub mod room;
+pub mod settings;
 pub mod snapshot;
 mod text;
 pub mod timestamp;

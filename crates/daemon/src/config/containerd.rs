@@ -11,9 +11,8 @@ use windlass::transfer::Content as Layers;
 use windlass_core::Result;
 
 use super::Config;
-use super::document::{Table, Unknown, Value};
-use super::nearest::nearest;
 use super::own;
+use windlass_core::settings::{Table, Unknown, Value, nearest};
 
 /// The versions that are read.
 const VERSIONS: std::ops::RangeInclusive<i64> = 2..=4;

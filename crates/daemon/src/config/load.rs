@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result, ResultExt as _};
 
-use super::document::{Source, Table, Unknown};
 use super::{Config, containerd, own};
+use windlass_core::settings::{Source, Table, Unknown};
 
 /// The file that is read when none is named. It need not be there.
 pub const SYSTEM_FILE: &str = "/etc/windlass/config.toml";

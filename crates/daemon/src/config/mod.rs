@@ -9,9 +9,7 @@
 //! that nobody knows is an error. `render` writes a configuration down.
 
 mod containerd;
-mod document;
 mod load;
-mod nearest;
 mod own;
 mod render;
 

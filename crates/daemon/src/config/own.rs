@@ -9,8 +9,8 @@ use windlass::transfer::Content as Layers;
 use windlass::{Policy, Sharing};
 use windlass_core::Result;
 
-use super::document::{Table, Unknown, Value};
 use super::{Config, Content, Debug, Grpc, Metrics, ProxyKind, ProxyPlugin, Snapshots, Transfer, Ttrpc};
+use windlass_core::settings::{Table, Unknown, Value};
 
 /// Takes over what a file says, and returns the keys that nobody knows.
 pub(super) fn read(mut file: Table<'_>, config: &mut Config) -> Result<Vec<Unknown>> {

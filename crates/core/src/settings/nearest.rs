@@ -1,7 +1,7 @@
 //! The known name that was probably meant.
 
 /// Returns the candidate that takes the fewest changes of single characters, if they are few.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (name.chars().count() / 3).max(2);
     let ranked = candidates.into_iter().map(|candidate| (distance(name, candidate), candidate));
     ranked.filter(|(distance, _)| *distance <= allowed).min().map(|(_, candidate)| candidate)

@@ -1,39 +1,53 @@
-//! A file of TOML, read key by key: whoever asks for a key says what it has to be, and what nobody asked for is known in the
-//! end. Every complaint names file, line and key.
+//! A text of TOML, read key by key: whoever asks for a key says what it has to be, and what nobody asked for is known in the
+//! end. Every complaint names file, line and key. Files are opened elsewhere.
+//!
+//! ```
+//! use windlass_core::settings::{Source, Table};
+//!
+//! let source = Source::new("a.toml".as_ref(), "speed = 3\nspead = 4\n".to_owned());
+//! let file = source.parse().unwrap();
+//! let mut table = Table::root(&source, file.get_ref());
+//! assert_eq!(table.value("speed").unwrap().number::<u8>().unwrap(), 3);
+//! let unknown = table.rest();
+//! assert_eq!((unknown[0].place.as_str(), unknown[0].nearest.as_deref()), ("a.toml:2", Some("speed")));
+//! ```
+
+mod nearest;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use nearest::nearest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use windlass_core::{Error, Result};
 
-use super::nearest::nearest;
+use crate::error::{Error, Result};
 
 /// Where a text is from, to say where something stands.
 #[derive(Debug)]
-pub(super) struct Source {
+pub struct Source {
     path: PathBuf,
     text: String,
 }
 
 /// A key that nobody knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unknown {
+pub struct Unknown {
     /// File and line.
-    pub(super) place: String,
+    pub place: String,
     /// The key with those of the tables that it is in.
-    pub(super) key: String,
+    pub key: String,
     /// What was probably meant.
-    pub(super) nearest: Option<String>,
+    pub nearest: Option<String>,
     /// What could have been meant.
-    pub(super) known: Vec<&'static str>,
+    pub known: Vec<&'static str>,
 }
 
 impl Source {
-    pub(super) fn new(path: &Path, text: String) -> Self {
+    /// Takes a text; `path` is where it is from.
+    pub fn new(path: &Path, text: String) -> Self {
         Self { path: path.to_owned(), text }
     }
 
@@ -41,7 +55,7 @@ impl Source {
     ///
     /// # Errors
     /// `InvalidArgument` for what is no TOML, with the line.
-    pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>> {
+    pub fn parse(&self) -> Result<Spanned<DeTable<'_>>> {
         DeTable::parse(&self.text).map_err(|error| {
             let at = error.span().unwrap_or_default();
             Error::invalid_argument(format!("{}: {}", self.place(&at), error.message()))
@@ -55,7 +69,8 @@ impl Source {
 }
 
 /// A table that is being read.
-pub(super) struct Table<'d> {
+#[derive(Debug)]
+pub struct Table<'d> {
     source: &'d Source,
     entries: &'d DeTable<'d>,
     /// The keys of the tables that it is in, each with a dot behind it.
@@ -64,23 +79,27 @@ pub(super) struct Table<'d> {
 }
 
 impl<'d> Table<'d> {
-    pub(super) fn root(source: &'d Source, table: &'d DeTable<'d>) -> Self {
+    /// Reads the table that a whole text is.
+    pub fn root(source: &'d Source, table: &'d DeTable<'d>) -> Self {
         Self { source, entries: table, prefix: String::new(), known: Vec::new() }
     }
 
     /// Asks for a key.
-    pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'d>> {
+    pub fn value(&mut self, key: &'static str) -> Option<Value<'d>> {
         self.known.push(key);
         self.entries.get(key).map(|value| self.at(key, value))
     }
 
-    pub(super) fn table(&mut self, key: &'static str) -> Result<Option<Self>> {
+    /// Asks for a key that is a table.
+    pub fn table(&mut self, key: &'static str) -> Result<Option<Self>> {
         self.value(key).map(Value::table).transpose()
     }
 
-    /// Returns every entry, for a table whose keys are names that the user chose.
-    pub(super) fn entries(self) -> Vec<(&'d str, Value<'d>)> {
-        self.entries.iter().map(|(key, value)| (&**key.get_ref(), self.at(key.get_ref(), value))).collect()
+    /// Returns every entry in the order of the text, for a table whose keys are names that the user chose.
+    pub fn entries(self) -> Vec<(&'d str, Value<'d>)> {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        entries.into_iter().map(|(key, value)| (&**key.get_ref(), self.at(key.get_ref(), value))).collect()
     }
 
     fn at(&self, key: &str, value: &'d Spanned<DeValue<'d>>) -> Value<'d> {
@@ -88,7 +107,7 @@ impl<'d> Table<'d> {
     }
 
     /// Returns the keys that nobody asked for.
-    pub(super) fn rest(self) -> Vec<Unknown> {
+    pub fn rest(self) -> Vec<Unknown> {
         let mut unknown = Vec::new();
         for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&&**key.get_ref())) {
             let nearest = nearest(key.get_ref(), self.known.iter().copied());
@@ -109,7 +128,8 @@ fn quoted(key: &str) -> String {
 }
 
 /// A value of a key.
-pub(super) struct Value<'d> {
+#[derive(Debug)]
+pub struct Value<'d> {
     source: &'d Source,
     key: String,
     given: &'d Spanned<DeValue<'d>>,
@@ -117,17 +137,17 @@ pub(super) struct Value<'d> {
 
 impl<'d> Value<'d> {
     /// Returns file and line.
-    pub(super) fn place(&self) -> String {
+    pub fn place(&self) -> String {
         self.source.place(&self.given.span())
     }
 
     /// Returns the key with those of the tables that it is in.
-    pub(super) fn key(&self) -> &str {
+    pub fn key(&self) -> &str {
         &self.key
     }
 
     /// Makes an error about the value.
-    pub(super) fn wrong(&self, what: impl std::fmt::Display) -> Error {
+    pub fn wrong(&self, what: impl std::fmt::Display) -> Error {
         Error::invalid_argument(format!("{}: {} {what}", self.place(), self.key))
     }
 
@@ -135,7 +155,8 @@ impl<'d> Value<'d> {
         self.wrong(format_args!("is to be {kind} and is {}", name(self.given.get_ref())))
     }
 
-    pub(super) fn table(self) -> Result<Table<'d>> {
+    /// Returns the table that it is.
+    pub fn table(self) -> Result<Table<'d>> {
         match self.given.get_ref() {
             DeValue::Table(table) => {
                 Ok(Table { source: self.source, entries: table, prefix: format!("{}.", self.key), known: Vec::new() })
@@ -144,7 +165,8 @@ impl<'d> Value<'d> {
         }
     }
 
-    pub(super) fn text(&self) -> Result<String> {
+    /// Returns the string that it is.
+    pub fn text(&self) -> Result<String> {
         match self.given.get_ref() {
             DeValue::String(text) => Ok(text.to_string()),
             _ => Err(self.expected("a string")),
@@ -152,7 +174,7 @@ impl<'d> Value<'d> {
     }
 
     /// Returns a path; one that is empty is none, as containerd has it.
-    pub(super) fn path(&self) -> Result<Option<PathBuf>> {
+    pub fn path(&self) -> Result<Option<PathBuf>> {
         let text = self.text()?;
         if text.is_empty() {
             return Ok(None);
@@ -163,7 +185,8 @@ impl<'d> Value<'d> {
         Ok(Some(text.into()))
     }
 
-    pub(super) fn number<T: TryFrom<i64>>(&self) -> Result<T> {
+    /// Returns a whole number.
+    pub fn number<T: TryFrom<i64>>(&self) -> Result<T> {
         let DeValue::Integer(number) = self.given.get_ref() else { return Err(self.expected("a number")) };
         let whole = i64::from_str_radix(number.as_str(), number.radix()).ok();
         whole
@@ -172,7 +195,7 @@ impl<'d> Value<'d> {
     }
 
     /// Returns a number that may have a fraction.
-    pub(super) fn fraction(&self) -> Result<f64> {
+    pub fn fraction(&self) -> Result<f64> {
         let text = match self.given.get_ref() {
             DeValue::Float(number) => number.as_str(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
@@ -181,7 +204,8 @@ impl<'d> Value<'d> {
         text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| self.expected("a number"))
     }
 
-    pub(super) fn flag(&self) -> Result<bool> {
+    /// Returns true or false.
+    pub fn flag(&self) -> Result<bool> {
         match self.given.get_ref() {
             DeValue::Boolean(flag) => Ok(*flag),
             _ => Err(self.expected("true or false")),
@@ -189,14 +213,14 @@ impl<'d> Value<'d> {
     }
 
     /// Returns a length of time, such as `100ms`.
-    pub(super) fn duration(&self) -> Result<Duration> {
+    pub fn duration(&self) -> Result<Duration> {
         let text = self.text()?;
         humantime::parse_duration(&text)
             .map_err(|error| self.wrong(format_args!("is {text:?}, which is no length of time: {error}")))
     }
 
     /// Tells whether it says nothing: an empty string, list or table, 0 or false.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         match self.given.get_ref() {
             DeValue::String(text) => text.is_empty(),
             DeValue::Integer(number) => number.as_str() == "0",
@@ -207,7 +231,18 @@ impl<'d> Value<'d> {
         }
     }
 
-    pub(super) fn list(self) -> Result<Vec<Value<'d>>> {
+    /// Tells whether it is a list.
+    pub fn is_list(&self) -> bool {
+        matches!(self.given.get_ref(), DeValue::Array(_))
+    }
+
+    /// Returns the items of a list, or the value itself where one may stand for a list of one.
+    pub fn one_or_list(self) -> Result<Vec<Value<'d>>> {
+        if self.is_list() { self.list() } else { Ok(vec![self]) }
+    }
+
+    /// Returns the items of a list.
+    pub fn list(self) -> Result<Vec<Value<'d>>> {
         match self.given.get_ref() {
             DeValue::Array(items) => Ok(items
                 .iter()
@@ -217,17 +252,18 @@ impl<'d> Value<'d> {
         }
     }
 
-    pub(super) fn texts(self) -> Result<Vec<String>> {
+    /// Returns the strings of a list.
+    pub fn texts(self) -> Result<Vec<String>> {
         self.list()?.iter().map(Value::text).collect()
     }
 
     /// Returns a table of strings with names that the user chose.
-    pub(super) fn map(self) -> Result<BTreeMap<String, String>> {
+    pub fn map(self) -> Result<BTreeMap<String, String>> {
         self.table()?.entries().into_iter().map(|(key, value)| Ok((key.to_owned(), value.text()?))).collect()
     }
 
     /// Returns what one of a few words stands for.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T> {
+    pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T> {
         let text = self.text()?;
         if let Some((_, meant)) = words.iter().find(|(word, _)| *word == text) {
             return Ok(*meant);
