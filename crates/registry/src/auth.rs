@@ -15,6 +15,7 @@ use http::HeaderValue;
 use tokio::sync::OnceCell;
 use windlass_core::{Error, Result};
 
+use crate::ask::Access;
 use crate::challenge::Challenge;
 use crate::credentials::{Credential, Credentials, Known};
 use crate::exchange::Exchange;
@@ -90,9 +91,14 @@ impl Authorizer {
     }
 
     /// Returns what the host of a repository has wanted to see before; nothing when it has not asked yet.
-    pub(crate) async fn known(&self, exchange: &Exchange, repository: &Repository) -> Result<Option<Authorization>> {
+    pub(crate) async fn known(
+        &self,
+        exchange: &Exchange,
+        repository: &Repository,
+        access: &Access,
+    ) -> Result<Option<Authorization>> {
         match lookup(&self.schemes, &repository.host.authority) {
-            Some(scheme) => self.authorization(exchange, repository, &scheme, None).await,
+            Some(scheme) => self.authorization(exchange, repository, access, &scheme, None).await,
             None => Ok(None),
         }
     }
@@ -102,11 +108,12 @@ impl Authorizer {
         &self,
         exchange: &Exchange,
         repository: &Repository,
+        access: &Access,
         challenges: &[Challenge],
         refused: Option<&Authorization>,
     ) -> Result<Option<Authorization>> {
         let Some(scheme) = scheme_of(repository, challenges)? else { return Ok(None) };
-        let authorization = self.authorization(exchange, repository, &scheme, refused).await?;
+        let authorization = self.authorization(exchange, repository, access, &scheme, refused).await?;
         if authorization.is_some() {
             let mut schemes = self.schemes.lock().unwrap_or_else(PoisonError::into_inner);
             schemes.insert(repository.host.authority.clone(), scheme);
@@ -134,6 +141,7 @@ impl Authorizer {
         &self,
         exchange: &Exchange,
         repository: &Repository,
+        access: &Access,
         scheme: &Scheme,
         refused: Option<&Authorization>,
     ) -> Result<Option<Authorization>> {
@@ -147,7 +155,7 @@ impl Authorizer {
                 Authorization::bearer(token.expose()).map(Some)
             }
             (Scheme::Bearer(server), credential) => {
-                self.token(exchange, repository, server, credential.as_ref(), refused).await.map(Some)
+                self.token(exchange, repository, access, server, credential.as_ref(), refused).await.map(Some)
             }
         }
     }
@@ -157,11 +165,12 @@ impl Authorizer {
         &self,
         exchange: &Exchange,
         repository: &Repository,
+        access: &Access,
         server: &TokenServer,
         credential: Option<&Credential>,
         refused: Option<&Authorization>,
     ) -> Result<Authorization> {
-        let scopes = server.scopes(repository);
+        let scopes = server.scopes(repository, access);
         let key = TokenKey { authority: repository.host.authority.clone(), scopes };
         let cell = self.cell(&key, refused);
         let token =

@@ -1,19 +1,20 @@
 //! Requests to registries: authorised, and followed where they are redirected to.
 //!
 //! `Authorization` is for one host and leaves it in no case; what a redirect leads to is asked without, and its own
-//! challenges are not answered.
+//! challenges are not answered. The same is true of the URLs that a registry gives for uploads.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use windlass_core::{Error, Result};
 
+use crate::ask::{Access, Ask};
 use crate::auth::{Authorization, Authorizer};
 use crate::challenge;
 use crate::exchange::Exchange;
 use crate::hosts::Repository;
+use crate::payload::Payload;
 use crate::redirect::{self, MAX_HOPS, Refused};
 use crate::traffic::{Hosts, Traffic};
 use crate::transport::Response;
@@ -30,10 +31,22 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     /// The host, as the user calls it or as a redirect names it.
     pub(crate) host: String,
+    /// What was asked in the end.
+    pub(crate) url: Uri,
     /// What it answered.
     pub(crate) response: Response,
     /// Whether it is the host that was asked, or one that a redirect led to.
     pub(crate) from: From,
+}
+
+impl Answer {
+    /// Returns where the answer's `Location` leads, by the rules for redirects.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when there is none, or when it leads from HTTPS to plain HTTP.
+    pub(crate) fn location(&self) -> Result<Uri> {
+        redirect::target(&self.url, location(&self.response)).map_err(|refused| not_followed(&self.host, refused))
+    }
 }
 
 /// Who answered.
@@ -43,6 +56,15 @@ pub(crate) enum From {
     Registry,
     /// Another one, to which a redirect led.
     Elsewhere,
+}
+
+/// A request that knows where it goes.
+struct Outbound<'a> {
+    repository: &'a Repository,
+    method: Method,
+    url: Uri,
+    headers: HeaderMap,
+    body: Payload,
 }
 
 impl Client {
@@ -55,57 +77,83 @@ impl Client {
     ///
     /// # Errors
     /// Why there is no answer; an answer of any status is no error.
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        repository: &Repository,
-        part: &str,
-        headers: HeaderMap,
-    ) -> Result<Answer> {
-        let mut request = Request::new(Bytes::new());
-        *request.method_mut() = method;
-        *request.uri_mut() = repository.url(part)?;
-        *request.headers_mut() = headers;
+    pub(crate) async fn send(&self, ask: Ask<'_>) -> Result<Answer> {
+        let url = ask.repository.url(ask.part)?;
+        self.send_to(url, ask).await
+    }
 
-        let known = self.authorizer.known(&self.exchange, repository).await?;
-        let answer = self.follow(repository, &request, known.as_ref()).await?;
+    /// Asks at a URL that the registry of the repository gave, in place of the part's. At another host nobody says who
+    /// we are.
+    ///
+    /// # Errors
+    /// Those of [`Client::send`]; `Unavailable` when a stream was refused by a registry that wants another token, which
+    /// is there the next time.
+    pub(crate) async fn send_to(&self, url: Uri, ask: Ask<'_>) -> Result<Answer> {
+        let Ask { method, repository, headers, body, access, .. } = ask;
+        let again = body.copy();
+        let outbound = |body| {
+            let (method, url, headers) = (method.clone(), url.clone(), headers.clone());
+            Outbound { repository, method, url, headers, body }
+        };
+        if !redirect::same_origin(&repository.url("")?, &url) {
+            return self.follow(outbound(body), None).await;
+        }
+        let known = self.authorizer.known(&self.exchange, repository, &access).await?;
+        let answer = self.follow(outbound(body), known.as_ref()).await?;
         if answer.response.status() != StatusCode::UNAUTHORIZED || answer.from == From::Elsewhere {
             return Ok(answer);
         }
-        let challenges = challenge::of_headers(answer.response.headers());
-        match self.authorizer.answer(&self.exchange, repository, &challenges, known.as_ref()).await? {
-            Some(authorization) => self.follow(repository, &request, Some(&authorization)).await,
-            None => Ok(answer),
+        match (self.authorize(repository, &access, &answer, known.as_ref()).await?, again) {
+            (Some(authorization), Some(body)) => self.follow(outbound(body), Some(&authorization)).await,
+            (Some(_), None) => Err(Error::unavailable(format!(
+                "{} wanted another token in the middle of an upload to {}",
+                answer.host, repository.name
+            ))
+            .hint("run the command again: it continues")),
+            (None, _) => Ok(answer),
         }
     }
 
-    /// Sends a request on to wherever it is redirected.
-    async fn follow(
+    /// Answers the challenges of a refusal.
+    async fn authorize(
         &self,
         repository: &Repository,
-        request: &Request<Bytes>,
-        authorization: Option<&Authorization>,
-    ) -> Result<Answer> {
-        let mut request = request.clone();
+        access: &Access,
+        answer: &Answer,
+        refused: Option<&Authorization>,
+    ) -> Result<Option<Authorization>> {
+        let challenges = challenge::of_headers(answer.response.headers());
+        self.authorizer.answer(&self.exchange, repository, access, &challenges, refused).await
+    }
+
+    /// Sends a request on to wherever it is redirected.
+    async fn follow(&self, outbound: Outbound<'_>, authorization: Option<&Authorization>) -> Result<Answer> {
+        let Outbound { repository, method, mut url, mut headers, mut body } = outbound;
         if let Some(authorization) = authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.header());
+            headers.insert(AUTHORIZATION, authorization.header());
         }
-        let mut host = repository.host.name.clone();
         let traffic = self.traffic(repository);
-        let mut from = From::Registry;
+        let (mut host, mut from) = (repository.host.name.clone(), From::Registry);
+        if !redirect::same_origin(&repository.url("")?, &url) {
+            (host, from) = (authority(&url), From::Elsewhere);
+        }
         for _ in 0..=MAX_HOPS {
-            let response = self.exchange.send(&host, request.clone(), Some(&traffic)).await?;
-            if !redirect::is_redirect(response.status()) {
-                return Ok(Answer { host, response, from });
+            let again = body.copy();
+            let mut request = Request::new(body);
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = url.clone();
+            *request.headers_mut() = headers.clone();
+            let response = self.exchange.send(&host, request, Some(&traffic)).await?;
+            if !redirect::is_redirect(&method, response.status()) {
+                return Ok(Answer { host, url, response, from });
             }
-            let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok()).unwrap_or("");
-            let target = redirect::target(request.uri(), location).map_err(|refused| not_followed(&host, refused))?;
-            if !redirect::same_origin(request.uri(), &target) {
-                request.headers_mut().remove(AUTHORIZATION);
-                host = authority(&target);
-                from = From::Elsewhere;
+            let target = redirect::target(&url, location(&response)).map_err(|refused| not_followed(&host, refused))?;
+            let Some(again) = again else { return Err(sent_already(&host)) };
+            if !redirect::same_origin(&url, &target) {
+                headers.remove(AUTHORIZATION);
+                (host, from) = (authority(&target), From::Elsewhere);
             }
-            *request.uri_mut() = target;
+            (url, body) = (target, again);
         }
         Err(Error::failed_precondition(format!(
             "{} redirects the request for {} more than {MAX_HOPS} times",
@@ -117,6 +165,15 @@ impl Client {
 
 fn authority(uri: &Uri) -> String {
     uri.authority().map_or_else(String::new, ToString::to_string)
+}
+
+fn location(response: &Response) -> &str {
+    response.headers().get(LOCATION).and_then(|location| location.to_str().ok()).unwrap_or("")
+}
+
+fn sent_already(host: &str) -> Error {
+    Error::failed_precondition(format!("{host} redirects an upload after it was sent"))
+        .hint("the operator of the registry, or of a proxy before it, has to look at it")
 }
 
 fn not_followed(host: &str, refused: Refused) -> Error {

@@ -11,6 +11,7 @@ use windlass_core::media_type::Role;
 use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
 use windlass_core::{Descriptor, Error, Kind, Result};
 
+use crate::ask::Ask;
 use crate::body::{Incoming, content_length, is_encoded};
 use crate::client::{Answer, Client};
 use crate::hosts::Repository;
@@ -156,7 +157,7 @@ impl RegistryFetcher {
         if let Some(value) = range_header(range) {
             headers.insert(RANGE, value);
         }
-        self.client.send(Method::GET, repository, &shelf.part(descriptor), headers).await
+        self.client.send(Ask::new(Method::GET, repository, &shelf.part(descriptor)).headers(headers)).await
     }
 }
 

@@ -6,16 +6,18 @@
 //! ```text
 //! resolver, fetcher      what to ask for, and what an answer means
 //!   hosts                where to ask, in which order
-//!   client               authorised, redirects followed
+//!   client, ask          authorised, redirects followed
 //!     auth, challenge    who we say we are, to whom
 //!     redirect           where a request may be sent on to
 //!   exchange, retry      one request to one host, tried again when that may help
+//!   payload              what is sent with it
 //!   transport, tls       connections
 //! ```
 //!
 //! Not here: what is done with the bytes (they come unverified), where credentials files are and what the environment
 //! says (a command line knows; all state is passed in [`Options`]).
 
+mod ask;
 mod auth;
 mod body;
 mod challenge;
@@ -31,6 +33,7 @@ mod layout;
 mod lookup;
 mod manifest;
 mod options;
+mod payload;
 mod redirect;
 mod remote;
 mod resolver;

@@ -4,7 +4,7 @@
 //! segments, which a server can do itself.
 
 use http::uri::Scheme;
-use http::{StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 
 /// How many redirects of one request are followed.
 pub(crate) const MAX_HOPS: usize = 10;
@@ -20,16 +20,16 @@ pub(crate) enum Refused {
     Scheme,
 }
 
-/// Tells whether an answer sends a `GET` or `HEAD` on to somewhere else.
-pub(crate) fn is_redirect(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::MOVED_PERMANENTLY
-            | StatusCode::FOUND
-            | StatusCode::SEE_OTHER
-            | StatusCode::TEMPORARY_REDIRECT
-            | StatusCode::PERMANENT_REDIRECT
-    )
+/// Tells whether an answer sends a request on to somewhere else. What changes something is sent on only by the statuses
+/// that keep its method: RFC 9110 section 15.4.
+pub(crate) fn is_redirect(method: &Method, status: StatusCode) -> bool {
+    match status {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => {
+            matches!(*method, Method::GET | Method::HEAD)
+        }
+        _ => false,
+    }
 }
 
 /// Returns where `location`, in an answer from `from`, leads.

@@ -15,6 +15,7 @@ use windlass_core::reference::ObjectDigest;
 use windlass_core::remote::Resolved;
 use windlass_core::{Descriptor, Digest, Error, MediaType, Reference, Result};
 
+use crate::ask::Ask;
 use crate::body::{self, content_length};
 use crate::client::{Answer, Client};
 use crate::error::{Refusal, printable};
@@ -116,7 +117,9 @@ impl RegistryResolver {
 
     /// Returns the descriptor that the headers give; `None` when they do not.
     async fn head(&self, repository: &Repository, wanted: &Wanted) -> Result<Option<Descriptor>> {
-        let answer = self.client.send(Method::HEAD, repository, &wanted.part(), accept(None)?).await?;
+        let part = wanted.part();
+        let ask = Ask::new(Method::HEAD, repository, &part).headers(accept(None)?);
+        let answer = self.client.send(ask).await?;
         let status = answer.response.status();
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
         {
@@ -152,7 +155,9 @@ impl RegistryResolver {
 
     /// Returns the descriptor of a manifest by reading it.
     async fn get(&self, repository: &Repository, wanted: &Wanted) -> Result<Descriptor> {
-        let answer = self.client.send(Method::GET, repository, &wanted.part(), accept(None)?).await?;
+        let part = wanted.part();
+        let ask = Ask::new(Method::GET, repository, &part).headers(accept(None)?);
+        let answer = self.client.send(ask).await?;
         match answer.response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Err(self.missing(repository, wanted, answer).await),
@@ -226,7 +231,7 @@ impl RegistryResolver {
             tags: Option<Vec<String>>,
         }
         let part = format!("tags/list?n={}", NAMED_TAGS + 1);
-        let answer = self.client.send(Method::GET, repository, &part, HeaderMap::new()).await?;
+        let answer = self.client.send(Ask::new(Method::GET, repository, &part)).await?;
         match answer.response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),

@@ -6,13 +6,13 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use serde::Deserialize;
 use windlass_core::{Error, Result};
 
+use crate::ask::Access;
 use crate::auth::Authorization;
 use crate::body;
 use crate::challenge::Challenge;
@@ -20,6 +20,7 @@ use crate::credentials::Credential;
 use crate::error::{Complaint, status_text};
 use crate::exchange::Exchange;
 use crate::hosts::Repository;
+use crate::payload::Payload;
 use crate::transport::Response;
 
 /// The largest answer of a token server that is read, in bytes.
@@ -82,10 +83,9 @@ impl TokenServer {
         })
     }
 
-    /// Returns the scopes that reading a repository needs.
-    pub(crate) fn scopes(&self, repository: &Repository) -> Vec<String> {
-        let own = format!("repository:{}:pull", repository.name);
-        std::iter::once(own).chain(self.extra_scopes.iter().cloned()).collect()
+    /// Returns the scopes that some access to a repository needs.
+    pub(crate) fn scopes(&self, repository: &Repository, access: &Access) -> Vec<String> {
+        access.scopes(&repository.name).into_iter().chain(self.extra_scopes.iter().cloned()).collect()
     }
 
     fn host(&self) -> &str {
@@ -133,16 +133,16 @@ pub(crate) async fn fetch(
     })
 }
 
-fn request(server: &TokenServer, scopes: &[String], credential: Option<&Credential>) -> Result<Request<Bytes>> {
+fn request(server: &TokenServer, scopes: &[String], credential: Option<&Credential>) -> Result<Request<Payload>> {
     let service = server.service.iter().map(|service| ("service", service.as_str()));
-    let mut request = Request::new(Bytes::new());
+    let mut request = Request::new(Payload::Empty);
     if let Some(Credential::IdentityToken(token)) = credential {
         let scopes = scopes.join(" ");
         let fixed = [("grant_type", "refresh_token"), ("refresh_token", token.expose()), ("client_id", "windlass")];
         let form = form(fixed.into_iter().chain(service).chain([("scope", scopes.as_str())]));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = server.realm.clone();
-        *request.body_mut() = form.into();
+        *request.body_mut() = Payload::Bytes(form.into());
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers_mut().insert(CONTENT_TYPE, form);
         return Ok(request);
@@ -242,7 +242,7 @@ mod tests {
             ("scope", "repository:b/c:pull aws"),
         ]);
         let server = TokenServer::of_challenge(&repository, &challenge).unwrap();
-        let scopes = server.scopes(&repository);
+        let scopes = server.scopes(&repository, &Access::Pull);
         assert_eq!(scopes, ["repository:b/c:pull", "aws"]);
 
         let get = request(&server, &scopes, Some(&Credential::password("u", "p"))).unwrap();
@@ -255,7 +255,8 @@ mod tests {
 
         let post = request(&server, &scopes, Some(&Credential::IdentityToken(Secret::new("r&t")))).unwrap();
         assert_eq!(post.method(), Method::POST);
-        let form = String::from_utf8(post.body().to_vec()).unwrap();
+        let Payload::Bytes(form) = post.body() else { panic!("there is no form") };
+        let form = String::from_utf8(form.to_vec()).unwrap();
         assert!(form.contains("grant_type=refresh_token&refresh_token=r%26t&"), "{form}");
         assert!(form.ends_with("&scope=repository%3Ab%2Fc%3Apull%20aws"), "{form}");
         assert!(!post.headers().contains_key(AUTHORIZATION));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::uri::Scheme;
+use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
@@ -18,6 +18,7 @@ use windlass_core::{Error, Result};
 use crate::failure::Failure;
 use crate::lookup::Lookup;
 use crate::options::Options;
+use crate::payload::Payload;
 use crate::tls::{self, Certificate};
 
 /// The most that is read from an HTTP/1 connection at once, in bytes. Reads adapt to what is there, up to this. A connection
@@ -45,7 +46,7 @@ pub(crate) type Response = http::Response<ResponseBody>;
 pub(crate) trait Transport: Send + Sync {
     /// The outer error is about this side, such as certificates that are not readable; the inner one is why there is
     /// no answer.
-    async fn send(&self, request: http::Request<Bytes>) -> Result<Result<Response, Failure>>;
+    async fn send(&self, request: http::Request<Payload>) -> Result<Result<Response, Failure>>;
 }
 
 type Plain = HttpConnector<Lookup>;
@@ -55,9 +56,9 @@ type Secure = HttpsConnector<Plain>;
 pub(crate) struct Network {
     connector: Plain,
     extra_roots: Arc<[Certificate]>,
-    plain: Client<Plain, Full<Bytes>>,
+    plain: Client<Plain, Payload>,
     /// Made at its first use: a pull from a registry without TLS need not read the system's certificates.
-    secure: OnceCell<Client<Secure, Full<Bytes>>>,
+    secure: OnceCell<Client<Secure, Payload>>,
 }
 
 impl Network {
@@ -75,7 +76,7 @@ impl Network {
         }
     }
 
-    async fn secure(&self) -> Result<&Client<Secure, Full<Bytes>>> {
+    async fn secure(&self) -> Result<&Client<Secure, Payload>> {
         let make = async || {
             let roots = self.extra_roots.clone();
             let config = tokio::task::spawn_blocking(move || tls::client_config(&roots))
@@ -93,7 +94,7 @@ impl Network {
     }
 }
 
-fn client<C: Connect + Clone>(connector: C) -> Client<C, Full<Bytes>> {
+fn client<C: Connect + Clone>(connector: C) -> Client<C, Payload> {
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -108,9 +109,8 @@ fn client<C: Connect + Clone>(connector: C) -> Client<C, Full<Bytes>> {
 
 #[async_trait]
 impl Transport for Network {
-    async fn send(&self, request: http::Request<Bytes>) -> Result<Result<Response, Failure>> {
+    async fn send(&self, request: http::Request<Payload>) -> Result<Result<Response, Failure>> {
         let secure = request.uri().scheme() != Some(&Scheme::HTTP);
-        let request = request.map(Full::new);
         let sent = if secure { self.secure().await?.request(request) } else { self.plain.request(request) };
         Ok(match sent.await {
             Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
