@@ -39,6 +39,8 @@ pub(crate) const TEST: &[Program] = &[
     program("docker-registry", "docker-registry"),
     program("skopeo", "skopeo"),
     program("umoci", "umoci"),
+    program("nginx", "nginx-light"),
+    program("squid", "squid"),
     program("git", "git"),
     program("python3", "python3"),
     program("script", "bsdutils"),

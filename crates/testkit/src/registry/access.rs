@@ -137,11 +137,11 @@ impl Access {
     }
 }
 
-fn basic(username: &str, password: &str) -> String {
+pub(super) fn basic(username: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
 }
 
-fn pair(text: &str) -> Option<(String, String)> {
+pub(super) fn pair(text: &str) -> Option<(String, String)> {
     let (name, value) = text.split_once('=')?;
     Some((unescape(name), unescape(value)))
 }

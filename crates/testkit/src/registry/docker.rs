@@ -7,12 +7,28 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::tls::Identity;
+use super::token_server::TokenServer;
+
 /// How long a registry may take to listen.
 const START: Duration = Duration::from_secs(30);
 /// The user whom [`DockerRegistry::start_with_password`] knows, with the bcrypt hash of the password.
 const USER: &str = "windlass";
 const PASSWORD: &str = "correct horse";
 const PASSWORD_HASH: &str = "$2b$04$ulCKHnaDC7l1vYSnew91nOueu0Y3qpqSDN7NIuqcKhUbmiY2qOYIS";
+
+/// How a registry is to be spoken to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Access<'a> {
+    /// Whether it asks for the user and the password of [`DockerRegistry::credentials`].
+    pub password: bool,
+    /// What it is over TLS; it speaks plain HTTP without.
+    pub tls: Option<&'a Identity>,
+    /// Who gives tokens for it.
+    pub tokens: Option<&'a TokenServer>,
+    /// Whether it listens on a unix socket instead of a port.
+    pub socket: bool,
+}
 
 /// A `docker-registry` on a free loopback port, in a temporary directory. It is stopped when this is dropped; its log is
 /// printed when a test panics.
@@ -22,32 +38,41 @@ pub struct DockerRegistry {
     directory: TempDir,
     host: String,
     credentials: Option<(&'static str, &'static str)>,
+    /// Who may push, where tokens are asked for.
+    pusher: Option<(&'static str, &'static str)>,
 }
 
 impl DockerRegistry {
     /// Starts a registry that anyone may use.
     pub fn start() -> Self {
-        Self::spawn(None)
+        Self::start_with(Access::default())
     }
 
     /// Starts a registry that knows one user.
     pub fn start_with_password() -> Self {
-        Self::spawn(Some((USER, PASSWORD)))
+        Self::start_with(Access { password: true, ..Access::default() })
     }
 
-    fn spawn(credentials: Option<(&'static str, &'static str)>) -> Self {
+    /// Starts a registry that is to be spoken to in some way.
+    pub fn start_with(access: Access<'_>) -> Self {
+        let credentials = access.password.then_some((USER, PASSWORD));
         let directory = TempDir::new().unwrap();
         let path = directory.path();
-        let auth = credentials.map_or_else(String::new, |(user, _)| {
-            let htpasswd = path.join("htpasswd");
-            fs::write(&htpasswd, format!("{user}:{PASSWORD_HASH}\n")).unwrap();
-            format!("auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n", htpasswd.display())
+        let auth = auth(path, access);
+        let tls = access.tls.map_or_else(String::new, |identity| {
+            let (certificate, key) = identity.write(path);
+            format!(", tls: {{certificate: \"{}\", key: \"{}\"}}", certificate.display(), key.display())
         });
         // Port 0 lets the kernel choose, so that tests beside this one do not race for a port.
+        let listen = if access.socket {
+            format!("net: unix, addr: \"{}\"", path.join("socket").display())
+        } else {
+            "addr: \"127.0.0.1:0\"".to_owned()
+        };
         let config = format!(
             "version: 0.1\nlog: {{level: info, formatter: json}}\n\
              storage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"127.0.0.1:0\", secret: test}}\n{auth}",
+             http: {{{listen}, secret: test{tls}}}\n{auth}",
             path.join("storage").display()
         );
         fs::write(path.join("config.yml"), config).unwrap();
@@ -62,7 +87,8 @@ impl DockerRegistry {
             .unwrap_or_else(|error| {
                 panic!("docker-registry cannot be started ({error}); install the package docker-registry")
             });
-        let mut registry = Self { process, directory, host: String::new(), credentials };
+        let pusher = access.tokens.map(|_| TokenServer::WRITER);
+        let mut registry = Self { process, directory, host: String::new(), credentials, pusher };
         registry.host = registry.wait_until_it_listens();
         registry
     }
@@ -74,8 +100,9 @@ impl DockerRegistry {
             let log = self.log();
             if let Some((_, rest)) = log.split_once("listening on ") {
                 let address = rest.split(['"', ' ', '\n', ',']).next().unwrap_or_default();
+                let is_there = address.starts_with('/') || address.parse::<std::net::SocketAddr>().is_ok();
                 // The end of the line may not be written yet.
-                if rest.contains('\n') && address.parse::<std::net::SocketAddr>().is_ok() {
+                if rest.contains('\n') && is_there {
                     return address.to_owned();
                 }
             }
@@ -87,9 +114,14 @@ impl DockerRegistry {
         }
     }
 
-    /// Returns where the registry is: `127.0.0.1:PORT`.
+    /// Returns where the registry is: `127.0.0.1:PORT`, or the path of its socket.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Returns the port.
+    pub fn port(&self) -> u16 {
+        self.host.rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
     /// Returns the user name and the password, when the registry asks for them.
@@ -120,9 +152,10 @@ impl DockerRegistry {
 
     fn push(&self, layout: &Path, name: &str, options: &[&str]) {
         let mut command = Command::new("skopeo");
+        let credentials = self.credentials.or(self.pusher);
         // No policy file, and neither credentials nor settings of the user who runs the test.
         command.args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]).args(options);
-        match self.credentials {
+        match credentials {
             Some((user, password)) => command.arg(format!("--dest-creds={user}:{password}")),
             None => command.arg("--dest-no-creds"),
         };
@@ -144,6 +177,23 @@ impl DockerRegistry {
             self.log()
         );
     }
+}
+
+/// Returns how a registry is told whom to let in.
+fn auth(directory: &Path, access: Access<'_>) -> String {
+    if access.password {
+        let htpasswd = directory.join("htpasswd");
+        fs::write(&htpasswd, format!("{USER}:{PASSWORD_HASH}\n")).unwrap();
+        return format!("auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n", htpasswd.display());
+    }
+    let Some(tokens) = access.tokens else { return String::new() };
+    let bundle = directory.join("tokens.pem");
+    fs::write(&bundle, tokens.authority_pem()).unwrap();
+    let (realm, service, issuer) = (tokens.realm(), TokenServer::SERVICE, TokenServer::ISSUER);
+    format!(
+        "auth: {{token: {{realm: \"{realm}\", service: \"{service}\", issuer: \"{issuer}\", rootcertbundle: \"{}\"}}}}\n",
+        bundle.display()
+    )
 }
 
 impl Drop for DockerRegistry {

@@ -1,5 +1,6 @@
-//! Certificates for the fake: an authority of its own for each test.
+//! Certificates: an authority of its own for each test.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -19,7 +20,7 @@ pub enum Validity {
     NotYet,
 }
 
-/// A server's certificate and key, issued by an authority that nobody else has.
+/// A certificate with its key, of a server or a client, issued by an authority that nobody else has.
 #[derive(Debug)]
 pub struct Identity {
     authority: Certificate,
@@ -61,6 +62,32 @@ impl Identity {
     /// Returns the certificate of the authority, for a client to trust.
     pub fn authority_pem(&self) -> String {
         self.authority.pem()
+    }
+
+    /// Returns the certificate and the authority's behind it.
+    pub fn certificate_pem(&self) -> String {
+        self.certificate.pem() + &self.authority.pem()
+    }
+
+    /// Returns the key of the certificate.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// Writes certificate and key into a directory, and returns their paths.
+    pub fn write(&self, directory: &Path) -> (PathBuf, PathBuf) {
+        let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
+        std::fs::write(&certificate, self.certificate_pem()).unwrap();
+        std::fs::write(&key, self.key_pem()).unwrap();
+        (certificate, key)
+    }
+
+    pub(super) fn certificate_der(&self) -> &[u8] {
+        self.certificate.der()
+    }
+
+    pub(super) fn key_der(&self) -> Vec<u8> {
+        self.key.serialize_der()
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
