@@ -17,10 +17,10 @@ use windlass_core::{Error, Result};
 
 use crate::ask::Access;
 use crate::challenge::Challenge;
-use crate::credentials::{Credential, Credentials, Known};
+use crate::credentials::{Credential, Credentials, Known, Secret};
 use crate::exchange::Exchange;
 use crate::hosts::Repository;
-use crate::token::{self, Token, TokenServer};
+use crate::token::{self, Asked, Offline, Token, TokenServer};
 
 /// What is sent in `Authorization`. Not printable: the header is marked as sensitive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +59,23 @@ enum Scheme {
 /// What a token is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct TokenKey {
-    authority: String,
+    host: String,
     scopes: Vec<String>,
+}
+
+/// Which password something gets tokens in place of.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct RefreshKey {
+    host: String,
+    server: String,
+    username: String,
+}
+
+impl RefreshKey {
+    fn of(host: &str, server: &TokenServer, credential: &Credential) -> Option<Self> {
+        let Credential::Password { username, .. } = credential else { return None };
+        Some(Self { host: host.to_owned(), server: server.key(), username: username.expose().to_owned() })
+    }
 }
 
 /// How a host sees us, for saying what is wrong when it refuses.
@@ -83,11 +98,13 @@ pub(crate) struct Authorizer {
     schemes: Mutex<HashMap<String, Scheme>>,
     /// One cell a token: whoever comes while it is being fetched waits for the same one.
     tokens: Mutex<HashMap<TokenKey, Arc<OnceCell<Token>>>>,
+    /// What gets tokens in place of a password. It is written down nowhere.
+    refresh: Mutex<HashMap<RefreshKey, Secret>>,
 }
 
 impl Authorizer {
     pub(crate) fn new(credentials: Arc<dyn Credentials>) -> Self {
-        Self { credentials, schemes: Mutex::default(), tokens: Mutex::default() }
+        Self { credentials, schemes: Mutex::default(), tokens: Mutex::default(), refresh: Mutex::default() }
     }
 
     /// Returns what the host of a repository has wanted to see before; nothing when it has not asked yet.
@@ -97,7 +114,7 @@ impl Authorizer {
         repository: &Repository,
         access: &Access,
     ) -> Result<Option<Authorization>> {
-        match lookup(&self.schemes, &repository.host.authority) {
+        match lookup(&self.schemes, &repository.host.key()) {
             Some(scheme) => self.authorization(exchange, repository, access, &scheme, None).await,
             None => Ok(None),
         }
@@ -116,14 +133,14 @@ impl Authorizer {
         let authorization = self.authorization(exchange, repository, access, &scheme, refused).await?;
         if authorization.is_some() {
             let mut schemes = self.schemes.lock().unwrap_or_else(PoisonError::into_inner);
-            schemes.insert(repository.host.authority.clone(), scheme);
+            schemes.insert(repository.host.key(), scheme);
         }
         Ok(authorization.filter(|authorization| Some(authorization) != refused))
     }
 
     /// Tells how a host sees us.
     pub(crate) async fn standing(&self, repository: &Repository) -> Standing {
-        match self.credentials.of(&repository.host.name).await {
+        match self.credentials.of(&repository.host.name, &repository.name).await {
             Ok(Known::Credential(_)) => Standing::Identified,
             Ok(Known::Unusable { hint }) => Standing::Unusable { hint },
             Ok(Known::Nothing) | Err(_) => Standing::Anonymous,
@@ -131,7 +148,7 @@ impl Authorizer {
     }
 
     async fn credential(&self, repository: &Repository) -> Result<Option<Credential>> {
-        match self.credentials.of(&repository.host.name).await? {
+        match self.credentials.of(&repository.host.name, &repository.name).await? {
             Known::Credential(credential) => Ok(Some(credential)),
             Known::Nothing | Known::Unusable { .. } => Ok(None),
         }
@@ -171,10 +188,19 @@ impl Authorizer {
         refused: Option<&Authorization>,
     ) -> Result<Authorization> {
         let scopes = server.scopes(repository, access);
-        let key = TokenKey { authority: repository.host.authority.clone(), scopes };
+        let key = TokenKey { host: repository.host.key(), scopes };
         let cell = self.cell(&key, refused);
-        let token =
-            cell.get_or_try_init(|| token::fetch(exchange, repository, server, &key.scopes, credential)).await?;
+        let remembered_as = credential.and_then(|credential| RefreshKey::of(&key.host, server, credential));
+        let fetch = async || {
+            let remembered = remembered_as.as_ref().and_then(|key| lookup(&self.refresh, key));
+            let asked = Asked { exchange, repository, server, scopes: &key.scopes };
+            let given = token::fetch(asked, credential, remembered.as_ref(), Offline::NotAskedFor).await?;
+            if let (Some(key), Some(refresh)) = (&remembered_as, given.refresh) {
+                self.refresh.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), refresh);
+            }
+            Ok::<_, Error>(given.token)
+        };
+        let token = cell.get_or_try_init(fetch).await?;
         Ok(token.authorization.clone())
     }
 

@@ -21,9 +21,9 @@ use crate::transport::Response;
 
 /// Speaks to registries.
 pub(crate) struct Client {
-    pub(crate) exchange: Exchange,
+    pub(crate) exchange: Arc<Exchange>,
     pub(crate) authorizer: Authorizer,
-    pub(crate) hosts: Hosts,
+    pub(crate) hosts: Arc<Hosts>,
     pub(crate) transfers_per_host: usize,
 }
 
@@ -103,7 +103,7 @@ impl Client {
         if answer.response.status() != StatusCode::UNAUTHORIZED || answer.from == From::Elsewhere {
             return Ok(answer);
         }
-        match (self.authorize(repository, &access, &answer, known.as_ref()).await?, again) {
+        match (self.authorize(repository, &access, answer.response.headers(), known.as_ref()).await?, again) {
             (Some(authorization), Some(body)) => self.follow(outbound(body), Some(&authorization)).await,
             (Some(_), None) => Err(Error::unavailable(format!(
                 "{} wanted another token in the middle of an upload to {}",
@@ -119,10 +119,10 @@ impl Client {
         &self,
         repository: &Repository,
         access: &Access,
-        answer: &Answer,
+        headers: &HeaderMap,
         refused: Option<&Authorization>,
     ) -> Result<Option<Authorization>> {
-        let challenges = challenge::of_headers(answer.response.headers());
+        let challenges = challenge::of_headers(headers);
         self.authorizer.answer(&self.exchange, repository, access, &challenges, refused).await
     }
 
@@ -143,6 +143,7 @@ impl Client {
             *request.method_mut() = method.clone();
             *request.uri_mut() = url.clone();
             *request.headers_mut() = headers.clone();
+            repository.host.prepare(&mut request);
             let response = self.exchange.send(&host, request, Some(&traffic)).await?;
             if !redirect::is_redirect(&method, response.status()) {
                 return Ok(Answer { host, url, response, from });

@@ -2,10 +2,16 @@
 //!
 //! A secret is never printed: it has no `Display`, and its `Debug` is a placeholder.
 
+mod helper;
+mod sources;
+
 use std::fmt;
 
 use async_trait::async_trait;
 use windlass_core::Result;
+
+pub(crate) use helper::Helper;
+pub use sources::{ForHost, InOrder};
 
 /// A password or a token.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,14 +82,25 @@ pub enum Known {
     },
 }
 
-/// Where credentials come from. The host is the one of the reference, such as `docker.io`, with its port.
+/// Where credentials come from. The host is the one of the reference, such as `docker.io`, with its port, or that of a mirror; a unix socket
+/// is its URL. The repository, which may be empty, is for sources that keep several credentials for one host.
 #[async_trait]
 pub trait Credentials: Send + Sync {
-    /// Returns what is known of a host.
+    /// Returns what is known of a host, for a repository of it.
     ///
     /// # Errors
     /// Whatever keeps the source from answering; having nothing is not an error.
-    async fn of(&self, host: &str) -> Result<Known>;
+    async fn of(&self, host: &str, repository: &str) -> Result<Known>;
+
+    /// Says where that is from, without the secret: `/root/.docker/config.json, entry a.test`. Nothing when nothing is known of the host, or when
+    /// the source does not say.
+    ///
+    /// # Errors
+    /// As [`Credentials::of`].
+    async fn source(&self, host: &str, repository: &str) -> Result<Option<String>> {
+        let (_, _) = (host, repository);
+        Ok(None)
+    }
 }
 
 /// No credentials for anyone.
@@ -92,7 +109,7 @@ pub struct Anonymous;
 
 #[async_trait]
 impl Credentials for Anonymous {
-    async fn of(&self, _host: &str) -> Result<Known> {
+    async fn of(&self, _host: &str, _repository: &str) -> Result<Known> {
         Ok(Known::Nothing)
     }
 }

@@ -1,32 +1,53 @@
 //! The configuration file of Docker's client, as far as it holds credentials: `auths`, `credHelpers`, `credsStore`.
 //!
-//! Its form: docs.docker.com, `docker login`, "Credential stores"; podman's `auth.json` is the same. Helpers are not
-//! run; the file saying that there is one turns into a hint when a registry refuses an anonymous client.
+//! Its form: docs.docker.com, `docker login`, "Credential stores". podman's `auth.json` is the same, with keys that may be a part of a
+//! registry: containers-auth.json(5).
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod store;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, general_purpose};
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
 
-use crate::credentials::{Credential, Credentials, Known};
-use crate::hosts::canonical_host;
+use crate::credentials::{Credential, Credentials, Helper, Known};
+use crate::hosts::{DOCKER_HUB, canonical_host};
+
+pub use store::Kept;
 
 /// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
+/// What Docker calls Docker Hub where it keeps credentials.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// Credentials out of a docker config file.
-#[derive(Debug, Clone, Default)]
+/// Credentials out of a docker config file. Cheap to clone; a helper is asked once for each host.
+#[derive(Clone)]
 pub struct DockerConfig {
-    path: String,
+    path: PathBuf,
+    /// By host, or by host and the beginning of a repository.
     credentials: BTreeMap<String, Credential>,
     helpers: BTreeMap<String, String>,
     store: Option<String>,
+    /// One cell for each helper and host: whoever comes while it is being asked waits for the same answer.
+    answers: Arc<Mutex<Answers>>,
+}
+
+/// What helpers have answered, by helper and host.
+type Answers = HashMap<(String, String), Arc<OnceCell<Known>>>;
+
+/// Where a credential is.
+enum Place {
+    Helper(String),
+    Entry(String),
 }
 
 impl DockerConfig {
@@ -36,71 +57,155 @@ impl DockerConfig {
     /// `NotFound` when there is none, `InvalidArgument` when it is not such a file; nothing of its content is in any
     /// message.
     pub fn load(path: &Path) -> Result<Self> {
-        let what = || format!("read docker config {}", path.display());
-        let size = std::fs::metadata(path).attempt(what)?.len();
-        if size > MAX_SIZE {
-            return Err(Error::invalid_argument(format!(
-                "docker config {} has {size} bytes, more than the {MAX_SIZE} that are accepted",
-                path.display()
-            )));
-        }
-        Self::parse(&path.display().to_string(), &std::fs::read(path).attempt(what)?)
+        Self::parse(path, &read(path)?)
     }
 
     /// Reads the bytes of a file; `path` is for messages.
-    fn parse(path: &str, bytes: &[u8]) -> Result<Self> {
-        // The parser's own words quote what it found, which may be a password: only the position is told.
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-            malformed(path, &format!("is not JSON at line {} column {}", error.line(), error.column()))
-        })?;
-        let mut config = Self { path: path.to_owned(), ..Self::default() };
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let value = json(path, bytes)?;
+        let mut config = Self {
+            path: path.to_owned(),
+            credentials: BTreeMap::new(),
+            helpers: BTreeMap::new(),
+            store: text(&value, "credsStore").map(str::to_owned),
+            answers: Arc::default(),
+        };
         for (key, entry) in members(path, &value, "auths")? {
-            let Some(host) = host_of_key(key) else { continue };
+            let Some(key_of) = canonical_key(key) else { continue };
             if let Some(credential) = credential(path, key, entry)? {
-                config.credentials.entry(host).or_insert(credential);
+                config.credentials.entry(key_of).or_insert(credential);
             }
         }
         for (key, helper) in members(path, &value, "credHelpers")? {
-            if let (Some(host), Some(helper)) = (host_of_key(key), helper.as_str()) {
+            if let (Some(host), Some(helper)) = (canonical_key(key), helper.as_str().filter(|name| !name.is_empty())) {
                 config.helpers.insert(host, helper.to_owned());
             }
         }
-        config.store = text(&value, "credsStore").map(str::to_owned);
         Ok(config)
     }
 
-    fn known(&self, host: &str) -> Known {
+    /// Returns where a credential may be, first choice first: with the helper of the host, in the entry that says most, in the store for
+    /// all hosts.
+    fn places(&self, host: &str, repository: &str) -> Vec<Place> {
         let host = canonical_host(host);
-        if let Some(credential) = self.credentials.get(&host) {
-            return Known::Credential(credential.clone());
+        let mut places: Vec<Place> = self.helpers.get(&host).cloned().map(Place::Helper).into_iter().collect();
+        let mut key = if repository.is_empty() { host.clone() } else { format!("{host}/{repository}") };
+        loop {
+            if self.credentials.contains_key(&key) {
+                places.push(Place::Entry(key.clone()));
+            }
+            match key.rfind('/') {
+                Some(end) if end >= host.len() => key.truncate(end),
+                _ => break,
+            }
         }
-        match self.helpers.get(&host).or(self.store.as_ref()) {
-            Some(helper) => Known::Unusable {
-                hint: format!(
-                    "{} leaves {host} to the credential helper {helper:?}, which is not run; put an entry for {host} with \
-                     its own \"auth\" under \"auths\"",
-                    self.path
-                ),
-            },
-            None => Known::Nothing,
+        places.extend(self.store.clone().map(Place::Helper));
+        places
+    }
+
+    /// Returns what is known of a host, and where that is.
+    async fn find(&self, host: &str, repository: &str) -> (Known, String) {
+        let path = self.path.display();
+        let mut found = (Known::Nothing, String::new());
+        for place in self.places(host, repository) {
+            let (known, source) = match place {
+                Place::Entry(key) => match self.credentials.get(&key) {
+                    Some(credential) => (Known::Credential(credential.clone()), format!("{path}, entry {key}")),
+                    None => continue,
+                },
+                Place::Helper(name) => {
+                    let source = format!("{path}, credential helper {name:?}");
+                    (self.ask(&name, &canonical_host(host)).await, source)
+                }
+            };
+            match known {
+                Known::Credential(_) => return (known, source),
+                Known::Unusable { .. } if found.0 == Known::Nothing => found = (known, source),
+                Known::Unusable { .. } | Known::Nothing => {}
+            }
         }
+        found
+    }
+
+    /// Asks a helper, the first time.
+    async fn ask(&self, name: &str, host: &str) -> Known {
+        let key = (name.to_owned(), host.to_owned());
+        let cell = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.entry(key).or_default().clone()
+        };
+        let ask = async || {
+            let asked = match Helper::new(name) {
+                Some(helper) => helper.get(docker_key(host)).await,
+                None => Err(Error::invalid_argument(format!("{name:?} is no name of a credential helper"))),
+            };
+            match asked {
+                Ok(Some(credential)) => Known::Credential(credential),
+                Ok(None) => Known::Nothing,
+                Err(error) => {
+                    tracing::warn!("{}: {error}; {host} is asked without credentials", self.path.display());
+                    let how = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+                    Known::Unusable { hint: format!("{} leaves {host} to a helper: {error}{how}", self.path.display()) }
+                }
+            }
+        };
+        cell.get_or_init(ask).await.clone()
     }
 }
 
 #[async_trait]
 impl Credentials for DockerConfig {
-    async fn of(&self, host: &str) -> Result<Known> {
-        Ok(self.known(host))
+    async fn of(&self, host: &str, repository: &str) -> Result<Known> {
+        Ok(self.find(host, repository).await.0)
+    }
+
+    async fn source(&self, host: &str, repository: &str) -> Result<Option<String>> {
+        let (known, source) = self.find(host, repository).await;
+        Ok((known != Known::Nothing).then_some(source))
     }
 }
 
-fn malformed(path: &str, how: &str) -> Error {
-    Error::invalid_argument(format!("docker config {path} {how}"))
+impl fmt::Debug for DockerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DockerConfig")
+            .field("path", &self.path)
+            .field("entries", &self.credentials.keys())
+            .field("helpers", &self.helpers)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let what = || format!("read docker config {}", path.display());
+    let size = std::fs::metadata(path).attempt(what)?.len();
+    if size > MAX_SIZE {
+        return Err(Error::invalid_argument(format!(
+            "docker config {} has {size} bytes, more than the {MAX_SIZE} that are accepted",
+            path.display()
+        )));
+    }
+    std::fs::read(path).attempt(what)
+}
+
+/// Parses a file. The parser's own words quote what it found, which may be a password: only the position is told.
+fn json(path: &Path, bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| malformed(path, &format!("is not JSON at line {} column {}", error.line(), error.column())))
+}
+
+/// Returns what Docker calls a host where it keeps credentials.
+fn docker_key(host: &str) -> &str {
+    if host == DOCKER_HUB { DOCKER_HUB_KEY } else { host }
+}
+
+fn malformed(path: &Path, how: &str) -> Error {
+    Error::invalid_argument(format!("docker config {} {how}", path.display()))
         .hint("correct the file, or move it away to be anonymous")
 }
 
 /// Returns the members of an object that is in the file; none when it is absent or null.
-fn members<'a>(path: &str, value: &'a Value, name: &str) -> Result<Vec<(&'a str, &'a Value)>> {
+fn members<'a>(path: &Path, value: &'a Value, name: &str) -> Result<Vec<(&'a str, &'a Value)>> {
     match value.get(name) {
         None | Some(Value::Null) if value.is_object() => Ok(Vec::new()),
         Some(Value::Object(members)) => Ok(members.iter().map(|(key, value)| (key.as_str(), value)).collect()),
@@ -112,17 +217,25 @@ fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.get(name)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// Returns the host that a key is about: keys are hosts, or URLs such as `https://index.docker.io/v1/`. One for a part of a
-/// registry (podman's `HOST/NAMESPACE`) is about no host as a whole.
-fn host_of_key(key: &str) -> Option<String> {
+/// Returns what a key is about: keys are hosts, URLs such as `https://index.docker.io/v1/`, or podman's `HOST/NAMESPACE`.
+fn canonical_key(key: &str) -> Option<String> {
+    if key.starts_with("unix://") {
+        return Some(key.to_owned());
+    }
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let whole = matches!(path.trim_end_matches('/'), "" | "v1" | "v2");
-    (whole && !host.is_empty()).then(|| canonical_host(host))
+    if host.is_empty() {
+        return None;
+    }
+    let host = canonical_host(host);
+    Some(match path.trim_end_matches('/') {
+        "" | "v1" | "v2" => host,
+        path => format!("{host}/{path}"),
+    })
 }
 
 /// Returns what an entry holds; an empty one, which Docker leaves beside a helper, holds nothing.
-fn credential(path: &str, key: &str, entry: &Value) -> Result<Option<Credential>> {
+fn credential(path: &Path, key: &str, entry: &Value) -> Result<Option<Credential>> {
     if let Some(token) = text(entry, "registrytoken") {
         return Ok(Some(Credential::RegistryToken(crate::Secret::new(token))));
     }
@@ -157,12 +270,17 @@ fn decode(encoded: &str) -> Option<Credential> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use windlass_core::Kind;
 
     use super::*;
 
     fn parse(json: &str) -> Result<DockerConfig> {
-        DockerConfig::parse("config.json", json.as_bytes())
+        DockerConfig::parse(Path::new("config.json"), json.as_bytes())
+    }
+
+    fn known(config: &DockerConfig, host: &str, repository: &str) -> Known {
+        config.of(host, repository).now_or_never().unwrap().unwrap()
     }
 
     #[test]
@@ -176,20 +294,22 @@ mod tests {
                 "d.test":{"auth":"PHRva2VuPjppZA=="},
                 "e.test":{"auth":"dXNlcjo=","identitytoken":"id"},
                 "f.test":{"registrytoken":"rt"},
-                "g.test":{},
-                "h.test/team":{"auth":"dXNlcjpwYTpzcw=="}}}"#,
+                "g.test":{}}}"#,
         )
         .unwrap();
         let password = Known::Credential(Credential::password("user", "pa:ss"));
         for host in ["a.test", "b.test:5000", "c.test", "A.test"] {
-            assert_eq!(config.known(host), password, "{host}");
+            assert_eq!(known(&config, host, "x/y"), password, "{host}");
         }
         let identity = Known::Credential(Credential::IdentityToken(crate::Secret::new("id")));
-        assert_eq!(config.known("d.test"), identity);
-        assert_eq!(config.known("e.test"), identity);
-        assert_eq!(config.known("f.test"), Known::Credential(Credential::RegistryToken(crate::Secret::new("rt"))));
-        for host in ["g.test", "h.test", "b.test", "other.test"] {
-            assert_eq!(config.known(host), Known::Nothing, "{host}");
+        assert_eq!(known(&config, "d.test", "x/y"), identity);
+        assert_eq!(known(&config, "e.test", "x/y"), identity);
+        assert_eq!(
+            known(&config, "f.test", "x/y"),
+            Known::Credential(Credential::RegistryToken(crate::Secret::new("rt")))
+        );
+        for host in ["g.test", "b.test", "other.test"] {
+            assert_eq!(known(&config, host, "x/y"), Known::Nothing, "{host}");
         }
     }
 
@@ -197,17 +317,39 @@ mod tests {
     fn docker_hub_is_known_by_all_of_its_names() {
         for key in ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"] {
             let config = parse(&format!(r#"{{"auths":{{"{key}":{{"auth":"dXNlcjpwYTpzcw=="}}}}}}"#)).unwrap();
-            assert_eq!(config.known("docker.io"), Known::Credential(Credential::password("user", "pa:ss")), "{key}");
+            assert_eq!(
+                known(&config, "docker.io", "x/y"),
+                Known::Credential(Credential::password("user", "pa:ss")),
+                "{key}"
+            );
         }
     }
 
     #[test]
-    fn a_host_that_is_left_to_a_helper_gives_a_hint() {
-        let config = parse(r#"{"auths":{"a.test":{}},"credHelpers":{"a.test":"one"}}"#).unwrap();
-        assert!(matches!(config.known("a.test"), Known::Unusable { hint } if hint.contains("\"one\"")));
-        assert_eq!(config.known("b.test"), Known::Nothing);
-        let config = parse(r#"{"credsStore":"desktop"}"#).unwrap();
-        assert!(matches!(config.known("a.test"), Known::Unusable { hint } if hint.contains("\"desktop\"")));
+    fn of_several_entries_for_a_registry_the_one_that_says_most_answers() {
+        // The users are a, b and c.
+        let config = parse(
+            r#"{"auths":{
+                "a.test/team/app":{"auth":"YTp4"},
+                "a.test/team":{"auth":"Yjp4"},
+                "a.test":{"auth":"Yzp4"},
+                "other.test/team":{"auth":"Yjp4"}}}"#,
+        )
+        .unwrap();
+        for (repository, user) in [
+            ("team/app", "a"),
+            ("team/app/x", "a"),
+            ("team/application", "b"),
+            ("team", "b"),
+            ("teams", "c"),
+            ("", "c"),
+        ] {
+            let expected = Known::Credential(Credential::password(user, "x"));
+            assert_eq!(known(&config, "a.test", repository), expected, "{repository}");
+        }
+        assert_eq!(known(&config, "other.test", "teams"), Known::Nothing);
+        let source = |repository| config.source("a.test", repository).now_or_never().unwrap().unwrap();
+        assert_eq!(source("team/x").as_deref(), Some("config.json, entry a.test/team"));
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub(crate) struct Refusal<'a> {
 impl<'a> Refusal<'a> {
     /// Reads what the server says.
     pub(crate) async fn read(repository: &'a Repository, object: &'a str, answer: Answer, idle: Duration) -> Self {
-        let Answer { host, response, from } = answer;
+        let Answer { host, response, from, .. } = answer;
         let (status, headers) = (response.status(), response.headers().clone());
         let complaint = Complaint::read(response, idle).await;
         Self { repository, object, host, from, status, headers, complaint }
@@ -165,13 +165,12 @@ impl<'a> Refusal<'a> {
             Standing::Identified => Error::unauthenticated(format!(
                 "{host} refuses the credentials for {object} of {name}{complaint}"
             ))
-            .hint(format!("correct the entry for {registry} in the docker config file; they may lack the right to read")),
+            .hint(format!("`dist login {registry}` replaces them; they may lack the right to read")),
             Standing::Anonymous => Error::unauthenticated(format!(
                 "{host} wants credentials for {object} of {name}{complaint}"
             ))
             .hint(format!(
-                "put credentials for {registry} into the docker config file, under \"auths\"; some registries answer the \
-                 same for a repository that does not exist"
+                "`dist login {registry}` takes them; some registries answer the same for a repository that does not exist"
             )),
             Standing::Unusable { hint } => Error::unauthenticated(format!(
                 "{host} wants credentials for {object} of {name}, and those there are cannot be used{complaint}"
@@ -188,7 +187,7 @@ impl<'a> Refusal<'a> {
                 format!("the user whose credentials for {registry} are used needs the right to read")
             }
             Standing::Anonymous => {
-                format!("put credentials for {registry} into the docker config file, under \"auths\"")
+                format!("`dist login {registry}` takes credentials")
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::CertificateError;
 use windlass_core::{Error, Kind};
 
+use crate::dial::NoWay;
 use crate::hosts::is_loopback;
 use crate::lookup::NotResolved;
 
@@ -19,6 +20,8 @@ pub(crate) enum Cause {
     Refused,
     /// There is no way there.
     Unreachable,
+    /// A proxy or a socket is in the way; what to do about it, and whether trying again may help.
+    Way { hint: String, transient: bool },
     /// The connection broke.
     Interrupted,
     /// Nothing came for so long.
@@ -83,7 +86,12 @@ impl Failure {
     pub(crate) fn is_transient(&self) -> bool {
         matches!(
             self.cause,
-            Cause::Refused | Cause::Unreachable | Cause::Interrupted | Cause::Timeout(_) | Cause::Other
+            Cause::Way { transient: true, .. }
+                | Cause::Refused
+                | Cause::Unreachable
+                | Cause::Interrupted
+                | Cause::Timeout(_)
+                | Cause::Other
         )
     }
 
@@ -102,6 +110,7 @@ impl Failure {
                 .hint(format!("nothing listens at {authority}: check host and port, and that the registry runs")),
             Cause::Unreachable => Error::unavailable(format!("{host} cannot be reached: {words}"))
                 .hint("look at this machine's network, routes and firewall"),
+            Cause::Way { hint, .. } => Error::unavailable(format!("{host} cannot be reached: {words}")).hint(hint),
             Cause::Interrupted => Error::unavailable(format!("the connection to {host} broke: {words}"))
                 .hint("run the command again: it continues"),
             Cause::Timeout(limit) => {
@@ -149,6 +158,9 @@ fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
 fn cause_of(error: &(dyn StdError + 'static)) -> Option<Cause> {
     if error.is::<NotResolved>() {
         return Some(Cause::Lookup);
+    }
+    if let Some(NoWay { hint, transient, .. }) = error.downcast_ref() {
+        return Some(Cause::Way { hint: hint.clone(), transient: *transient });
     }
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return Some(tls_cause(error));
@@ -224,6 +236,7 @@ mod tests {
             Cause::Lookup,
             Cause::Refused,
             Cause::Unreachable,
+            Cause::Way { hint: "look".to_owned(), transient: false },
             Cause::Interrupted,
             Cause::Timeout(Duration::from_secs(1)),
             Cause::PlainServer,

@@ -14,7 +14,7 @@ use windlass_core::{Descriptor, Error, Kind, Result};
 use crate::ask::Ask;
 use crate::body::{Incoming, content_length, is_encoded};
 use crate::client::{Answer, Client};
-use crate::hosts::Repository;
+use crate::hosts::{Capability, Repositories, Repository};
 use crate::options::Timeouts;
 use crate::resolver::accept;
 
@@ -22,7 +22,7 @@ use crate::resolver::accept;
 pub(crate) struct RegistryFetcher {
     pub(crate) client: Arc<Client>,
     /// Where to ask, first choice first.
-    pub(crate) repositories: Vec<Repository>,
+    pub(crate) repositories: Repositories,
 }
 
 /// Where a registry keeps something.
@@ -53,22 +53,22 @@ impl Shelf {
 impl Fetcher for RegistryFetcher {
     async fn fetch(&self, descriptor: &Descriptor, range: ByteRange) -> Result<Body> {
         check_range(descriptor, range)?;
-        let mut failed = None;
-        for repository in &self.repositories {
+        let mut walk = self.repositories.walk(Capability::Pull, format!("fetch {}", descriptor.digest));
+        while let Some(repository) = walk.next() {
             match self.fetch_from(repository, descriptor, range).await {
                 Ok(body) => return Ok(body),
-                Err(error) => failed = Some(error),
+                Err(error) => walk.failed(error),
             }
         }
-        Err(failed.unwrap_or_else(|| Error::internal(format!("there is no host to ask for {}", descriptor.digest))))
+        Err(walk.into_error())
     }
 
     fn lane(&self) -> Option<Lane> {
-        self.client.traffic(self.repositories.first()?).lane()
+        self.client.traffic(self.repositories.that_may(Capability::Pull).first()?).lane()
     }
 
     fn distrust_parts(&self) {
-        for repository in &self.repositories {
+        for repository in self.repositories.that_may(Capability::Pull) {
             tracing::warn!(host = repository.host.name, "what was sent in parts was not what was asked for");
             self.client.traffic(repository).distrust_parts();
         }

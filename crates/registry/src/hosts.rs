@@ -1,66 +1,178 @@
 //! Where to ask: the hosts that serve a reference, in order.
 //!
-//! Today there is one, the host of the reference; mirrors and per-host settings join this list and nothing else.
+//! ```text
+//! directories    which directory says something about a registry
+//!   file         its hosts.toml
+//!   certificates its certificates, without one
+//! address        the URLs in there
+//! walk           the way through the hosts, until one does what it is asked for
+//! ```
+
+mod address;
+mod certificates;
+mod directories;
+mod file;
+mod walk;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-use http::Uri;
 use http::uri::Scheme;
-use windlass_core::{Error, Reference, Result};
+use http::{HeaderMap, Request, Uri};
+use windlass_core::{Error, Result};
 
+use crate::connection::Connection;
 use crate::options::PlainHttp;
+use crate::redirect;
+
+pub(crate) use directories::Directories;
+pub(crate) use walk::Repositories;
 
 /// What Docker Hub is called in references.
-const DOCKER_HUB: &str = "docker.io";
+pub(crate) const DOCKER_HUB: &str = "docker.io";
 /// Where Docker Hub serves the distribution API.
 const DOCKER_HUB_API: &str = "registry-1.docker.io";
+/// What chose a host of which nothing is configured.
+const ITSELF: &str = "named by the reference";
+
+/// What a host can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Capability {
+    /// To give content whose digest is known.
+    Pull,
+    /// To say which digest a tag has.
+    Resolve,
+    /// To take content.
+    Push,
+}
+
+impl Capability {
+    /// The words for it, as containerd has them.
+    const WORDS: [(&'static str, Self); 3] = [("pull", Self::Pull), ("resolve", Self::Resolve), ("push", Self::Push)];
+
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, known)| *known == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// What of this a host can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Capabilities(u8);
+
+impl Capabilities {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const ALL: Self = Self(0b111);
+
+    pub(crate) fn with(self, capability: Capability) -> Self {
+        Self(self.0 | 1 << capability as u8)
+    }
+
+    pub(crate) fn has(self, capability: Capability) -> bool {
+        self.0 & (1 << capability as u8) != 0
+    }
+}
 
 /// A host that speaks the distribution API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RegistryHost {
-    /// What the user calls it; credentials are known under this name.
+    /// What the user calls it; credentials are known under this name and go nowhere else.
     pub(crate) name: String,
     /// How it is spoken to.
     pub(crate) scheme: Scheme,
     /// Where it is, with the port when it is not the usual one.
     pub(crate) authority: String,
+    /// The root of the API there, without a slash at its end.
+    pub(crate) path: String,
+    /// What it may be asked for.
+    pub(crate) capabilities: Capabilities,
+    /// What every request to it has.
+    pub(crate) headers: HeaderMap,
+    /// The host of the reference, when this is another one: it is told whose content is meant, as `?ns=`.
+    pub(crate) namespace: Option<String>,
+    /// How to connect.
+    pub(crate) connection: Arc<Connection>,
+    /// What chose it: file and line, or that the reference names it.
+    pub(crate) rule: String,
+}
+
+impl RegistryHost {
+    /// Makes the host that a reference names, of which nothing is configured.
+    pub(crate) fn itself(name: &str, plain_http: PlainHttp) -> Self {
+        let plain = match plain_http {
+            PlainHttp::Always => true,
+            PlainHttp::Never => false,
+            PlainHttp::Loopback => is_loopback(name),
+        };
+        let authority = if canonical_host(name) == DOCKER_HUB { DOCKER_HUB_API } else { name };
+        Self {
+            name: name.to_owned(),
+            scheme: if plain { Scheme::HTTP } else { Scheme::HTTPS },
+            authority: authority.to_owned(),
+            path: address::API.to_owned(),
+            capabilities: Capabilities::ALL,
+            headers: HeaderMap::new(),
+            namespace: None,
+            connection: Arc::default(),
+            rule: ITSELF.to_owned(),
+        }
+    }
+
+    /// Returns the root of the API, with a slash at its end.
+    pub(crate) fn root(&self) -> String {
+        let Self { scheme, authority, path, .. } = self;
+        format!("{scheme}://{authority}{path}/")
+    }
+
+    /// Makes the host recognisable among all hosts, however they were chosen: what it has asked for and what was given for it is
+    /// remembered under this.
+    pub(crate) fn key(&self) -> String {
+        match &self.connection.socket {
+            Some(_) => format!("{}{}", self.name, self.path),
+            None => self.root(),
+        }
+    }
+
+    /// Tells whether the root of the API is elsewhere than usual.
+    pub(crate) fn has_own_root(&self) -> bool {
+        self.path != address::API
+    }
+
+    /// Makes a request one to this host, or to where it sends on: what only this host may know stays with it.
+    pub(crate) fn prepare<B>(&self, request: &mut Request<B>) {
+        let own = self.root().parse().is_ok_and(|root: Uri| redirect::same_origin(&root, request.uri()));
+        if !own {
+            request.extensions_mut().insert(Arc::new(self.connection.elsewhere()));
+            return;
+        }
+        request.extensions_mut().insert(self.connection.clone());
+        for name in self.headers.keys() {
+            // What the request itself needs goes before.
+            if !request.headers().contains_key(name) {
+                let values = self.headers.get_all(name).iter().cloned().map(|value| (name.clone(), value));
+                request.headers_mut().extend(values);
+            }
+        }
+    }
 }
 
 /// A repository at a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Repository {
-    pub(crate) host: RegistryHost,
+    pub(crate) host: Arc<RegistryHost>,
     pub(crate) name: String,
 }
 
 impl Repository {
     /// Returns the URL of a part of the repository: OCI distribution-spec, "Endpoints".
     pub(crate) fn url(&self, part: &str) -> Result<Uri> {
-        let RegistryHost { scheme, authority, .. } = &self.host;
-        let url = format!("{scheme}://{authority}/v2/{}/{part}", self.name);
+        let mut url = format!("{}{}/{part}", self.host.root(), self.name);
+        if let Some(namespace) = &self.host.namespace {
+            let separator = if part.contains('?') { '&' } else { '?' };
+            url.push(separator);
+            url.push_str("ns=");
+            url.push_str(namespace);
+        }
         url.parse().map_err(|e| Error::invalid_argument(format!("{url:?} is not a URL")).source(e))
-    }
-}
-
-/// Returns where a reference is looked for, first choice first.
-pub(crate) fn repositories(reference: &Reference, plain_http: PlainHttp) -> Result<Vec<Repository>> {
-    let (Some(host), Some(repository)) = (reference.host(), reference.repository()) else {
-        return Err(Error::invalid_argument(format!("{reference} does not name a registry")));
-    };
-    Ok(vec![Repository { host: registry_host(host, plain_http), name: repository.to_owned() }])
-}
-
-fn registry_host(host: &str, plain_http: PlainHttp) -> RegistryHost {
-    let plain = match plain_http {
-        PlainHttp::Always => true,
-        PlainHttp::Never => false,
-        PlainHttp::Loopback => is_loopback(host),
-    };
-    let authority = if canonical_host(host) == DOCKER_HUB { DOCKER_HUB_API } else { host };
-    RegistryHost {
-        name: host.to_owned(),
-        scheme: if plain { Scheme::HTTP } else { Scheme::HTTPS },
-        authority: authority.to_owned(),
     }
 }
 
@@ -86,10 +198,12 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Fallback;
 
     fn url(reference: &str, plain_http: PlainHttp) -> String {
-        let repositories = repositories(&reference.parse().unwrap(), plain_http).unwrap();
-        repositories[0].url("manifests/7").unwrap().to_string()
+        let nowhere = Directories::new(Vec::new(), plain_http, Fallback::Allowed);
+        let repositories = nowhere.repositories(&reference.parse().unwrap()).unwrap();
+        repositories.that_may(Capability::Pull)[0].url("manifests/7").unwrap().to_string()
     }
 
     #[test]

@@ -14,6 +14,13 @@ use tower_service::Service;
 #[derive(Debug)]
 pub(crate) struct NotResolved(Option<std::io::Error>);
 
+impl NotResolved {
+    /// There is no such name.
+    pub(crate) fn nowhere() -> Self {
+        Self(None)
+    }
+}
+
 impl fmt::Display for NotResolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

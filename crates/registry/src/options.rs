@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::credentials::{Anonymous, Credentials};
+use crate::proxy::Proxies;
 use crate::retry::Retry;
 use crate::tls::Certificate;
 
@@ -15,6 +17,13 @@ use crate::tls::Certificate;
 pub struct Options {
     /// Which hosts are spoken to without TLS.
     pub plain_http: PlainHttp,
+    /// Directories with a directory for each registry of which something is configured, first choice first: containerd's `hosts.toml` in it,
+    /// or certificates as Docker has them. They are read anew each time a reference is resolved or fetched.
+    pub hosts_dirs: Vec<PathBuf>,
+    /// What to do when a host does not do what it is asked for.
+    pub fallback: Fallback,
+    /// The proxies between us and hosts of which nothing else is configured.
+    pub proxies: Proxies,
     /// Who we are, to whom.
     pub credentials: Arc<dyn Credentials>,
     /// What the client calls itself.
@@ -35,6 +44,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             plain_http: PlainHttp::default(),
+            hosts_dirs: Vec::new(),
+            fallback: Fallback::default(),
+            proxies: Proxies::default(),
             credentials: Arc::new(Anonymous),
             user_agent: concat!("windlass/", env!("CARGO_PKG_VERSION")).to_owned(),
             extra_roots: Vec::new(),
@@ -50,6 +62,9 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("plain_http", &self.plain_http)
+            .field("hosts_dirs", &self.hosts_dirs)
+            .field("fallback", &self.fallback)
+            .field("proxies", &self.proxies)
             .field("user_agent", &self.user_agent)
             .field("extra_roots", &self.extra_roots.len())
             .field("addresses", &self.addresses)
@@ -69,6 +84,16 @@ pub enum PlainHttp {
     /// All of them.
     Always,
     /// None.
+    Never,
+}
+
+/// What to do when a host does not do what it is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// Ask the next one.
+    #[default]
+    Allowed,
+    /// Fail: of each operation's hosts only the first is asked.
     Never,
 }
 

@@ -14,11 +14,10 @@ use crate::auth::Authorizer;
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::fetcher::RegistryFetcher;
-use crate::hosts;
+use crate::hosts::{Directories, Repositories};
 use crate::layout::{self, LayoutFetcher};
-use crate::options::{Options, PlainHttp};
+use crate::options::Options;
 use crate::resolver::RegistryResolver;
-use crate::traffic::Hosts;
 use crate::transport::Network;
 
 /// Resolves references to registries and to OCI layout directories. Cheap to clone; connections and tokens are shared.
@@ -38,12 +37,12 @@ use crate::transport::Network;
 #[derive(Clone)]
 pub struct Remote {
     client: Arc<Client>,
-    plain_http: PlainHttp,
+    directories: Arc<Directories>,
 }
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote").field("plain_http", &self.plain_http).finish_non_exhaustive()
+        f.debug_struct("Remote").field("directories", &self.directories).finish_non_exhaustive()
     }
 }
 
@@ -56,18 +55,40 @@ impl Remote {
         let user_agent = HeaderValue::from_str(&options.user_agent)
             .map_err(|_| Error::invalid_argument(format!("{:?} cannot be sent as a user agent", options.user_agent)))?;
         let client = Client {
-            exchange: Exchange {
+            exchange: Arc::new(Exchange {
                 transport: Box::new(Network::new(&options)),
                 retry: options.retry,
                 timeouts: options.timeouts,
                 user_agent,
                 answered: Mutex::new(HashSet::new()),
-            },
+            }),
             authorizer: Authorizer::new(options.credentials),
-            hosts: Hosts::default(),
+            hosts: Arc::default(),
             transfers_per_host: options.transfers_per_host,
         };
-        Ok(Self { client: Arc::new(client), plain_http: options.plain_http })
+        let directories = Directories::new(options.hosts_dirs, options.plain_http, options.fallback);
+        Ok(Self { client: Arc::new(client), directories: Arc::new(directories) })
+    }
+
+    /// Makes a remote that shares connections and the limits of hosts with this one, and has its own answer to which hosts are
+    /// asked and who we are: of the options are read `plain_http`, `hosts_dirs`, `fallback` and `credentials`. No token is shared.
+    pub fn sharing(&self, options: Options) -> Self {
+        let client = Client {
+            exchange: self.client.exchange.clone(),
+            authorizer: Authorizer::new(options.credentials),
+            hosts: self.client.hosts.clone(),
+            transfers_per_host: self.client.transfers_per_host,
+        };
+        let directories = Directories::new(options.hosts_dirs, options.plain_http, options.fallback);
+        Self { client: Arc::new(client), directories: Arc::new(directories) }
+    }
+
+    /// Returns where a reference is served.
+    async fn repositories(&self, reference: &Reference) -> Result<Repositories> {
+        let (directories, reference) = (self.directories.clone(), reference.clone());
+        tokio::task::spawn_blocking(move || directories.repositories(&reference))
+            .await
+            .map_err(|e| Error::internal("reading which hosts serve an image panicked").source(e))?
     }
 }
 
@@ -77,7 +98,7 @@ impl Resolver for Remote {
         if let Some(path) = reference.layout_path() {
             return layout::resolve(path, reference).await;
         }
-        let repositories = hosts::repositories(reference, self.plain_http)?;
+        let repositories = self.repositories(reference).await?;
         RegistryResolver { client: self.client.clone() }.resolve(&repositories, reference).await
     }
 
@@ -86,7 +107,7 @@ impl Resolver for Remote {
         if let Some(path) = reference.layout_path() {
             return Ok(Arc::new(LayoutFetcher::open(path).await?));
         }
-        let repositories = hosts::repositories(&reference, self.plain_http)?;
+        let repositories = self.repositories(&reference).await?;
         Ok(Arc::new(RegistryFetcher { client: self.client.clone(), repositories }))
     }
 

@@ -19,7 +19,7 @@ use crate::ask::Ask;
 use crate::body::{self, content_length};
 use crate::client::{Answer, Client};
 use crate::error::{Refusal, printable};
-use crate::hosts::Repository;
+use crate::hosts::{Capability, Repositories, Repository};
 use crate::manifest;
 
 /// OCI distribution-spec, "Pulling manifests".
@@ -68,6 +68,14 @@ impl Wanted {
         }
     }
 
+    /// Who may be asked: to say what a tag is takes more trust than to give what a digest names.
+    fn capability(&self) -> Capability {
+        match self {
+            Self::Tag(_) => Capability::Resolve,
+            Self::Digest(_) => Capability::Pull,
+        }
+    }
+
     /// What messages call it.
     fn object(&self) -> String {
         match self {
@@ -95,17 +103,18 @@ pub(crate) struct RegistryResolver {
 
 impl RegistryResolver {
     /// Asks where a reference may be served, in order, until one knows.
-    pub(crate) async fn resolve(&self, repositories: &[Repository], reference: &Reference) -> Result<Resolved> {
+    pub(crate) async fn resolve(&self, repositories: &Repositories, reference: &Reference) -> Result<Resolved> {
         let wanted = Wanted::of(reference)?;
         let name: Name = reference.to_string().parse()?;
-        let mut failed = None;
-        for repository in repositories {
+        let repository = reference.repository().unwrap_or_default();
+        let mut walk = repositories.walk(wanted.capability(), format!("resolve {} of {repository}", wanted.object()));
+        while let Some(repository) = walk.next() {
             match self.lookup(repository, &wanted).await {
                 Ok(descriptor) => return Ok(Resolved { name, descriptor }),
-                Err(error) => failed = Some(error),
+                Err(error) => walk.failed(error),
             }
         }
-        Err(failed.unwrap_or_else(|| Error::internal(format!("there is no host to ask for {reference}"))))
+        Err(walk.into_error())
     }
 
     async fn lookup(&self, repository: &Repository, wanted: &Wanted) -> Result<Descriptor> {

@@ -1,12 +1,18 @@
-//! Whom TLS trusts: the system's authorities, and those that were given.
+//! Whom TLS trusts: the system's authorities, and those that were given. And who we are, when a server asks.
 
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use windlass_core::{Error, Result};
+
+use crate::connection::{ClientCertificate, Connection};
 
 /// A certificate to trust.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,8 +41,8 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Makes the TLS configuration; reads the system's certificates from disk, which takes milliseconds and blocks.
-pub(crate) fn client_config(extra: &[Certificate]) -> Result<ClientConfig> {
+/// Reads whom this machine trusts, from disk, which takes milliseconds and blocks; and those that were given beside it.
+pub(crate) fn trusted(extra: &[Certificate]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
@@ -44,16 +50,117 @@ pub(crate) fn client_config(extra: &[Certificate]) -> Result<ClientConfig> {
     }
     let (added, ignored) = roots.add_parsable_certificates(system.certs);
     tracing::debug!(added, ignored, "the system's certificates were read");
-    for certificate in extra {
+    add(&mut roots, extra)?;
+    Ok(roots)
+}
+
+fn add(roots: &mut RootCertStore, certificates: &[Certificate]) -> Result<()> {
+    for certificate in certificates {
         roots
             .add(certificate.0.clone())
             .map_err(|e| Error::invalid_argument(format!("a certificate to trust is malformed: {e}")))?;
     }
+    Ok(())
+}
+
+/// Makes the TLS configuration of a connection.
+pub(crate) fn client_config(mut trusted: RootCertStore, connection: &Connection) -> Result<ClientConfig> {
+    add(&mut trusted, &connection.roots)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::internal("the TLS provider has no usable version").source(e))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let builder = if connection.skip_verify {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider.signature_verification_algorithms)))
+    } else {
+        builder.with_root_certificates(trusted)
+    };
+    if connection.clients.is_empty() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let ours = Ours::new(&connection.clients, &provider)?;
+    Ok(builder.with_client_cert_resolver(Arc::new(ours)))
+}
+
+/// Takes every certificate, for hosts of which the user said so. That the server has the key to it is checked all the same.
+#[derive(Debug)]
+struct Anyone(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+/// Who we are: of several certificates, the first one that the server's authorities issued.
+#[derive(Debug)]
+struct Ours(Vec<Arc<CertifiedKey>>);
+
+impl Ours {
+    fn new(clients: &[ClientCertificate], provider: &CryptoProvider) -> Result<Self> {
+        let certified = clients.iter().map(|client| {
+            let key = provider.key_provider.load_private_key(client.key.clone_key()).map_err(|e| {
+                Error::invalid_argument(format!("the key of a client certificate is of no kind that is known: {e}"))
+            })?;
+            let certified = CertifiedKey::new(client.chain.clone(), key);
+            certified.keys_match().map_err(|e| {
+                Error::invalid_argument(format!("the key of a client certificate does not belong to it: {e}"))
+            })?;
+            Ok(Arc::new(certified))
+        });
+        certified.collect::<Result<_>>().map(Self)
+    }
+}
+
+impl ResolvesClientCert for Ours {
+    fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let signs = |certified: &&Arc<CertifiedKey>| certified.key.choose_scheme(schemes).is_some();
+        // RFC 5280 section 4.1.2.4: the issuer's name stands in the certificate as the authority has it.
+        let issued = |certified: &&Arc<CertifiedKey>| {
+            let names = |authority: &&[u8]| {
+                let found = |der: &CertificateDer<'_>| der.windows(authority.len()).any(|part| part == *authority);
+                !authority.is_empty() && certified.cert.iter().any(found)
+            };
+            authorities.iter().any(names)
+        };
+        let mut able = self.0.iter().filter(signs);
+        able.clone().find(issued).or_else(|| able.next()).cloned()
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

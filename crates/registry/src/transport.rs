@@ -1,10 +1,11 @@
 //! Connections: one request over one of them. Pooling, HTTP versions and TLS are here; meaning is not.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::PROXY_AUTHORIZATION;
 use http::uri::Scheme;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -12,13 +13,17 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
 use tokio::sync::OnceCell;
 use windlass_core::{Error, Result};
 
+use crate::connection::Connection;
+use crate::dial::Dial;
 use crate::failure::Failure;
 use crate::lookup::Lookup;
 use crate::options::Options;
 use crate::payload::Payload;
+use crate::proxy::Proxies;
 use crate::tls::{self, Certificate};
 
 /// The most that is read from an HTTP/1 connection at once, in bytes. Reads adapt to what is there, up to this. A connection
@@ -33,6 +38,8 @@ const FRAME: u32 = 256 << 10;
 /// How many unused connections to a host are kept, and for how long.
 const IDLE_CONNECTIONS: usize = 16;
 const IDLE_FOR: Duration = Duration::from_mins(1);
+/// For how many ways of connecting connections are kept: each registry of which something is configured may have its own.
+const MAX_POOLS: usize = 64;
 
 /// The body of an answer.
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -49,48 +56,80 @@ pub(crate) trait Transport: Send + Sync {
     async fn send(&self, request: http::Request<Payload>) -> Result<Result<Response, Failure>>;
 }
 
-type Plain = HttpConnector<Lookup>;
-type Secure = HttpsConnector<Plain>;
-
-/// The transport over TCP: HTTP/1.1, and HTTP/2 where TLS negotiates it.
+/// Over the network.
 pub(crate) struct Network {
-    connector: Plain,
+    tcp: HttpConnector<Lookup>,
+    lookup: Lookup,
+    proxies: Arc<Proxies>,
     extra_roots: Arc<[Certificate]>,
-    plain: Client<Plain, Payload>,
-    /// Made at its first use: a pull from a registry without TLS need not read the system's certificates.
-    secure: OnceCell<Client<Secure, Payload>>,
+    /// Read at the first use: a pull from a registry without TLS need not read the system's certificates.
+    trusted: Arc<OnceCell<RootCertStore>>,
+    /// The connections to hosts that are spoken to in the same way, those that were used last in front.
+    pools: Mutex<Vec<Arc<Pool>>>,
+}
+
+/// Connections to hosts that are spoken to in the same way.
+struct Pool {
+    connection: Arc<Connection>,
+    dial: Dial,
+    plain: Client<Dial, Payload>,
+    /// Made at its first use.
+    secure: OnceCell<Client<HttpsConnector<Dial>, Payload>>,
 }
 
 impl Network {
     pub(crate) fn new(options: &Options) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Lookup { fixed: Arc::new(options.addresses.clone()) });
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_keepalive(Some(IDLE_FOR));
-        connector.set_connect_timeout(Some(options.timeouts.connect));
+        let lookup = Lookup { fixed: Arc::new(options.addresses.clone()) };
+        let mut tcp = HttpConnector::new_with_resolver(lookup.clone());
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(IDLE_FOR));
+        tcp.set_connect_timeout(Some(options.timeouts.connect));
         Self {
-            plain: client(connector.clone()),
-            connector,
+            tcp,
+            lookup,
+            proxies: Arc::new(options.proxies.clone()),
             extra_roots: options.extra_roots.clone().into(),
-            secure: OnceCell::new(),
+            trusted: Arc::default(),
+            pools: Mutex::default(),
         }
     }
 
-    async fn secure(&self) -> Result<&Client<Secure, Payload>> {
+    /// Returns the connections that are made in some way.
+    fn pool(&self, connection: &Arc<Connection>) -> Arc<Pool> {
+        // Whatever a panic has left is a list of pools.
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |pool: &Arc<Pool>| Arc::ptr_eq(&pool.connection, connection) || pool.connection == *connection;
+        let pool = if let Some(at) = pools.iter().position(same) {
+            pools.remove(at)
+        } else {
+            let dial = Dial::new(self.tcp.clone(), self.lookup.clone(), connection.clone(), self.proxies.clone());
+            let plain = client(dial.clone());
+            Arc::new(Pool { connection: connection.clone(), dial, plain, secure: OnceCell::new() })
+        };
+        pools.insert(0, pool.clone());
+        pools.truncate(MAX_POOLS);
+        pool
+    }
+
+    async fn secure<'a>(&self, pool: &'a Pool) -> Result<&'a Client<HttpsConnector<Dial>, Payload>> {
         let make = async || {
-            let roots = self.extra_roots.clone();
-            let config = tokio::task::spawn_blocking(move || tls::client_config(&roots))
-                .await
-                .map_err(|e| Error::internal("reading the system's certificates panicked").source(e))??;
+            let read = async || {
+                let roots = self.extra_roots.clone();
+                tokio::task::spawn_blocking(move || tls::trusted(&roots))
+                    .await
+                    .map_err(|e| Error::internal("reading the system's certificates panicked").source(e))?
+            };
+            let trusted = self.trusted.get_or_try_init(read).await?.clone();
             let connector = HttpsConnectorBuilder::new()
-                .with_tls_config(config)
+                .with_tls_config(tls::client_config(trusted, &pool.connection)?)
                 .https_only()
                 .enable_http1()
                 .enable_http2()
-                .wrap_connector(self.connector.clone());
+                .wrap_connector(pool.dial.clone());
             Ok(client(connector))
         };
-        self.secure.get_or_try_init(make).await
+        pool.secure.get_or_try_init(make).await
     }
 }
 
@@ -109,9 +148,19 @@ fn client<C: Connect + Clone>(connector: C) -> Client<C, Payload> {
 
 #[async_trait]
 impl Transport for Network {
-    async fn send(&self, request: http::Request<Payload>) -> Result<Result<Response, Failure>> {
-        let secure = request.uri().scheme() != Some(&Scheme::HTTP);
-        let sent = if secure { self.secure().await?.request(request) } else { self.plain.request(request) };
+    async fn send(&self, mut request: http::Request<Payload>) -> Result<Result<Response, Failure>> {
+        let connection = request.extensions_mut().remove::<Arc<Connection>>().unwrap_or_default();
+        let pool = self.pool(&connection);
+        let sent = if request.uri().scheme() == Some(&Scheme::HTTP) {
+            if let Some(proxy) = pool.dial.forwarder(request.uri())
+                && let Some(authorization) = proxy.authorization()?
+            {
+                request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+            }
+            pool.plain.request(request)
+        } else {
+            self.secure(&pool).await?.request(request)
+        };
         Ok(match sent.await {
             Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
             Err(error) => Err(Failure::of(&error)),

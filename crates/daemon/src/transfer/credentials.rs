@@ -23,7 +23,7 @@ impl Asked {
 
 #[async_trait]
 impl Credentials for Asked {
-    async fn of(&self, host: &str) -> Result<Known> {
+    async fn of(&self, host: &str, _repository: &str) -> Result<Known> {
         let ask = async {
             let mut stream = self.stream.lock().await;
             let question =

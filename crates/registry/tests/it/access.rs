@@ -117,7 +117,7 @@ async fn missing_and_wrong_credentials_are_told_apart_and_never_repeated() {
         let host = fake.host();
         let none = assert_says(resolve(&remote(), &reference).await, Kind::Unauthenticated, &["127.0.0.1", "a/b"]);
         assert!(none.to_string().contains("wants credentials"), "{none}");
-        assert_hints(&none, &format!("put credentials for {host} into the docker config file"));
+        assert_hints(&none, &format!("`dist login {host}` takes them"));
 
         let wrong = resolve(&remote_with(password("user", "wrong-secret")), &reference).await;
         let wrong = assert_says(wrong, Kind::Unauthenticated, &["refuses the credentials"]);

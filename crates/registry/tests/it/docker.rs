@@ -102,7 +102,7 @@ async fn a_real_registry_that_wants_a_password_gets_it() {
         Kind::Unauthenticated,
         &[registry.host(), "wants credentials", "a/b"],
     );
-    assert_hints(&anonymous, "docker config file");
+    assert_hints(&anonymous, "dist login");
     let wrong = assert_says(
         resolve(&remote_with(password(user, "wrong horse")), &name).await,
         Kind::Unauthenticated,

@@ -6,6 +6,7 @@ mod access;
 mod connection;
 mod docker;
 mod fetch;
+mod hosts;
 mod layout;
 mod redirect;
 mod resolve;

@@ -55,7 +55,7 @@ struct Same(Known);
 
 #[async_trait::async_trait]
 impl Credentials for Same {
-    async fn of(&self, _host: &str) -> Result<Known> {
+    async fn of(&self, _host: &str, _repository: &str) -> Result<Known> {
         Ok(self.0.clone())
     }
 }
