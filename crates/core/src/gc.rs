@@ -147,6 +147,11 @@ pub fn content_label(child: ChildKind, position: usize) -> String {
     }
 }
 
+/// Returns the label under which a manifest keeps something alive that is attached to it.
+pub fn referrer_label(attached: &Digest) -> String {
+    format!("{REF_CONTENT}.r.{}", attached.short())
+}
+
 /// Returns the label under which a config keeps the topmost snapshot of its layers alive.
 pub fn snapshot_label(snapshotter: &str) -> String {
     format!("{REF_SNAPSHOT}{snapshotter}")

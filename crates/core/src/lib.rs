@@ -11,6 +11,7 @@
 
 pub mod activation;
 pub mod any;
+pub mod checkup;
 pub mod claim;
 pub mod container;
 pub mod content;

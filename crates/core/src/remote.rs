@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use crate::ByteStream;
 use crate::content::Writer;
 use crate::descriptor::Descriptor;
-use crate::error::Result;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
 use crate::image::Name;
 use crate::reference::Reference;
 
@@ -41,6 +42,17 @@ pub trait Resolver: Send + Sync {
     /// # Errors
     /// `Unimplemented` when nothing can be pushed there.
     async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>>;
+
+    /// Lists what is attached to a manifest of a name: signatures, lists of parts, and whatever else names it as its
+    /// subject; with a type, only artifacts of that.
+    ///
+    /// # Errors
+    /// Those of [`Resolver::resolve`], but that nothing is attached is none; `Unimplemented` when this remote keeps no such
+    /// list.
+    async fn referrers(&self, name: &Name, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+        let _ = (subject, artifact_type);
+        Err(Error::unimplemented(format!("where {name} is from, nothing is known of what is attached to it")))
+    }
 }
 
 /// The part of some content that is wanted, in bytes.

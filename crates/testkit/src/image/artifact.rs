@@ -11,6 +11,15 @@ use super::bundle::{Bundle, Parts};
 /// Makes an artifact: a manifest with an empty config and blobs of any type. OCI image-spec, `manifest.md`, "Guidelines
 /// for Artifact Usage".
 pub fn artifact(artifact_type: &str, contents: &[(&str, &[u8])]) -> Bundle {
+    attached(artifact_type, None, contents)
+}
+
+/// Makes an artifact that is attached to something: its subject.
+pub fn artifact_of(artifact_type: &str, subject: &Descriptor, contents: &[(&str, &[u8])]) -> Bundle {
+    attached(artifact_type, Some(subject), contents)
+}
+
+fn attached(artifact_type: &str, subject: Option<&Descriptor>, contents: &[(&str, &[u8])]) -> Bundle {
     let mut blobs = BTreeMap::new();
     let mut keep = |media_type: &str, bytes: &[u8]| {
         let descriptor = Descriptor::of(media_type, bytes);
@@ -19,13 +28,16 @@ pub fn artifact(artifact_type: &str, contents: &[(&str, &[u8])]) -> Bundle {
     };
     let config = keep(MediaType::OCI_EMPTY, b"{}");
     let layers: Vec<Descriptor> = contents.iter().map(|(media_type, bytes)| keep(media_type, bytes)).collect();
-    let manifest = json!({
+    let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::OCI_MANIFEST,
         "artifactType": artifact_type,
         "config": config,
         "layers": layers,
     });
+    if let (Some(subject), Some(manifest)) = (subject, manifest.as_object_mut()) {
+        manifest.insert("subject".to_owned(), json!(subject));
+    }
     let root = keep(MediaType::OCI_MANIFEST, manifest.to_string().as_bytes());
     let parts = Parts { manifest: root.clone(), config, layers, diff_ids: Vec::new() };
     Bundle { root, images: vec![parts], blobs }

@@ -15,9 +15,11 @@ mod artifact;
 mod bundle;
 mod layer;
 mod recipe;
+mod signature;
 
-pub use artifact::{artifact, schema1};
+pub use artifact::{artifact, artifact_of, schema1};
 pub(crate) use bundle::add_to_layout;
 pub use bundle::{Bundle, Index, Parts};
 pub use layer::{Dialect, Encoded, Layer};
 pub use recipe::{Flavour, Image, Tamper};
+pub use signature::{Signature, Signer, payload, signatures};

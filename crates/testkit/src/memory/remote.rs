@@ -83,6 +83,8 @@ struct State {
     names: BTreeMap<String, Descriptor>,
     /// Bytes by the digest they are asked for, whether or not they have it.
     blobs: BTreeMap<Digest, Bytes>,
+    /// What is attached to a manifest.
+    attached: BTreeMap<Digest, Vec<Descriptor>>,
     scripts: BTreeMap<Digest, VecDeque<Fault>>,
     resolve_script: VecDeque<Fault>,
     fetches: BTreeMap<Digest, Vec<ByteRange>>,
@@ -114,6 +116,14 @@ impl Remote {
             let by_digest = reference.with_digest(descriptor.digest.clone());
             state.names.insert(by_digest.to_string(), descriptor.clone());
         }
+        state.blobs.extend(bundle.blobs.clone());
+    }
+
+    /// Serves an artifact, and says of a manifest that it is attached to it.
+    pub fn attach(&self, subject: &Digest, artifact_type: &str, bundle: &Bundle) {
+        let mut state = self.lock();
+        let descriptor = Descriptor { artifact_type: Some(artifact_type.to_owned()), ..bundle.root.clone() };
+        state.attached.entry(subject.clone()).or_default().push(descriptor);
         state.blobs.extend(bundle.blobs.clone());
     }
 
@@ -223,6 +233,12 @@ impl Resolver for Remote {
 
     async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>> {
         Ok(Arc::new(PushTo { remote: self.clone(), name: name.clone() }))
+    }
+
+    async fn referrers(&self, _: &Name, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+        let state = self.lock();
+        let attached = state.attached.get(subject).into_iter().flatten().cloned();
+        Ok(attached.filter(|it| artifact_type.is_none() || it.artifact_type.as_deref() == artifact_type).collect())
     }
 }
 

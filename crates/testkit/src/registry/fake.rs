@@ -64,6 +64,8 @@ pub(super) struct State {
     pub(super) scripted: Vec<Scripted>,
     pub(super) recorded: Vec<Recorded>,
     pub(super) access: Access,
+    /// How many referrers a page has; none when the registry does not know them.
+    pub(super) referrers: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -202,6 +204,11 @@ impl Fake {
     /// Goes right from now on.
     pub fn clear_faults(&self) {
         self.shared.state().scripted.clear();
+    }
+
+    /// Knows from now on what is attached to a manifest, and lists so many on a page.
+    pub fn know_referrers(&self, page: usize) {
+        self.shared.state().referrers = Some(page.max(1));
     }
 
     /// Asks for credentials from now on.

@@ -17,6 +17,7 @@ mod fake;
 mod fault;
 mod nginx;
 mod process;
+mod referrers;
 mod serve;
 mod socks;
 mod squid;

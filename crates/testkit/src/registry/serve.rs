@@ -22,6 +22,7 @@ use super::abortable::Abortable;
 use super::body::{self, Body, End, Pace};
 use super::fake::{Recorded, Shared};
 use super::fault::{self, Fault};
+use super::referrers;
 
 /// Accepts connections until it is dropped, and then drops them all.
 pub(super) async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Arc<Shared>) {
@@ -57,7 +58,7 @@ struct Connection {
 }
 
 /// An answer in the making.
-struct Reply {
+pub(super) struct Reply {
     status: u16,
     headers: HeaderMap,
     bytes: Bytes,
@@ -66,7 +67,7 @@ struct Reply {
 }
 
 impl Reply {
-    fn new(status: u16, bytes: impl Into<Bytes>) -> Self {
+    pub(super) fn new(status: u16, bytes: impl Into<Bytes>) -> Self {
         Self { status, headers: HeaderMap::new(), bytes: bytes.into(), pace: Pace::default(), announced: true }
     }
 
@@ -75,7 +76,7 @@ impl Reply {
         Self::new(status, body).with("content-type", "application/json")
     }
 
-    fn with(mut self, name: &str, value: &str) -> Self {
+    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
         self.set(name, value);
         self
     }
@@ -148,7 +149,7 @@ impl Connection {
         let Some(path) = request.path.strip_prefix("/v2/") else {
             return Reply::new(404, "<html>not here</html>").with("content-type", "text/html");
         };
-        let split = ["/manifests/", "/blobs/", "/tags/"]
+        let split = ["/manifests/", "/blobs/", "/tags/", "/referrers/"]
             .iter()
             .find_map(|shelf| path.rsplit_once(shelf).map(|(repository, object)| (*shelf, repository, object)));
         let Some((shelf, name, object)) = split else { return Reply::new(200, "{}") };
@@ -164,6 +165,10 @@ impl Connection {
             };
         };
         match shelf {
+            "/referrers/" => match state.referrers {
+                Some(page) => referrers::list(repository, request, object, page),
+                None => Reply::new(404, "404 page not found"),
+            },
             "/tags/" => {
                 let tags: Vec<&String> = repository.tags.keys().collect();
                 Reply::new(200, json!({ "name": name, "tags": tags }).to_string())
