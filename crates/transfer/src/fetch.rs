@@ -16,6 +16,7 @@ use windlass_core::room::Room;
 use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Leased, Namespace, Result, ResultExt};
 
 use crate::documents;
+use crate::inlined::Inlined;
 use crate::parts::Parts;
 
 /// How often a blob is tried again without a byte of progress in between.
@@ -57,7 +58,7 @@ impl Fetch {
     ) -> Self {
         Self {
             content: leased.content.clone(),
-            fetcher,
+            fetcher: Arc::new(Inlined(fetcher)),
             progress: progress.clone(),
             room: leased.room.clone(),
             labels,
@@ -239,7 +240,7 @@ fn has_its_size(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
     )))
 }
 
-fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
+pub(crate) fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
     has_its_size(descriptor, bytes)?;
     let found = descriptor.digest.algorithm().digest(bytes);
     if found != descriptor.digest {

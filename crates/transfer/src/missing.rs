@@ -23,9 +23,8 @@ pub(crate) async fn survey(
     unpacker: Option<&Unpacker>,
     content: Content,
 ) -> Result<Room> {
-    let kept = |blob: &&BlobPlan| {
-        content == Content::Keep || unpacker.is_none() || !matches!(blob.descriptor.media_type.role(), Role::Layer(_))
-    };
+    let kept =
+        |blob: &&BlobPlan| content == Content::Keep || unpacker.is_none() || !plan.is_layer(&blob.descriptor.digest);
     let blobs: Vec<&BlobPlan> = plan.blobs.iter().filter(|blob| !blob.present).filter(kept).collect();
     let free_content = free(&*leased.room, Keeps::Content).await;
     let snapshots = match unpacker {

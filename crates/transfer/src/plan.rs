@@ -28,6 +28,9 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// Every blob beside the manifests and configs, once each, in the order in which they are fetched.
     pub blobs: Vec<BlobPlan>,
+    /// What is attached to the target and the images, as far as that is wanted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<AttachedPlan>,
     /// The room that what is missing needs, once that was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<Room>,
@@ -57,6 +60,15 @@ pub struct LayerPlan {
     pub chain_id: ChainId,
     /// The snapshot that it stands on.
     pub parent: Option<ChainId>,
+}
+
+/// An artifact that is attached to something of a plan. Its blobs are among those of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttachedPlan {
+    /// The manifest that it is attached to.
+    pub subject: Digest,
+    /// Its own manifest.
+    pub manifest: Descriptor,
 }
 
 /// One blob of a plan.
@@ -102,6 +114,11 @@ impl Plan {
             ))
             .hint("`dist fetch` keeps the image's content without unpacking it")),
         }
+    }
+
+    /// Tells whether a blob is a layer of an image, which can be unpacked: an artifact may have blobs that look the same.
+    pub(crate) fn is_layer(&self, digest: &Digest) -> bool {
+        self.images.iter().flat_map(|image| &image.layers).any(|layer| layer.descriptor.digest == *digest)
     }
 
     /// Tells whether a blob is a config that was read to make the plan: it has been counted, and is held.
@@ -165,7 +182,7 @@ impl Plan {
             };
             images.push(ImagePlan { manifest: candidate.manifest, config: manifest.config, platform, layers });
         }
-        Ok(Self { name: name.clone(), target: target.clone(), images, blobs, room: None })
+        Ok(Self { name: name.clone(), target: target.clone(), images, blobs, attached: Vec::new(), room: None })
     }
 }
 
@@ -224,13 +241,21 @@ async fn read(fetch: &Fetch, descriptor: &Descriptor) -> Result<(Manifest, Optio
     }
 }
 
-/// Returns the config of an image; an artifact has none, and neither has an attestation, whose config is one in name only.
+/// Returns the config of an image; an artifact has none, and neither has one whose config is a config in name only: an
+/// attestation, or a signature of cosign, has blobs where an image has layers.
 async fn image_config(fetch: &Fetch, manifest: &Manifest) -> Result<Option<ImageConfig>> {
-    let attests = manifest.layers.iter().all(|layer| layer.media_type.as_str() == MediaType::IN_TOTO);
-    if !manifest.is_image() || (attests && !manifest.layers.is_empty()) {
+    let attests = !manifest.layers.is_empty() && manifest.layers.iter().all(|layer| is_no_layer(&layer.media_type));
+    if !manifest.is_image() || attests {
         return Ok(None);
     }
     fetch.config(&manifest.config).await.map(Some)
+}
+
+/// Tells whether a blob is none that could ever be unpacked. One of a layer's family that is not known here, such as an
+/// encrypted one, is a layer all the same.
+fn is_no_layer(media_type: &MediaType) -> bool {
+    const FAMILIES: [&str; 2] = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
+    media_type.role() == Role::Opaque && !FAMILIES.iter().any(|family| media_type.as_str().starts_with(family))
 }
 
 /// Returns what is to be fetched of a manifest beside the manifest: an image's config has been read already, an

@@ -1,8 +1,8 @@
 //! A pull, told from the top.
 //!
 //! ```text
-//! resolve ─► plan ─► fetch every blob ──────────────┐
-//!                      └─► unpack every layer ───────┴─► record the name ─► release the lease
+//! resolve ─► verify ─► plan ─► fetch every blob ─────────┐
+//!                                └─► unpack every layer ──┴─► record the name ─► release the lease
 //! ```
 //!
 //! Everything between resolving and recording is held by a lease, and recording is the one step that makes a pull
@@ -27,7 +27,9 @@ use windlass_core::{
 use crate::fetch::Fetch;
 use crate::parts::Parts;
 use crate::plan::{Absent, Plan};
+use crate::referrers::{self, Referrers};
 use crate::unpack::Unpacker;
+use crate::verify::{self, InRepository, Subject, Verifier};
 use crate::{dropped, interrupted, missing, run};
 
 /// The label of a running pull's lease: the reference that is pulled.
@@ -67,6 +69,10 @@ pub struct Pull {
     /// How far the download of a layer may be ahead of its unpacking, in bytes. They wait in the page cache,
     /// not in this process.
     pub lead: u64,
+    /// Who is asked whether the image may be here; nobody when there is none.
+    pub verifier: Option<Arc<dyn Verifier>>,
+    /// What is brought along that is attached to the image.
+    pub referrers: Referrers,
 }
 
 /// What becomes of the compressed bytes of layers.
@@ -103,6 +109,8 @@ impl Default for Pull {
             parts: Parts::default(),
             content: Content::default(),
             lead: 256 << 20,
+            verifier: None,
+            referrers: Referrers::None,
         }
     }
 }
@@ -128,7 +136,7 @@ pub type Fetched = Pulled;
 ///
 /// # Errors
 /// Those of the resolver, the fetcher, the applier and the stores, with what was attempted. `NotFound` when no image
-/// fits a platform.
+/// fits a platform; `PermissionDenied` when a verifier refuses the image.
 ///
 /// # Cancel safety
 /// Dropping the call stops it. The name is recorded or it is not; what was fetched stays under the pull's lease, and
@@ -180,7 +188,7 @@ pub async fn plan(
 ) -> Result<Plan> {
     let planned = async {
         let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, options, progress).await?;
-        let result = survey(&leased, &fetch, &resolved, options).await;
+        let result = survey(&leased, &fetch, resolver, &resolved, options).await;
         leased.release(Deletion::Background).await?;
         result
     };
@@ -188,12 +196,25 @@ pub async fn plan(
 }
 
 /// Makes a plan and looks whether there is room for it.
-async fn survey(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Plan> {
+async fn survey(
+    leased: &Leased,
+    fetch: &Fetch,
+    resolver: &dyn Resolver,
+    resolved: &Resolved,
+    options: &Pull,
+) -> Result<Plan> {
     let unpacker = unpacker(leased, fetch, options)?;
-    let mut plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms, Absent::Fetch).await?;
+    let mut plan = make_plan(fetch, resolver, resolved, options).await?;
     if !options.metadata_only {
         plan.room = Some(missing::survey(leased, fetch, &plan, unpacker.as_ref(), options.content).await?);
     }
+    Ok(plan)
+}
+
+/// Finds out what is to be brought, without the large blobs.
+async fn make_plan(fetch: &Fetch, resolver: &dyn Resolver, resolved: &Resolved, options: &Pull) -> Result<Plan> {
+    let mut plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms, Absent::Fetch).await?;
+    referrers::add(&mut plan, fetch, resolver, resolved, &options.referrers).await?;
     Ok(plan)
 }
 
@@ -206,7 +227,7 @@ async fn carry_out(
     progress: &Tracker,
 ) -> Result<Pulled> {
     let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, options, progress).await?;
-    let ready = match prepare(&leased, &fetch, &resolved, options).await {
+    let ready = match prepare(&leased, &fetch, resolver, &resolved, options).await {
         Ok(ready) => ready,
         // Documents are all that it brought.
         Err(error) => return Err(release(leased, error).await),
@@ -223,7 +244,7 @@ struct Begun {
     fetch: Fetch,
 }
 
-/// Resolves the reference and, once it means something, takes a lease.
+/// Resolves the reference and, once it means something that may be here, takes a lease.
 async fn begin(
     host: &dyn Host,
     namespace: &Namespace,
@@ -233,6 +254,8 @@ async fn begin(
     progress: &Tracker,
 ) -> Result<Begun> {
     let resolved = resolve(resolver, reference, progress).await?;
+    let subject = Subject { name: &reference.to_string(), descriptor: &resolved.descriptor };
+    verify::check(options.verifier.as_ref(), &subject, &InRepository { resolver, reference }).await?;
     let fetcher = resolver.fetcher(&resolved.name).await?;
     let lease = lease::Options {
         id: None,
@@ -311,12 +334,18 @@ struct Ready {
 }
 
 /// Does everything that comes before large blobs move.
-async fn prepare(leased: &Leased, fetch: &Fetch, resolved: &Resolved, options: &Pull) -> Result<Ready> {
+async fn prepare(
+    leased: &Leased,
+    fetch: &Fetch,
+    resolver: &dyn Resolver,
+    resolved: &Resolved,
+    options: &Pull,
+) -> Result<Ready> {
     let unpacker = unpacker(leased, fetch, options)?;
     if let Some(unpacker) = &unpacker {
         unpacker.snapshotter.ready().await.context(|| format!("use snapshotter {}", unpacker.name))?;
     }
-    let plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms, Absent::Fetch).await?;
+    let plan = make_plan(fetch, resolver, resolved, options).await?;
     if unpacker.is_some() {
         plan.check_unpackable()?;
     }
@@ -356,6 +385,7 @@ async fn execute(
             None => Vec::new(),
         }
     };
+    referrers::keep(&*leased.content, plan).await?;
     leased.images.put(&Image::new(plan.name.clone(), plan.target.clone())).await?;
     let totals = fetch.progress.totals();
     Ok(Pulled { name: plan.name.clone(), target: plan.target.clone(), snapshots, totals })

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use windlass_core::media_type::Role;
 use windlass_core::{ChainId, Digest, Error, Result};
 
 use crate::arrival::Arrival;
@@ -60,7 +59,7 @@ fn spawn_downloads(
 ) -> BTreeMap<Digest, Arrival> {
     let mut arrivals = BTreeMap::new();
     for blob in &plan.blobs {
-        let unpacks = unpacker.is_some() && matches!(blob.descriptor.media_type.role(), Role::Layer(_));
+        let unpacks = unpacker.is_some() && plan.is_layer(&blob.descriptor.digest);
         if unpacks && options.content == Content::Drop && !blob.present {
             continue;
         }

@@ -18,6 +18,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("http-body", &["daemon", "registry", "testkit"]),
     ("reqwest", &[]),
     ("rustls", &["registry", "testkit"]),
+    ("ring", &["transfer"]),
     ("redb", &["store", "snapshot"]),
     ("clap", &["cli", "daemon", "xtask"]),
     ("indicatif", &["cli"]),

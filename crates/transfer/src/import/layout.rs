@@ -18,8 +18,7 @@ pub(super) async fn targets(
 ) -> Result<Vec<(Descriptor, Vec<image::Name>)>> {
     let mut targets = Vec::new();
     let itself = Descriptor::of(MediaType::OCI_INDEX, index);
-    let parsed = Index::parse(&itself, index).map_err(|error| malformed("index.json", error))?;
-    for descriptor in parsed.manifests {
+    for descriptor in self::index(index)?.manifests {
         if !descriptor.media_type.is_manifest_or_index() {
             tracing::warn!(digest = %descriptor.digest, media_type = %descriptor.media_type, "left out: it is no image");
             continue;
@@ -38,6 +37,12 @@ pub(super) async fn targets(
         targets.push((itself, vec![name.clone()]));
     }
     Ok(targets)
+}
+
+/// Reads `index.json`.
+pub(super) fn index(bytes: &Bytes) -> Result<Index> {
+    let itself = Descriptor::of(MediaType::OCI_INDEX, bytes);
+    Index::parse(&itself, bytes).map_err(|error| malformed("index.json", error))
 }
 
 /// Checks the size that the index says of a blob that the archive has.

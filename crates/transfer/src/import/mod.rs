@@ -1,7 +1,7 @@
 //! Importing: an archive of images, read once from its beginning to its end, becomes recorded images.
 //!
 //! ```text
-//! bytes ─► expand ─► tar ─► every blob into the content store ─► what the archive says of itself ─► unpack ─► record
+//! bytes ─► expand ─► tar ─► every blob into the content store ─► what the archive says of itself ─► verify ─► unpack ─► record
 //! ```
 //!
 //! Two kinds of archives are known: an OCI layout (image-spec, `image-layout.md`), and Docker's, with a `manifest.json`, as
@@ -16,6 +16,7 @@ mod names;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 use windlass_core::gc::Deletion;
@@ -29,6 +30,7 @@ use windlass_core::{
 
 use crate::present::{self, Wanted};
 use crate::pull::Unpack;
+use crate::verify::{self, InArchive, Subject, Verifier};
 
 pub use names::{Digests, Naming};
 
@@ -60,6 +62,8 @@ pub struct Import {
     pub snapshotter: Option<String>,
     /// Labels of the images.
     pub labels: Labels,
+    /// Who is asked whether the images may be here; nobody when there is none.
+    pub verifier: Option<Arc<dyn Verifier>>,
 }
 
 impl Import {
@@ -71,6 +75,7 @@ impl Import {
             unpack: Unpack::default(),
             snapshotter: None,
             labels: Labels::new(),
+            verifier: None,
         }
     }
 }
@@ -108,7 +113,8 @@ struct Target {
 /// # Errors
 /// `DataLoss` for an archive that is damaged, cut off, or has blobs that are not what they are called; `FailedPrecondition`
 /// for one that is no archive of images, or lacks what it refers to; `NotFound` when it names no image, or has none for a
-/// platform; `InvalidArgument` for a name that is none; those of the stores.
+/// platform; `InvalidArgument` for a name that is none; `PermissionDenied` when a verifier refuses an image; those of the
+/// stores.
 ///
 /// # Cancel safety
 /// Dropping the call stops it. Either all names are recorded or, but for the moment in which they are, none; what was read
@@ -149,6 +155,7 @@ async fn carry_out(leased: &Leased, archive: ByteStream, options: &Import, progr
     let arrived = arrive::receive(leased, archive, progress).await?;
     let totals = progress.totals();
     let targets = targets(leased, &arrived, &options.naming).await?;
+    verify(leased, &arrived, &targets, options).await?;
     let layers = Wanted { unpack: options.unpack, snapshotter: options.snapshotter.as_deref() };
     let mut images = Vec::new();
     let mut wanted = BTreeSet::new();
@@ -173,6 +180,22 @@ async fn carry_out(leased: &Leased, archive: ByteStream, options: &Import, progr
     }
     images.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(Imported { images, totals })
+}
+
+/// Asks of every name whether what it is for may be here, before anything is unpacked.
+async fn verify(leased: &Leased, arrived: &Arrived, targets: &[Target], options: &Import) -> Result<()> {
+    if options.verifier.is_none() {
+        return Ok(());
+    }
+    let index = arrived.index.as_ref().map(layout::index).transpose()?;
+    for target in targets {
+        for name in &target.names {
+            let subject = Subject { name: name.as_str(), descriptor: &target.descriptor };
+            let documents = InArchive { leased, name: name.as_str(), index: index.as_ref() };
+            verify::check(options.verifier.as_ref(), &subject, &documents).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Finds out what the archive has, and what that is to be called.

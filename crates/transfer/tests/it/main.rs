@@ -14,3 +14,4 @@ mod plans;
 mod pulls;
 mod repair;
 mod site;
+mod verification;
