@@ -1,5 +1,7 @@
 //! Content from a registry by descriptor: OCI distribution-spec, "Pulling blobs"; ranges: RFC 9110 section 14.
 
+mod foreign;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,7 +17,7 @@ use crate::ask::Ask;
 use crate::body::{Incoming, content_length, is_encoded};
 use crate::client::{Answer, Client};
 use crate::hosts::{Capability, Repositories, Repository};
-use crate::options::Timeouts;
+use crate::options::{PlainHttp, Timeouts};
 use crate::resolver::accept;
 
 /// Fetches what belongs to a name.
@@ -23,6 +25,8 @@ pub(crate) struct RegistryFetcher {
     pub(crate) client: Arc<Client>,
     /// Where to ask, first choice first.
     pub(crate) repositories: Repositories,
+    /// Which hosts elsewhere are spoken to without TLS.
+    pub(crate) plain_http: PlainHttp,
 }
 
 /// Where a registry keeps something.
@@ -60,7 +64,11 @@ impl Fetcher for RegistryFetcher {
                 Err(error) => walk.failed(error),
             }
         }
-        Err(walk.into_error())
+        let failed = walk.into_error();
+        if failed.is(Kind::NotFound) && !descriptor.urls.is_empty() && !descriptor.media_type.is_manifest_or_index() {
+            return self.fetch_foreign(descriptor, range, failed).await;
+        }
+        Err(failed)
     }
 
     fn lane(&self) -> Option<Lane> {

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Deserialize;
 use windlass_core::digest::Algorithm;
-use windlass_core::document::{Index, MAX_MANIFEST_SIZE};
+use windlass_core::document::{Index, MAX_MANIFEST_SIZE, Manifest};
+use windlass_core::media_type::Role;
 use windlass_core::reference::{Object, ObjectDigest};
 use windlass_core::remote::{Body, ByteRange, Fetcher, Resolved};
 use windlass_core::{Descriptor, Digest, Error, Kind, MediaType, Reference, Result};
@@ -19,6 +20,7 @@ use windlass_core::{Descriptor, Digest, Error, Kind, MediaType, Reference, Resul
 use crate::error::printable;
 use crate::fetcher::check_range;
 use crate::manifest;
+use crate::referrers::fallback_tag;
 use directory::{Directory, blocking};
 
 /// The version of the layout that is understood.
@@ -34,6 +36,15 @@ pub(crate) async fn resolve(path: &str, reference: &Reference) -> Result<Resolve
     let (path, object) = (path.to_owned(), reference.object().cloned());
     let descriptor = blocking(move || Layout::open(&path)?.resolve(object.as_ref())).await?;
     Ok(Resolved { name, descriptor })
+}
+
+/// Lists what in a layout names a manifest as its subject: entries of `index.json`, and those of the index under the tag that
+/// registries without an API use.
+pub(crate) async fn referrers(path: &str, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+    let (path, subject, wanted) = (path.to_owned(), subject.clone(), artifact_type.map(str::to_owned));
+    let mut referrers = blocking(move || Layout::open(&path)?.referrers(&subject)).await?;
+    referrers.retain(|descriptor| wanted.is_none() || descriptor.artifact_type == wanted);
+    Ok(referrers)
 }
 
 /// A directory whose version has been checked. Its methods block.
@@ -90,6 +101,33 @@ impl Layout {
         manifest::refuse_schema1(&format!("manifest {} in {}", found.digest, self.path()), &found.media_type)?;
         // Annotations of the entry, such as its tag, are about its place in this directory.
         Ok(Descriptor::new(found.media_type, found.digest, found.size))
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let index = self.index()?;
+        let listed = match self.by_tag(&index, &fallback_tag(subject)) {
+            Ok(list) => self.read(&list).and_then(|bytes| crate::referrers::parse(&bytes))?,
+            Err(error) if error.is(Kind::NotFound) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let mut found: BTreeMap<Digest, Descriptor> = listed.into_iter().map(|it| (it.digest.clone(), it)).collect();
+        for entry in index.manifests.into_iter().filter(|entry| entry.media_type.role() == Role::Manifest) {
+            // What is not here, or is no manifest, names nothing as its subject.
+            let Ok(manifest) = self.read(&entry).and_then(|bytes| Manifest::parse(&entry, &bytes)) else { continue };
+            if manifest.subject.is_some_and(|it| it.digest == *subject) && !found.contains_key(&entry.digest) {
+                let kind = manifest.artifact_type.unwrap_or_else(|| manifest.config.media_type.to_string());
+                let descriptor = Descriptor::new(entry.media_type, entry.digest, entry.size);
+                let attached =
+                    Descriptor { artifact_type: Some(kind), annotations: manifest.annotations, ..descriptor };
+                found.insert(attached.digest.clone(), attached);
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// Reads a document whole.
+    fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        self.directory.read(&blob_path(&descriptor.digest), MAX_MANIFEST_SIZE)
     }
 
     fn by_tag(&self, index: &Index, tag: &str) -> Result<Descriptor> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use http::HeaderValue;
 use windlass_core::image::Name;
 use windlass_core::remote::{Fetcher, Pusher, Resolved, Resolver};
-use windlass_core::{Error, Reference, Result, ResultExt as _};
+use windlass_core::{Descriptor, Digest, Error, Reference, Result, ResultExt as _};
 
 use crate::auth::Authorizer;
 use crate::client::Client;
@@ -108,11 +108,21 @@ impl Resolver for Remote {
             return Ok(Arc::new(LayoutFetcher::open(path).await?));
         }
         let repositories = self.repositories(&reference).await?;
-        Ok(Arc::new(RegistryFetcher { client: self.client.clone(), repositories }))
+        let (client, plain_http) = (self.client.clone(), self.directories.plain_http);
+        Ok(Arc::new(RegistryFetcher { client, repositories, plain_http }))
     }
 
     async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>> {
         Err(Error::unimplemented(format!("nothing can be pushed to {name}: push is not built yet")))
+    }
+
+    async fn referrers(&self, name: &Name, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+        let reference = reference_of(name)?;
+        if let Some(path) = reference.layout_path() {
+            return layout::referrers(path, subject, artifact_type).await;
+        }
+        let repositories = self.repositories(&reference).await?;
+        RegistryResolver { client: self.client.clone() }.referrers(&repositories, subject, artifact_type).await
     }
 }
 

@@ -1,0 +1,157 @@
+//! What is attached to a manifest: the API of a registry that has it, and the tag of one that has not.
+
+use serde_json::json;
+use windlass_core::remote::Resolver as _;
+use windlass_core::{Descriptor, Digest, Kind, MediaType, Result};
+use windlass_registry::Remote;
+use windlass_testkit::image::{Bundle, Image, Layer, artifact_of};
+use windlass_testkit::registry::{Fake, Fault};
+
+use crate::support::remote;
+
+const SBOM: &str = "application/spdx+json";
+const SIGNATURE: &str = "application/vnd.example.signature+json";
+
+fn image() -> Bundle {
+    Image::new("linux/amd64").layer(Layer::new().file("a", "a")).build()
+}
+
+fn artifacts(subject: &Descriptor) -> Vec<Bundle> {
+    let content = |text: &'static str| [("text/plain", text.as_bytes())];
+    vec![
+        artifact_of(SBOM, subject, &content("parts")),
+        artifact_of(SIGNATURE, subject, &content("one")),
+        artifact_of(SIGNATURE, subject, &content("two")),
+    ]
+}
+
+fn put(fake: &Fake, tag: Option<&str>, bundle: &Bundle) {
+    for (digest, bytes) in &bundle.blobs {
+        if *digest == bundle.root.digest {
+            fake.add_manifest("app", tag, bundle.root.media_type.as_str(), bytes.clone());
+        } else {
+            fake.add_blob("app", "application/octet-stream", bytes.clone());
+        }
+    }
+}
+
+async fn serving() -> (Fake, Bundle, Vec<Bundle>) {
+    let (fake, image) = (Fake::start().await, image());
+    let artifacts = artifacts(&image.root);
+    put(&fake, Some("1"), &image);
+    for artifact in &artifacts {
+        put(&fake, None, artifact);
+    }
+    (fake, image, artifacts)
+}
+
+async fn list(remote: &Remote, host: &str, subject: &Digest, kind: Option<&str>) -> Result<Vec<Descriptor>> {
+    remote.referrers(&format!("{host}/app:1").parse().unwrap(), subject, kind).await
+}
+
+fn digests(list: &[Descriptor]) -> Vec<&Digest> {
+    let mut digests: Vec<&Digest> = list.iter().map(|descriptor| &descriptor.digest).collect();
+    digests.sort();
+    digests
+}
+
+fn roots(bundles: &[Bundle]) -> Vec<&Digest> {
+    let mut digests: Vec<&Digest> = bundles.iter().map(|bundle| &bundle.root.digest).collect();
+    digests.sort();
+    digests
+}
+
+#[tokio::test]
+async fn a_list_is_read_page_by_page_to_its_end() {
+    let (fake, image, artifacts) = serving().await;
+    fake.know_referrers(2);
+    let found = list(&remote(), &fake.host(), &image.root.digest, None).await.unwrap();
+    assert_eq!(digests(&found), roots(&artifacts));
+    let pages = fake.requests().iter().filter(|request| request.path.contains("/referrers/")).count();
+    assert_eq!(pages, 2);
+    let kinds: Vec<_> = found.iter().filter(|it| it.artifact_type.as_deref() == Some(SBOM)).collect();
+    assert_eq!(kinds.len(), 1);
+}
+
+#[tokio::test]
+async fn a_registry_that_filters_is_believed_and_one_that_does_not_is_filtered() {
+    let (fake, image, artifacts) = serving().await;
+    fake.know_referrers(1);
+    let path = format!("/v2/app/referrers/{}", image.root.digest);
+    let found = list(&remote(), &fake.host(), &image.root.digest, Some(SIGNATURE)).await.unwrap();
+    assert_eq!(digests(&found), roots(&artifacts[1..]));
+    let query = fake.requests().iter().find(|request| request.path == path).unwrap().query.clone().unwrap();
+    assert_eq!(query, "artifactType=application/vnd.example.signature%2Bjson");
+
+    // All of them, without a word about a filter.
+    let all: Vec<_> = artifacts.iter().zip([SBOM, SIGNATURE, SIGNATURE]).map(|(it, kind)| entry(it, kind)).collect();
+    let body = json!({ "schemaVersion": 2, "manifests": all }).to_string();
+    fake.fault(&path, Fault::Answer { status: 200, headers: Vec::new(), body: body.into() });
+    let found = list(&remote(), &fake.host(), &image.root.digest, Some(SBOM)).await.unwrap();
+    assert_eq!(digests(&found), roots(&artifacts[..1]));
+}
+
+fn entry(bundle: &Bundle, kind: &str) -> Descriptor {
+    Descriptor { artifact_type: Some(kind.to_owned()), ..bundle.root.clone() }
+}
+
+#[tokio::test]
+async fn a_registry_without_the_api_keeps_the_list_under_a_tag() {
+    let (fake, image, artifacts) = serving().await;
+    let none = list(&remote(), &fake.host(), &image.root.digest, None).await.unwrap();
+    assert_eq!(none, []);
+    let entries: Vec<_> =
+        artifacts.iter().zip([SBOM, SIGNATURE, SIGNATURE]).map(|(it, kind)| entry(it, kind)).collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": entries });
+    let tag = format!("sha256-{}", image.root.digest.hex());
+    fake.add_manifest("app", Some(&tag), MediaType::OCI_INDEX, index.to_string());
+    for status in [404, 405, 501, 400] {
+        let answer = Fault::Answer { status, headers: Vec::new(), body: "no".into() };
+        fake.fault_times("/v2/app/referrers/", answer, 1);
+        let found = list(&remote(), &fake.host(), &image.root.digest, Some(SIGNATURE)).await.unwrap();
+        assert_eq!(digests(&found), roots(&artifacts[1..]), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_layout_is_asked_what_its_manifests_say() {
+    let image = image();
+    let artifacts = artifacts(&image.root);
+    let directory = tempfile::tempdir().unwrap();
+    image.write_layout(directory.path(), "1").unwrap();
+    for (artifact, tag) in artifacts.iter().zip(["a", "b", "c"]) {
+        artifact.write_layout(directory.path(), tag).unwrap();
+    }
+    let name = format!("oci:{}:1", directory.path().display()).parse().unwrap();
+    let found = remote().referrers(&name, &image.root.digest, None).await.unwrap();
+    assert_eq!(digests(&found), roots(&artifacts));
+    let found = remote().referrers(&name, &image.root.digest, Some(SBOM)).await.unwrap();
+    assert_eq!(digests(&found), roots(&artifacts[..1]));
+}
+
+#[tokio::test]
+async fn a_list_without_an_end_and_one_that_leads_elsewhere_are_given_up() {
+    let (fake, image, _) = serving().await;
+    let path = format!("/v2/app/referrers/{}", image.root.digest);
+    let body = json!({ "schemaVersion": 2, "manifests": [] }).to_string();
+    let page = |link: &str| Fault::Answer {
+        status: 200,
+        headers: vec![("link".to_owned(), format!("<{link}>; rel=\"next\""))],
+        body: body.clone().into(),
+    };
+    fake.fault(&path, page(&path));
+    let error = list(&remote(), &fake.host(), &image.root.digest, None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::ResourceExhausted);
+    assert!(fake.requests().len() < 100, "{}", fake.requests().len());
+
+    fake.clear_faults();
+    fake.fault(&path, page("http://127.0.0.1:9/v2/app/referrers/x"));
+    let error = list(&remote(), &fake.host(), &image.root.digest, None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert!(error.to_string().contains("goes on at another place"), "{error}");
+
+    fake.clear_faults();
+    fake.fault(&path, Fault::Answer { status: 200, headers: Vec::new(), body: "<html>".into() });
+    let error = list(&remote(), &fake.host(), &image.root.digest, None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+}
