@@ -14,12 +14,14 @@
 //! # }
 //! ```
 
+pub mod doctor;
 pub mod events;
 pub mod fsck;
 mod mounter;
 mod parts;
 mod recover;
 mod room;
+pub mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

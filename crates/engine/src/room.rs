@@ -33,7 +33,7 @@ impl Room for RootRoom {
     }
 }
 
-fn free(root: &Path, directory: &Path) -> Result<Free> {
+pub(crate) fn free(root: &Path, directory: &Path) -> Result<Free> {
     let attempt = || format!("ask for the free space of {}", directory.display());
     let device = fs::metadata(directory).attempt(attempt)?.dev();
     let there = rustix::fs::statvfs(directory).attempt(attempt)?;

@@ -20,3 +20,4 @@ mod records;
 pub mod snapshots;
 mod steps;
 mod tree;
+pub mod verity;

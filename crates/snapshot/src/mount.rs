@@ -9,7 +9,7 @@ mod image;
 mod loopback;
 mod modern;
 mod options;
-mod sys;
+pub(crate) mod sys;
 mod table;
 mod temporary;
 

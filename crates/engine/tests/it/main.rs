@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod differences;
+mod doctor;
 mod events;
 mod host;
 mod layers;
 mod misbehaving;
 mod model;
 mod pulls;
+mod verifiers;

@@ -1,5 +1,8 @@
 //! The system calls that have no safe wrapper.
-#![expect(unsafe_code, reason = "mount_setattr(2), unshare(2) and the requests of loop(4) have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "mount_setattr(2), unshare(2) and the requests of loop(4) and fs-verity have no safe wrapper"
+)]
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -49,6 +52,25 @@ pub(super) fn own_mounts() -> Result<(), Errno> {
     // SAFETY: only CLONE_NEWNS, and with it CLONE_FS, is unshared: mounts, working directory, root and umask. What is unsafe
     // in unshare is CLONE_FILES, as above.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+}
+
+/// Asks for the seal of a file, which has none; what the kernel says instead tells whether it could have one.
+/// `linux/fsverity.h`, `FS_IOC_MEASURE_VERITY`.
+pub(crate) fn measure_verity(file: BorrowedFd<'_>) -> Errno {
+    /// `_IOWR('f', 134, struct fsverity_digest)`, whose fixed part has 4 bytes.
+    const MEASURE: libc::Ioctl = 0xC004_6686;
+    /// `struct fsverity_digest`, with room for the longest digest.
+    #[repr(C)]
+    struct Measured {
+        algorithm: u16,
+        size: u16,
+        digest: [u8; 64],
+    }
+    let mut measured = Measured { algorithm: 0, size: 64, digest: [0; 64] };
+    // SAFETY: the kernel writes the fixed part and at most `size` bytes behind it, for which there is room. The descriptor is
+    // open for as long as it is borrowed.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), MEASURE, &raw mut measured) };
+    if result == 0 { Errno::EXIST } else { last_error() }
 }
 
 /// The requests and flags of loop(4), `linux/loop.h`.
