@@ -11,7 +11,8 @@ use windlass::{Sharing, layer};
 use windlass_core::{Error, Namespace, Result};
 
 use crate::commands::{
-    content, daemon, events, fetch, fetch_object, fsck, gc, images, leases, namespaces, plugins, pull, snapshots, why,
+    content, daemon, events, fetch, fetch_object, fsck, gc, images, leases, namespaces, plugins, pull, referrers,
+    snapshots, why,
 };
 use crate::log::Level;
 use crate::render::Format;
@@ -62,6 +63,7 @@ Examples:
   dist images unmount /mnt       and let go of it
   dist images rm redis           delete it, and everything only it needed
   dist fetch-object redis        the manifest as the registry has it
+  dist referrers redis           signatures and other artifacts attached to it
   dist content ls                blobs; `content active` has those on their way
   dist content get DIGEST        one of them, to standard output
   dist leases ls                 what is kept though nothing refers to it
@@ -194,6 +196,7 @@ pub(crate) enum Command {
     Pull(pull::Args),
     Fetch(fetch::Args),
     FetchObject(fetch_object::Args),
+    Referrers(referrers::Args),
     #[command(subcommand)]
     Images(images::Command),
     #[command(hide = true)]

@@ -18,6 +18,7 @@ mod progress;
 mod remote;
 mod render;
 mod transfers;
+mod verification;
 mod version;
 
 // Names as people write them are read where archives of images are, which have them too.

@@ -29,6 +29,7 @@ const MOUNTS: &str = "io.containerd.mount-manager.v1";
 const STREAMING: &str = "io.containerd.streaming.v1";
 const TRANSFER: &str = "io.containerd.transfer.v1";
 const TTRPC: &str = "io.containerd.ttrpc.v1";
+const VERIFIER: &str = "io.containerd.image-verifier.v1";
 
 /// How a plugin comes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ enum Part {
     Scheduler,
     /// As the gRPC service of that name.
     Service(&'static str),
+    /// With its directory.
+    Programs,
     /// With its socket.
     Socket,
     /// In a process of its own.
@@ -71,7 +74,8 @@ const TABLE: &[(&str, &str, &[&str], Part)] = &[
     (SERVICE, "namespaces", &[METADATA], Part::Service("containerd.services.namespaces.v1.Namespaces")),
     (SERVICE, "snapshots", &[SNAPSHOTTER, METADATA], Part::Service("containerd.services.snapshots.v1.Snapshots")),
     (STREAMING, "manager", &[], Part::Core),
-    (TRANSFER, "local", &[METADATA, SNAPSHOTTER, DIFFER, STREAMING], Part::Core),
+    (VERIFIER, "bindir", &[], Part::Programs),
+    (TRANSFER, "local", &[METADATA, SNAPSHOTTER, DIFFER, STREAMING, VERIFIER], Part::Core),
     (SERVICE, "streaming", &[STREAMING], Part::Service("containerd.services.streaming.v1.Streaming")),
     (SERVICE, "tasks", &[METADATA], Part::Service("containerd.services.tasks.v1.Tasks")),
     (SERVICE, "transfer", &[TRANSFER], Part::Service("containerd.services.transfer.v1.Transfer")),
@@ -253,6 +257,7 @@ fn report(plugin: &Plugin) {
 /// Returns what others may want to know of a plugin that is built in; the names are containerd's.
 fn exports(plugin: &Plugin, engine: &Engine, config: &Config) -> BTreeMap<String, String> {
     let root = engine.root();
+    let programs = config.verification.bin_dir.iter().map(|path| ("bin_dir", path.display().to_string()));
     let pairs: Vec<(&str, String)> = match (plugin.kind.as_str(), plugin.id.as_str()) {
         (CONTENT, "content") => vec![("root", root.join("content").display().to_string())],
         (METADATA, _) => {
@@ -262,6 +267,7 @@ fn exports(plugin: &Plugin, engine: &Engine, config: &Config) -> BTreeMap<String
             };
             vec![("path", root.join("meta.redb").display().to_string()), ("policy", policy.to_owned())]
         }
+        (VERIFIER, _) => programs.collect(),
         (GC, _) => vec![
             ("PauseThreshold", config.gc.pause_threshold.to_string()),
             ("DeletionThreshold", config.gc.deletion_threshold.to_string()),

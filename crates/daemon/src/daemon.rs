@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::task::{JoinHandle, JoinSet};
 use windlass::Engine;
 use windlass::activations::Activations;
+use windlass::transfer::Pull;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::plugin::Introspection;
 use windlass_core::{Error, Host, Result, activation};
@@ -86,6 +87,7 @@ impl Daemon {
         let began = Instant::now();
         make_directory(&config.state)?;
         let assembly = Assembly::plan(&config)?;
+        let verifier = config.verifier()?;
         let foreign = proxy::snapshotters(&assembly)?;
         let engine = assembly.apply(Engine::builder(&config.root), &config, foreign).open().await?;
         let plugins = assembly.finish(&engine, &config).await?;
@@ -104,9 +106,10 @@ impl Daemon {
             None => JoinSet::new(),
         };
         others.spawn(ttrpc::serve(shims.listener, Arc::new(Exchange(host.clone())), calls.clone()));
+        let pull = Pull { verifier, ..config.pull() };
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
         let routes = server::routes_within(limits, &host, &about, &activations);
-        let grpc = serve::grpc(listener, transfer::added_to(routes, limits, &host, config.pull()), &calls);
+        let grpc = serve::grpc(listener, transfer::added_to(routes, limits, &host, pull), &calls);
         // Who reads it works in another directory.
         let address = std::path::absolute(&config.grpc.address).attempt(|| "find the working directory".to_owned())?;
         engine.announce(Some(&address))?;

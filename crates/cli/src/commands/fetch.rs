@@ -29,7 +29,9 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let Args { source, metadata_only } = args;
     let (platforms, ignore_space) = (source.selection(), source.ignore_space);
-    let options = Pull { platforms, metadata_only, ignore_space, ..source.transfers.pull() };
+    let verifier = source.verification.verifier()?;
+    let referrers = source.with_referrers.clone().unwrap_or_default();
+    let options = Pull { platforms, metadata_only, ignore_space, verifier, referrers, ..source.transfers.pull() };
     let tracker = Tracker::new();
     let work = Box::pin(async {
         let resolver = source.resolver()?;

@@ -15,6 +15,7 @@ pub(crate) mod leases;
 pub(crate) mod namespaces;
 pub(crate) mod plugins;
 pub(crate) mod pull;
+pub(crate) mod referrers;
 pub(crate) mod snapshots;
 pub(crate) mod why;
 
@@ -28,6 +29,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Pull(args) => pull::run(context, args).await,
         Command::Fetch(args) => fetch::run(context, args).await,
         Command::FetchObject(args) => fetch_object::run(args).await,
+        Command::Referrers(args) => referrers::run(context, args).await,
         Command::Images(command) => images::run(context, command).await,
         Command::Import(args) => images::import::run(context, args).await,
         Command::Export(args) => images::export::run(context, args).await,

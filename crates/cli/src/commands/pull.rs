@@ -3,7 +3,7 @@
 use serde::Serialize;
 use windlass::registry::Remote;
 use windlass::transfer::room::{Amount, Place, Room, Verdict};
-use windlass::transfer::{self, Content, Plan, Pull, Pulled, Unpack};
+use windlass::transfer::{self, Content, Plan, Pull, Pulled, Referrers, Unpack};
 use windlass_core::media_type::Role;
 use windlass_core::platform::Selection;
 use windlass_core::progress::Tracker;
@@ -14,6 +14,7 @@ use crate::failure::Outcome;
 use crate::interrupt::interruptible;
 use crate::render::{Format, count, digest, fields, line, size};
 use crate::transfers::{Transfers, content};
+use crate::verification::Verification;
 use crate::{familiar, remote};
 
 /// Pull an image: fetch what is missing, unpack it, and record its name.
@@ -74,8 +75,20 @@ pub(crate) struct Source {
     /// Try although too little space seems to be free.
     #[arg(long)]
     pub(crate) ignore_space: bool,
+    /// Bring what is attached to the image, too: signatures, lists of parts; all of it, or that of some types.
+    #[arg(
+        long,
+        value_name = "TYPE,…",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_parser = attached
+    )]
+    pub(crate) with_referrers: Option<Referrers>,
     #[command(flatten)]
     pub(crate) transfers: Transfers,
+    #[command(flatten)]
+    pub(crate) verification: Verification,
 }
 
 impl Source {
@@ -94,6 +107,19 @@ impl Source {
     }
 }
 
+/// Reads which artifacts are wanted: those of the types, all when none is named.
+fn attached(text: &str) -> Result<Referrers> {
+    if text.is_empty() {
+        return Ok(Referrers::All);
+    }
+    let kinds: Vec<String> = text.split(',').map(|kind| kind.trim().to_owned()).collect();
+    if kinds.iter().any(String::is_empty) {
+        return Err(Error::invalid_argument(format!("{text:?} is not a list of types"))
+            .hint("types stand between commas; without any, everything that is attached is brought"));
+    }
+    Ok(Referrers::Of(kinds))
+}
+
 /// Pulls, or says what a pull would do.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let unpack = if args.no_unpack { Unpack::No } else { Unpack::Yes };
@@ -110,6 +136,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         snapshotter: args.snapshotter,
         ignore_space: args.source.ignore_space,
         content: args.content,
+        verifier: args.source.verification.verifier()?,
+        referrers: args.source.with_referrers.clone().unwrap_or_default(),
         ..args.source.transfers.pull()
     };
     if args.plan { plan(context, &args.source, &options).await } else { pull(context, &args.source, &options).await }
@@ -185,6 +213,9 @@ fn print_plan(context: &Context, plan: &Plan) -> Outcome {
     ];
     shown.extend(plan.room.iter().flat_map(room));
     line(&fields(&shown))?;
+    for attached in &plan.attached {
+        line(&format!("attached  {} to {}", digest(&attached.manifest.digest), digest(&attached.subject)))?;
+    }
     let mut list = output.list(["BLOB", "DIGEST", "SIZE", "STATE"]);
     for blob in &plan.blobs {
         let state = if blob.present { "present" } else { "missing" };

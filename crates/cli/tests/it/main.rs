@@ -29,3 +29,4 @@ mod sharing;
 mod survivor;
 mod tools;
 mod usage;
+mod verification;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use windlass::transfer::Content as Layers;
 use windlass_core::Result;
 
-use super::Config;
 use super::own;
+use super::{Config, VERIFIERS};
 use windlass_core::settings::{Table, Unknown, Value, nearest};
 
 /// The versions that are read.
@@ -61,7 +61,7 @@ const PLUGINS: [(&str, &str); 36] = [
     ("io.containerd.internal.v1.opt", "programs are not installed from images"),
     ("io.containerd.internal.v1.tracing", "there are no traces"),
     ("io.containerd.tracing.processor.v1.otlp", "there are no traces"),
-    ("io.containerd.image-verifier.v1.bindir", "images are not verified by programs"),
+    (VERIFIERS, ""),
     ("io.containerd.nri.v1.nri", "there are no tasks here yet"),
     ("io.containerd.snapshotter.v1.aufs", "that snapshotter is not here"),
     ("io.containerd.snapshotter.v1.blockfile", "that snapshotter is not here"),
@@ -226,6 +226,13 @@ impl Read {
             }
             "io.containerd.cri.v1.images" => self.images(&mut table, config)?,
             "io.containerd.transfer.v1.local" => self.transfer(&mut table, config)?,
+            VERIFIERS => {
+                self.without_meaning(&mut table, "verify_on_run", "there are no containers here yet");
+                // The policy is a key of ours alone.
+                let policy = config.verification.policy.clone();
+                self.unknown(own::verification(table, &mut config.verification)?);
+                config.verification.policy = policy;
+            }
             _ => self.other(name, &place, &key),
         }
         Ok(())

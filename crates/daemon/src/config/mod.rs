@@ -16,13 +16,18 @@ mod render;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use windlass::transfer::Pull;
-use windlass::{Policy, Sharing, layer};
-use windlass_core::Platform;
+use windlass::transfer::{Pull, Verifier};
+use windlass::{Policy, Sharing, layer, verify};
+use windlass_core::{Platform, Result};
 
 pub use load::{Loaded, SYSTEM_FILE, load};
 pub use render::render;
+
+/// The plugin of the programs that are asked whether an image may be here.
+pub(crate) const VERIFIERS: &str = "io.containerd.image-verifier.v1.bindir";
 
 /// What a daemon is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +58,8 @@ pub struct Config {
     pub snapshots: Snapshots,
     /// Pulls that the daemon carries out itself.
     pub transfer: Transfer,
+    /// Who is asked whether an image may be here.
+    pub verification: Verification,
     /// Plugins that are processes of their own, by name.
     pub proxy_plugins: BTreeMap<String, ProxyPlugin>,
 }
@@ -122,6 +129,30 @@ pub struct Transfer {
     pub max_concurrent_unpacks: Option<usize>,
 }
 
+/// Who is asked whether an image may be here that the daemon pulls or imports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    /// The file of the policy; no policy when there is none.
+    pub policy: Option<PathBuf>,
+    /// The directory of programs that are asked; none are when there is none.
+    pub bin_dir: Option<PathBuf>,
+    /// How many of them are asked, by their names; all when there is no limit.
+    pub max_verifiers: Option<usize>,
+    /// How long each may take.
+    pub per_verifier_timeout: Duration,
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Self {
+            policy: None,
+            bin_dir: None,
+            max_verifiers: Some(verify::MAX_PROGRAMS),
+            per_verifier_timeout: verify::TIMEOUT,
+        }
+    }
+}
+
 /// A plugin that is a process of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyPlugin {
@@ -177,6 +208,7 @@ impl Default for Config {
             layers: layer::Options::default(),
             snapshots: Snapshots::default(),
             transfer: Transfer { max_concurrent_downloads: pull.concurrent_downloads, max_concurrent_unpacks: None },
+            verification: Verification::default(),
             proxy_plugins: BTreeMap::new(),
         }
     }
@@ -192,6 +224,21 @@ impl Config {
             content: self.content.layers,
             ..usual
         }
+    }
+
+    /// Returns who is asked whether an image may be here; nobody when there is none.
+    ///
+    /// # Errors
+    /// Those of [`verify::PolicyFile::open`].
+    pub fn verifier(&self) -> Result<Option<Arc<dyn Verifier>>> {
+        let Verification { policy, bin_dir, max_verifiers, per_verifier_timeout } = &self.verification;
+        let directory = bin_dir.as_ref().filter(|_| !self.disabled_plugins.contains(VERIFIERS));
+        let programs = directory.map(|directory| verify::Programs {
+            directory: directory.clone(),
+            limit: *max_verifiers,
+            timeout: *per_verifier_timeout,
+        });
+        verify::Verification { policy: policy.clone(), programs }.verifier()
     }
 
     /// Returns where ttrpc is served.

@@ -9,7 +9,7 @@ use windlass::transfer::Content as Layers;
 use windlass::{Policy, Sharing};
 use windlass_core::Result;
 
-use super::{Config, Content, Debug, Grpc, Metrics, ProxyKind, ProxyPlugin, Snapshots, Transfer, Ttrpc};
+use super::{Config, Content, Debug, Grpc, Metrics, ProxyKind, ProxyPlugin, Snapshots, Transfer, Ttrpc, Verification};
 use windlass_core::settings::{Table, Unknown, Value};
 
 /// Takes over what a file says, and returns the keys that nobody knows.
@@ -42,6 +42,7 @@ pub(super) fn read(mut file: Table<'_>, config: &mut Config) -> Result<Vec<Unkno
     read("layers", &mut |table| layers(table, &mut config.layers))?;
     read("snapshots", &mut |table| snapshots(table, &mut config.snapshots))?;
     read("transfer", &mut |table| transfer(table, &mut config.transfer))?;
+    read("verification", &mut |table| verification(table, &mut config.verification))?;
     read("proxy_plugins", &mut |table| {
         let mut unknown = Vec::new();
         for (name, value) in table.entries() {
@@ -177,6 +178,28 @@ fn transfer(mut table: Table<'_>, transfer: &mut Transfer) -> Result<Vec<Unknown
     }
     if let Some(unpacks) = table.value("max_concurrent_unpacks") {
         transfer.max_concurrent_unpacks = Some(at_least_one(&unpacks)?);
+    }
+    Ok(table.rest())
+}
+
+/// The keys of the programs are containerd's.
+pub(super) fn verification(mut table: Table<'_>, verification: &mut Verification) -> Result<Vec<Unknown>> {
+    if let Some(policy) = table.value("policy") {
+        verification.policy = policy.path()?;
+    }
+    if let Some(directory) = table.value("bin_dir") {
+        verification.bin_dir = directory.path()?;
+    }
+    if let Some(limit) = table.value("max_verifiers") {
+        // Below 0 is no limit, as containerd has it.
+        let number: i64 = limit.number()?;
+        verification.max_verifiers = usize::try_from(number).ok();
+    }
+    if let Some(timeout) = table.value("per_verifier_timeout") {
+        verification.per_verifier_timeout = timeout.duration()?;
+        if verification.per_verifier_timeout.is_zero() {
+            return Err(timeout.wrong("is 0").hint("no program could ever answer: 10s is usual"));
+        }
     }
     Ok(table.rest())
 }

@@ -1,9 +1,10 @@
 //! A configuration as a file of ours, with what each key means. Reading it gives the same configuration.
 
 use std::fmt::{Display, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Config, ProxyKind, ProxyPlugin, own};
+use super::{Config, ProxyKind, ProxyPlugin, Verification, own};
 
 /// Writes a configuration down.
 pub fn render(config: &Config) -> String {
@@ -99,6 +100,7 @@ fn parts(out: &mut Page, config: &Config) {
         Some(unpacks) => out.set("max_concurrent_unpacks", unpacks),
         None => out.comment("max_concurrent_unpacks = 2  # as many as there are processors when nothing is said"),
     }
+    verification(out, &config.verification);
     if config.proxy_plugins.is_empty() {
         out.gap();
         out.comment("A snapshotter, a content store or a differ that is a process of its own:");
@@ -109,6 +111,21 @@ fn parts(out: &mut Page, config: &Config) {
         out.comment("capabilities = []");
         out.comment("exports = {}");
     }
+}
+
+fn verification(out: &mut Page, verification: &Verification) {
+    let path = |path: &Option<PathBuf>| text(&path.as_deref().unwrap_or("".as_ref()).display());
+    out.table("verification");
+    out.comment("The file of the policy that says which images may be pulled and imported; none when it is empty.");
+    out.set("policy", path(&verification.policy));
+    out.comment("The directory of programs that have to allow an image, as containerd's; none when it is empty.");
+    out.set("bin_dir", path(&verification.bin_dir));
+    out.comment("How many of them are asked, those first by name; all of them with -1. How long each may take.");
+    match verification.max_verifiers {
+        Some(limit) => out.set("max_verifiers", limit),
+        None => out.set("max_verifiers", -1),
+    }
+    out.set("per_verifier_timeout", duration(verification.per_verifier_timeout));
 }
 
 fn proxy_plugin(out: &mut Page, name: &str, plugin: &ProxyPlugin) {

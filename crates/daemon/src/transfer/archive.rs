@@ -38,6 +38,7 @@ pub(super) async fn import(work: &Work<'_>, from: ImageImportStream, to: ImageSt
         unpack: if to.unpacks.is_empty() { Unpack::No } else { Unpack::Yes },
         snapshotter,
         labels: to.labels.clone().into_iter().collect(),
+        verifier: work.pull.verifier.clone(),
         ..Import::new(naming(&to)?)
     };
     windlass::transfer::import(work.host, work.namespace, archive, &options, work.tracker()).await?;

@@ -10,7 +10,7 @@ use windlass_core::field::FieldMask;
 use windlass_core::image::{Image, Name};
 use windlass_core::platform::Selection;
 use windlass_core::remote::{Fetcher, Pusher, Resolved, Resolver};
-use windlass_core::{Error, Reference, Result};
+use windlass_core::{Descriptor, Digest, Error, Reference, Result};
 use windlass_proto::containerd::types::Platform;
 use windlass_proto::containerd::types::transfer::{HttpDebug, ImageStore, OciRegistry, RegistryResolver};
 
@@ -135,5 +135,9 @@ impl Resolver for Renamed {
 
     async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>> {
         self.remote.pusher(self.of_remote(name)).await
+    }
+
+    async fn referrers(&self, name: &Name, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+        self.remote.referrers(self.of_remote(name), subject, artifact_type).await
     }
 }

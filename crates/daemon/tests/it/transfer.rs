@@ -171,6 +171,51 @@ async fn metadata_of_other_platforms_comes_without_their_layers_and_layers_are_k
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_configured_verifiers_refuse_is_neither_pulled_nor_imported() {
+    let (place, bundle) = (Place::new(), bundle());
+    let (_registry, reference) = serve(&bundle);
+    let programs = place.path("verifiers");
+    std::fs::create_dir(&programs).unwrap();
+    // It allows what is called so, and no other name.
+    let program = programs.join("by-name");
+    std::fs::write(&program, "#!/bin/sh\ncase $2 in *app:1) exit 0;; esac\necho not called right\nexit 1\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut config = place.config();
+    config.verification.bin_dir = Some(programs);
+    let daemon = start(config).await;
+    let caller = Caller::new(&place).await;
+    let by_digest = format!("{}@{}", reference.strip_suffix(":1").unwrap(), bundle.root.digest);
+    let from = OciRegistry { reference: by_digest, resolver: None };
+    // What counts is where it comes from, not what it would be called here.
+    let error = caller.transfer(&from, &store(NAME), "").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::PermissionDenied);
+    assert!(error.to_string().contains("verifier by-name (exit code 1): not called right"), "{error}");
+    let services = place.services().await;
+    assert_eq!(services.images.list(&[]).try_collect::<Vec<_>>().await.unwrap(), []);
+    caller.transfer(&OciRegistry { reference, resolver: None }, &store(NAME), "").await.unwrap();
+
+    let stream = caller.client.open_stream(&Scope::default(), "out").await.unwrap();
+    let archive = tokio::spawn(window::receive(stream).try_collect::<Vec<Bytes>>());
+    let to = ImageExportStream { stream: "out".into(), all_platforms: true, ..ImageExportStream::default() };
+    caller.transfer(&store(NAME), &to, "").await.unwrap();
+    let archive = Bytes::from(archive.await.unwrap().unwrap().concat());
+    let mut sender = Sender::new(caller.client.open_stream(&Scope::default(), "in").await.unwrap());
+    let sent = tokio::spawn(async move {
+        // The import may be refused before it has read all.
+        let _ = sender.send(archive).await;
+        let _ = sender.finish().await;
+    });
+    let from = ImageImportStream { stream: "in".into(), ..ImageImportStream::default() };
+    let error = caller.transfer(&from, &store("registry.test/app:2"), "").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::PermissionDenied);
+    sent.await.unwrap();
+    let names: Vec<String> =
+        services.images.list(&[]).map_ok(|image| image.name.to_string()).try_collect().await.unwrap();
+    assert_eq!(names, [NAME]);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_transferred_is_said() {
     let place = Place::new();
     let daemon = place.start().await;

@@ -7,13 +7,14 @@ use serde::Serialize;
 use windlass::transfer::import::Digests;
 use windlass::transfer::{Import, Imported, Naming, Unpack, import};
 use windlass_core::progress::Tracker;
-use windlass_core::{Error, image};
+use windlass_core::{Error, Result, image};
 
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
 use crate::platforms::Platforms;
 use crate::render::{digest, fields, size};
+use crate::verification::Verification;
 use crate::{familiar, input, label};
 
 /// Import images from an archive: an OCI layout, or what `docker save` writes; plain, or compressed with gzip or zstd.
@@ -58,10 +59,12 @@ pub(crate) struct Args {
     /// Label of the images; may be given again.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label::parse)]
     labels: Vec<(String, String)>,
+    #[command(flatten)]
+    verification: Verification,
 }
 
 impl Args {
-    fn options(&self) -> Import {
+    fn options(&self) -> Result<Import> {
         let digests = match (self.digests, self.skip_digest_for_named) {
             (false, _) => Digests::No,
             (true, false) => Digests::All,
@@ -75,13 +78,14 @@ impl Args {
             complete: |name| familiar::parse(name).map(|reference| reference.to_string()),
             ..Naming::new(base)
         };
-        Import {
+        Ok(Import {
             platforms: self.platforms.selection(),
             unpack: if self.no_unpack { Unpack::No } else { Unpack::Yes },
             snapshotter: self.snapshotter.clone(),
             labels: label::all(self.labels.clone()),
+            verifier: self.verification.verifier()?,
             ..Import::new(naming)
-        }
+        })
     }
 }
 
@@ -93,7 +97,7 @@ fn today() -> String {
 
 /// Imports.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let options = args.options();
+    let options = args.options()?;
     // Before anything is read: files get owners and devices, which takes root.
     if options.unpack == Unpack::Yes && !context.may_unpack()? {
         return Err(Error::permission_denied("unpacking the images of an archive needs root")
