@@ -29,7 +29,7 @@ use crate::label::Labels;
 use crate::text::{self, checked_text};
 use crate::{Listing, timestamp};
 
-pub use copy::{OneWay, Source, copy};
+pub use copy::{OneWay, Source, copy, copy_telling};
 pub use ranges::Ranges;
 
 /// How long after the last write an ingest is kept that no lease holds, as containerd has it.

@@ -43,6 +43,18 @@ pub enum State {
         /// Bytes in all.
         total: u64,
     },
+    /// Being uploaded.
+    Uploading {
+        /// Bytes that are there.
+        offset: u64,
+        /// Bytes that there will be.
+        total: u64,
+    },
+    /// Taken over by the remote from another repository of its own: nothing to upload.
+    Mounted {
+        /// The repository.
+        from: String,
+    },
     /// Waiting for another operation that does the same.
     Waiting {
         /// What it waits for.
@@ -97,6 +109,21 @@ pub struct Totals {
     pub downloaded: u64,
     /// Bytes that were here already.
     pub reused: u64,
+    /// Bytes that went to the remote.
+    #[serde(skip_serializing_if = "is_none")]
+    pub uploaded: u64,
+}
+
+impl Totals {
+    /// Returns how many bytes went one way or the other.
+    pub fn moved(&self) -> u64 {
+        self.downloaded.saturating_add(self.uploaded)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference to the field")]
+fn is_none(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// The progress of one operation. Cheap to clone; all clones are one.
@@ -133,13 +160,18 @@ impl Tracked {
             Some(unpack) if is_here || matches!(unpack, State::Failed { .. }) => (unpack, None),
             unpack => (&self.state, unpack.clone()),
         };
-        let stalled = matches!(state, State::Fetching { .. }).then(|| self.moved.elapsed()).filter(|it| *it >= STALL);
+        let stalled = matches!(state, State::Fetching { .. } | State::Uploading { .. })
+            .then(|| self.moved.elapsed())
+            .filter(|it| *it >= STALL);
         let elapsed = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
         Object { id: self.id.clone(), state: state.clone(), unpack, stalled, elapsed }
     }
 
     fn set(&mut self, part: Part, state: State) {
-        let ended = matches!(state, State::Done | State::Exists | State::Failed { .. } | State::Resolved);
+        let ended = matches!(
+            state,
+            State::Done | State::Exists | State::Mounted { .. } | State::Failed { .. } | State::Resolved
+        );
         self.ended = ended.then(Instant::now);
         match part {
             Part::Unpacking => self.unpack = Some(state),
@@ -187,6 +219,11 @@ impl Tracker {
     /// Counts bytes that came from the remote.
     pub fn add_downloaded(&self, bytes: u64) {
         self.lock().totals.downloaded += bytes;
+    }
+
+    /// Counts bytes that went to the remote.
+    pub fn add_uploaded(&self, bytes: u64) {
+        self.lock().totals.uploaded += bytes;
     }
 
     /// Counts bytes that were here already.

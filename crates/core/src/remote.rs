@@ -117,12 +117,36 @@ pub trait Fetcher: Send + Sync {
     fn distrust_parts(&self) {}
 }
 
-/// Pushes content by descriptor; a push is an ingest.
+/// What comes of the wish to push some content.
+pub enum Push {
+    /// The remote has it.
+    Exists,
+    /// The remote has taken it over from another repository of its own.
+    Mounted {
+        /// The repository.
+        from: String,
+    },
+    /// It is to be written; [`Writer::commit`] makes it the remote's.
+    Upload(Box<dyn Writer>),
+}
+
+/// Pushes content by descriptor; a push is an ingest. Usable concurrently.
+///
+/// What content refers to is pushed before it. A remote of names lets its name point at the content that the name has the
+/// digest of, or, if it has none, at the manifest that was pushed last.
 #[async_trait]
 pub trait Pusher: Send + Sync {
-    /// Opens the ingest of some content at the remote.
+    /// Opens the ingest of some content at the remote, unless the remote has it. Where the content came from, as the
+    /// annotations [`SOURCE_LABEL`] of the descriptor tell, is where a remote may take it over from.
+    ///
+    /// The ingest begins where an earlier one of this pusher was cut off, if the remote still has that. A writer whose write
+    /// has failed says in [`Writer::status`] where it goes on.
     ///
     /// # Errors
-    /// `AlreadyExists` when the remote has it.
-    async fn push(&self, descriptor: &Descriptor) -> Result<Box<dyn Writer>>;
+    /// `Unauthenticated`, `PermissionDenied`, `Unavailable`; `Unimplemented` when the remote takes no such content.
+    async fn push(&self, descriptor: &Descriptor) -> Result<Push>;
 }
+
+/// The prefix of the labels of a blob, and of the annotations of a descriptor that is pushed, which tell where the content
+/// came from: the host follows, the repositories are the value, separated by commas. As containerd has it.
+pub const SOURCE_LABEL: &str = "containerd.io/distribution.source.";

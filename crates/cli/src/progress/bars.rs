@@ -9,7 +9,7 @@ use windlass_core::progress::{Object, State, Totals};
 
 use super::plain::seconds;
 use super::rate::Rate;
-use super::{End, Renderer, Sample};
+use super::{End, Renderer, Sample, moved};
 use crate::render::{printable, size};
 
 /// How often the terminal is drawn at most, in frames a second.
@@ -77,9 +77,8 @@ impl Bars {
     }
 
     fn draw_total(&mut self, totals: Totals, elapsed: Duration) {
-        let rate = self.rate.update(totals.downloaded, elapsed);
-        let (downloaded, reused) = (size(totals.downloaded), size(totals.reused));
-        let message = format!("{downloaded} downloaded, {reused} reused, {}/s  {}", size(rate), seconds(elapsed));
+        let rate = self.rate.update(totals.moved(), elapsed);
+        let message = format!("{}, {}/s  {}", moved(totals), size(rate), seconds(elapsed));
         self.total.set_message(message);
     }
 }
@@ -114,6 +113,8 @@ fn describe(state: &State) -> (String, Option<(u64, u64)>) {
         State::Fetching { offset, total } => ("fetching".to_owned(), Some((*offset, *total))),
         State::Unpacking { offset, total } => ("unpacking".to_owned(), Some((*offset, *total))),
         State::Checking { offset, total } => ("checking".to_owned(), Some((*offset, *total))),
+        State::Uploading { offset, total } => ("uploading".to_owned(), Some((*offset, *total))),
+        State::Mounted { from } => (format!("mounted from {}", printable(from)), None),
         State::Exists => word("exists"),
         State::Fetched => word("fetched"),
         State::Waiting { reason } => (format!("waiting: {}", printable(reason)), None),

@@ -25,7 +25,7 @@ enum Line<'a> {
     Object {
         #[serde(flatten)]
         object: &'a Object,
-        /// While bytes arrive.
+        /// While bytes arrive, or go.
         #[serde(skip_serializing_if = "Option::is_none")]
         rate: Option<u64>,
     },
@@ -69,7 +69,9 @@ impl<W: Write + Send> Renderer for Json<W> {
         for object in &sample.objects {
             let shown = self.shown.entry(object.id.clone()).or_default();
             let rate = match object.state {
-                State::Fetching { offset, .. } => Some(shown.rate.update(offset, sample.elapsed)),
+                State::Fetching { offset, .. } | State::Uploading { offset, .. } => {
+                    Some(shown.rate.update(offset, sample.elapsed))
+                }
                 _ => None,
             };
             let state = Some((object.state.clone(), object.unpack.clone()));
@@ -80,7 +82,7 @@ impl<W: Write + Send> Renderer for Json<W> {
                 self.print(&Line::Object { object, rate });
             }
         }
-        let rate = self.rate.update(sample.totals.downloaded, sample.elapsed);
+        let rate = self.rate.update(sample.totals.moved(), sample.elapsed);
         if self.totals != Some(sample.totals) {
             self.totals = Some(sample.totals);
             let elapsed_ms = milliseconds(sample.elapsed);
@@ -114,7 +116,7 @@ mod tests {
         };
         let sample = |state, downloaded| Sample {
             objects: vec![object(state)],
-            totals: Totals { downloaded, reused: 5 },
+            totals: Totals { downloaded, reused: 5, uploaded: 0 },
             elapsed: Duration::from_millis(100),
         };
         let mut json = Json::new(Vec::new());

@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 use windlass_core::progress::{Object, Totals, Tracker};
 
 use crate::args::Progress;
+use crate::render::size;
 
 /// How often the tracker is sampled.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -34,6 +35,15 @@ struct Sample {
     totals: Totals,
     /// Since the work began.
     elapsed: Duration,
+}
+
+/// Says what was moved, and what need not be.
+fn moved(totals: Totals) -> String {
+    let (moved, word) = match totals {
+        Totals { uploaded: 0, downloaded, .. } => (downloaded, "downloaded"),
+        Totals { uploaded, .. } => (uploaded, "uploaded"),
+    };
+    format!("{} {word}, {} reused", size(moved), size(totals.reused))
 }
 
 /// Shows samples.

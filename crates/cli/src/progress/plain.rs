@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use windlass_core::progress::{Object, State};
 
-use super::{End, Renderer, Sample};
+use super::{End, Renderer, Sample, moved};
 use crate::render::{printable, size};
 
 /// Prints lines.
@@ -52,8 +52,7 @@ impl<W: Write + Send> Renderer for Plain<W> {
         self.sample(sample);
         if end == End::Done {
             let (totals, elapsed) = (sample.totals, seconds(sample.elapsed));
-            let (downloaded, reused) = (size(totals.downloaded), size(totals.reused));
-            let _ = writeln!(self.out, "total: {downloaded} downloaded, {reused} reused in {elapsed}");
+            let _ = writeln!(self.out, "total: {} in {elapsed}", moved(totals));
         }
     }
 }
@@ -65,6 +64,9 @@ fn describe(state: &State, elapsed: Duration) -> String {
         State::Resolved => "resolved".into(),
         State::Fetching { offset: 0, total } => format!("fetching {}", size(*total)),
         State::Fetching { offset, total } => format!("fetching {}, {} here", size(*total), size(*offset)),
+        State::Uploading { offset: 0, total } => format!("uploading {}", size(*total)),
+        State::Uploading { offset, total } => format!("uploading {}, {} there", size(*total), size(*offset)),
+        State::Mounted { from } => format!("mounted from {from}"),
         State::Exists => "exists".into(),
         State::Fetched => "fetched".into(),
         State::Checking { total, .. } => format!("checking {}", size(*total)),
@@ -97,7 +99,7 @@ mod tests {
         let mut plain = Plain::new(Vec::new());
         let sample = || Sample {
             objects: tracker.snapshot(),
-            totals: Totals { downloaded: 2048, reused: 0 },
+            totals: Totals { downloaded: 2048, ..Totals::default() },
             elapsed: Duration::from_millis(1500),
         };
         plain.sample(&sample());

@@ -37,9 +37,29 @@ pub trait Source: Send {
 /// # Cancel safety
 /// A copy that is dropped has written a part of it; the next one continues.
 pub async fn copy(writer: &mut dyn Writer, source: &mut dyn Source, task: Option<&Task>) -> Result<u64> {
+    let mut report = |offset, total| {
+        if let Some(task) = task {
+            task.set(State::Fetching { offset, total });
+        }
+    };
+    copy_telling(writer, source, &mut report).await
+}
+
+/// As [`copy`], and tells of every step where the writer then stands, and of how many bytes.
+///
+/// # Errors
+/// As [`copy`].
+///
+/// # Cancel safety
+/// As [`copy`].
+pub async fn copy_telling(
+    writer: &mut dyn Writer,
+    source: &mut dyn Source,
+    report: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<u64> {
     let status = writer.status().await?;
     let mut at = status.offset;
-    report(task, at, status.total);
+    report(at, status.total.unwrap_or(at));
     if at > 0 && status.total == Some(at) {
         return Ok(at);
     }
@@ -59,7 +79,7 @@ pub async fn copy(writer: &mut dyn Writer, source: &mut dyn Source, task: Option
         }
         writer.write(part).await?;
         at = after;
-        report(task, at, status.total);
+        report(at, status.total.unwrap_or(at));
     }
     let end = at - skip;
     match status.total {
@@ -87,12 +107,6 @@ fn to_skip(status: &Status, begins: u64, size: Option<u64>) -> Result<u64> {
 
 fn wrong_size(found: &str, declared: u64) -> Error {
     Error::data_loss(format!("the source has {found} bytes, {declared} are declared"))
-}
-
-fn report(task: Option<&Task>, offset: u64, total: Option<u64>) {
-    if let Some(task) = task {
-        task.set(State::Fetching { offset, total: total.unwrap_or(offset) });
-    }
 }
 
 /// Bytes at hand.

@@ -61,7 +61,7 @@ impl Reporter {
     /// Tells the last step, with how many bytes were moved, of how many that were needed.
     pub(super) fn totals(&self, event: String) {
         let totals = self.tracker.totals();
-        let (progress, total) = (signed(totals.downloaded), signed(totals.downloaded + totals.reused));
+        let (progress, total) = (signed(totals.moved()), signed(totals.moved().saturating_add(totals.reused)));
         let _ = self.steps.try_send(Step::Ended(Progress { event, progress, total, ..Progress::default() }));
     }
 
@@ -142,6 +142,8 @@ fn words(state: &State) -> (String, u64, u64) {
         State::Resolving => plain("resolving"),
         State::Resolved => plain("resolved"),
         State::Fetching { offset, total } => ("downloading".to_owned(), *offset, *total),
+        State::Uploading { offset, total } => ("uploading".to_owned(), *offset, *total),
+        State::Mounted { from } => (format!("mounted from {from}"), 0, 0),
         State::Exists => plain("already exists"),
         State::Fetched => plain("downloaded"),
         State::Unpacking { offset, total } => ("extracting".to_owned(), *offset, *total),

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use tokio::sync::Semaphore;
 use windlass_core::content::{Commit, Info, Ingester as _, ProviderExt as _, Status, Store as _, Writer};
 use windlass_core::image::Name;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Pusher, Resolved, Resolver};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Push, Pusher, Resolved, Resolver};
 use windlass_core::{ByteStream, Descriptor, Digest, Error, Kind, Reference, Result};
 
 use super::Content;
@@ -368,24 +368,27 @@ struct PushTo {
 
 #[async_trait]
 impl Pusher for PushTo {
-    async fn push(&self, descriptor: &Descriptor) -> Result<Box<dyn Writer>> {
+    async fn push(&self, descriptor: &Descriptor) -> Result<Push> {
         if self.remote.lock().blobs.contains_key(&descriptor.digest)
             || self.remote.content.info(&descriptor.digest).await.is_ok()
         {
             self.point(descriptor);
-            return Err(Error::already_exists(format!("{} has {}", self.name, descriptor.digest)));
+            return Ok(Push::Exists);
         }
         let writer = self.remote.content.writer(&descriptor.ingest_ref(), descriptor.into()).await?;
         let push = PushTo { remote: self.remote.clone(), name: self.name.clone() };
-        Ok(Box::new(Pushing { push, descriptor: descriptor.clone(), writer }))
+        Ok(Push::Upload(Box::new(Pushing { push, descriptor: descriptor.clone(), writer })))
     }
 }
 
 impl PushTo {
-    /// The name points at the last manifest that was pushed to it.
+    /// A name with a digest points at what has it, another one at the last manifest that was pushed to it.
     fn point(&self, descriptor: &Descriptor) {
-        if descriptor.media_type.is_manifest_or_index() {
-            self.remote.lock().names.insert(self.name.to_string(), descriptor.clone());
+        let name = self.name.as_str();
+        let (name, digest) = name.split_once('@').map_or((name, None), |(name, digest)| (name, Some(digest)));
+        let meant = digest.is_none_or(|digest| digest == descriptor.digest.to_string());
+        if meant && descriptor.media_type.is_manifest_or_index() {
+            self.remote.lock().names.insert(name.to_owned(), descriptor.clone());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use windlass_core::content::Commit;
-use windlass_core::remote::{ByteRange, Fetcher, Resolver as _};
+use windlass_core::remote::{ByteRange, Fetcher, Push, Resolver as _};
 use windlass_core::{Descriptor, Kind, Reference, Result};
 use windlass_testkit::image::{Bundle, Image, Layer};
 use windlass_testkit::memory::{Fault, Gate, Remote};
@@ -106,10 +106,10 @@ async fn what_is_pushed_is_served() {
     for (digest, bytes) in &bundle.blobs {
         let media_type = if *digest == bundle.root.digest { bundle.root.media_type.as_str() } else { "x/y" };
         let descriptor = Descriptor::new(media_type, digest.clone(), bytes.len() as u64);
-        let mut writer = pusher.push(&descriptor).await.unwrap();
+        let Push::Upload(mut writer) = pusher.push(&descriptor).await.unwrap() else { panic!("it is there") };
         writer.write(bytes.clone()).await.unwrap();
         writer.commit(Commit::default()).await.unwrap();
-        assert_eq!(pusher.push(&descriptor).await.err().unwrap().kind(), Kind::AlreadyExists);
+        assert!(matches!(pusher.push(&descriptor).await.unwrap(), Push::Exists));
     }
     assert_eq!(pushed.target("other.example/repo:tag").unwrap().digest, bundle.root.digest);
     assert_eq!(pushed.blob(&bundle.root.digest).await, remote.blob(&bundle.root.digest).await);
