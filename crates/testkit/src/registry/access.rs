@@ -76,17 +76,32 @@ impl Access {
     }
 
     /// Returns the challenge to a request that may not be answered.
-    pub(super) fn challenge(&self, request: &Recorded, repository: &str, url: &str) -> Option<String> {
+    pub(super) fn challenge(
+        &self,
+        request: &Recorded,
+        repository: &str,
+        mounts_from: Option<&str>,
+        url: &str,
+    ) -> Option<String> {
         let given = request.header("authorization").unwrap_or_default();
         match self.auth.as_ref()? {
             Auth::Basic { username, password } => {
                 (given != basic(username, password)).then(|| r#"Basic realm="fake, \"quoted\"""#.to_owned())
             }
             Auth::Bearer(bearer) => {
-                let scope = format!("repository:{repository}:pull");
+                let action = match request.method.as_str() {
+                    "GET" | "HEAD" => "pull",
+                    "DELETE" => "delete",
+                    _ => "pull,push",
+                };
+                let mut scope = format!("repository:{repository}:{action}");
                 let token = given.strip_prefix("Bearer ").unwrap_or_default();
-                if self.valid.contains(token) && token.ends_with(&scope) {
+                let reads_there = mounts_from.is_none_or(|from| allows(token, from, "pull"));
+                if self.valid.contains(token) && allows(token, repository, action) && reads_there {
                     return None;
+                }
+                if let Some(from) = mounts_from {
+                    scope.push_str(&format!(" repository:{from}:pull"));
                 }
                 let realm = bearer.realm.clone().unwrap_or_else(|| format!("{url}/token"));
                 let extra = bearer.extra_scope.as_ref().map_or_else(String::new, |scope| format!(" {scope}"));
@@ -118,14 +133,16 @@ impl Access {
                 (None, _) => bearer.anonymous,
             }
         };
-        let scope = parameters
+        let scopes: Vec<&str> = parameters
             .iter()
             .filter(|(name, _)| name == "scope")
             .flat_map(|(_, value)| value.split(' '))
-            .find(|scope| scope.starts_with("repository:"));
-        let (true, Some(scope)) = (may_read && parameter("service") == Some("fake registry"), scope) else {
+            .filter(|scope| scope.starts_with("repository:"))
+            .collect();
+        if !may_read || parameter("service") != Some("fake registry") || scopes.is_empty() {
             return refused();
-        };
+        }
+        let scope = scopes.join(";");
         self.given += 1;
         let token = format!("fake-token-{}-{scope}", self.given);
         self.valid.insert(token.clone());
@@ -135,6 +152,15 @@ impl Access {
         }
         (200, answer.to_string())
     }
+}
+
+/// Tells whether a token, which says its scopes, is for some actions in a repository.
+fn allows(token: &str, repository: &str, actions: &str) -> bool {
+    let scopes = token.splitn(4, '-').nth(3).unwrap_or_default();
+    let own = format!("repository:{repository}:");
+    let given: Vec<&str> =
+        scopes.split(';').filter_map(|scope| scope.strip_prefix(&own)).flat_map(|it| it.split(',')).collect();
+    actions.split(',').all(|action| given.contains(&action))
 }
 
 pub(super) fn basic(username: &str, password: &str) -> String {

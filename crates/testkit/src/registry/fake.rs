@@ -15,6 +15,7 @@ use super::access::{Access, Auth};
 use super::fault::{Fault, Scripted, When};
 use super::serve;
 use super::tls::Identity;
+use super::uploads::{Taking, Upload};
 
 /// A registry in memory on a loopback port. It stops when it is dropped, and with it every connection.
 #[derive(Debug)]
@@ -41,6 +42,11 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// Tells whether it may change something.
+    pub(super) fn writes(&self) -> bool {
+        !matches!(self.method.as_str(), "GET" | "HEAD")
+    }
+
     /// Returns a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -66,6 +72,10 @@ pub(super) struct State {
     pub(super) access: Access,
     /// How many referrers a page has; none when the registry does not know them.
     pub(super) referrers: Option<usize>,
+    pub(super) uploads: BTreeMap<String, Upload>,
+    /// How many uploads were begun.
+    pub(super) begun: usize,
+    pub(super) taking: Taking,
 }
 
 #[derive(Debug, Default)]
@@ -186,18 +196,52 @@ impl Fake {
 
     /// Goes wrong for every request for a part of what is at a path that begins so.
     pub fn fault_when_ranged(&self, path: impl Into<String>, fault: Fault) {
-        let when = When { path: path.into(), ranged: true, skip: 0 };
+        let when = When { path: path.into(), ranged: true, ..When::default() };
         self.shared.state().scripted.push(Scripted { when, fault, times: None });
     }
 
     /// Goes right for so many requests for a part, and then wrong for so many.
     pub fn fault_ranged_after(&self, path: impl Into<String>, fault: Fault, skip: usize, times: usize) {
-        let when = When { path: path.into(), ranged: true, skip };
+        let when = When { path: path.into(), ranged: true, skip, ..When::default() };
         self.shared.state().scripted.push(Scripted { when, fault, times: Some(times) });
     }
 
+    /// Goes wrong for requests with a method, so many times.
+    pub fn fault_method(&self, method: &str, path: impl Into<String>, fault: Fault, times: usize) {
+        let when = When { path: path.into(), method: Some(method.to_owned()), ..When::default() };
+        self.shared.state().scripted.push(Scripted { when, fault, times: Some(times) });
+    }
+
+    /// Says how it takes what it is given.
+    pub fn take(&self, taking: Taking) {
+        self.shared.state().taking = taking;
+    }
+
+    /// Forgets the uploads under way.
+    pub fn forget_uploads(&self) {
+        self.shared.state().uploads.clear();
+    }
+
+    /// Returns how many uploads were begun.
+    pub fn uploads_begun(&self) -> usize {
+        self.shared.state().begun
+    }
+
+    /// Returns a blob that a repository has.
+    pub fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
+        self.shared.state().repositories.get(repository)?.blobs.get(&digest.to_string()).cloned()
+    }
+
+    /// Returns the media type and the bytes of a manifest that a repository has, by its tag or digest.
+    pub fn manifest(&self, repository: &str, object: &str) -> Option<(String, Bytes)> {
+        let state = self.shared.state();
+        let repository = state.repositories.get(repository)?;
+        let digest = repository.tags.get(object).map_or_else(|| object.to_owned(), ToString::to_string);
+        repository.manifests.get(&digest).cloned()
+    }
+
     fn script(&self, path: String, fault: Fault, times: Option<usize>) {
-        let when = When { path, ranged: false, skip: 0 };
+        let when = When { path, ..When::default() };
         self.shared.state().scripted.push(Scripted { when, fault, times });
     }
 

@@ -50,6 +50,10 @@ pub enum Fault {
     Silence,
     /// Closes the connection instead of answering.
     Hangup,
+    /// Takes so many bytes of what is uploaded, keeps them, and resets the connection.
+    CutUploadAfter(usize),
+    /// Answers a status without reading what is sent.
+    Unread(u16),
 }
 
 impl Fault {
@@ -85,20 +89,38 @@ pub(super) struct Scripted {
 }
 
 /// Which requests a fault happens to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct When {
     pub(super) path: String,
+    /// Only those with that method.
+    pub(super) method: Option<String>,
     /// Only those for a part.
     pub(super) ranged: bool,
     /// How many of them it does not happen to at first.
     pub(super) skip: usize,
 }
 
-/// Takes the faults that happen to a request for a path, or for a part of it.
-pub(super) fn take(scripted: &mut Vec<Scripted>, path: &str, ranged: bool) -> Vec<Fault> {
+/// What a request asks for.
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    /// Whether it is for a part.
+    pub(super) ranged: bool,
+}
+
+impl When {
+    fn is_met(&self, asked: &Asked<'_>) -> bool {
+        asked.path.starts_with(&self.path)
+            && self.method.as_ref().is_none_or(|method| method == asked.method)
+            && (asked.ranged || !self.ranged)
+    }
+}
+
+/// Takes the faults that happen to a request.
+pub(super) fn take(scripted: &mut Vec<Scripted>, asked: &Asked<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();
     scripted.retain_mut(|script| {
-        if !path.starts_with(&script.when.path) || (script.when.ranged && !ranged) {
+        if !script.when.is_met(asked) {
             return true;
         }
         if let Some(left) = script.when.skip.checked_sub(1) {

@@ -23,6 +23,7 @@ mod socks;
 mod squid;
 mod tls;
 mod token_server;
+mod uploads;
 
 pub use access::{Auth, Bearer};
 pub use docker::{Access, DockerRegistry};
@@ -33,3 +34,4 @@ pub use socks::Socks;
 pub use squid::Squid;
 pub use tls::{Identity, Validity};
 pub use token_server::{TokenRequest, TokenServer};
+pub use uploads::Taking;

@@ -1,10 +1,10 @@
-//! The fake's side of the wire: OCI distribution-spec, "Pulling".
+//! The fake's side of the wire: OCI distribution-spec, "Pulling"; what is pushed is taken in `uploads`.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -21,8 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use super::abortable::Abortable;
 use super::body::{self, Body, End, Pace};
 use super::fake::{Recorded, Shared};
-use super::fault::{self, Fault};
+use super::fault::{self, Asked, Fault};
 use super::referrers;
+use super::uploads::mounts_from;
 
 /// Accepts connections until it is dropped, and then drops them all.
 pub(super) async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Arc<Shared>) {
@@ -61,7 +62,7 @@ struct Connection {
 pub(super) struct Reply {
     status: u16,
     headers: HeaderMap,
-    bytes: Bytes,
+    pub(super) bytes: Bytes,
     pace: Pace,
     announced: bool,
 }
@@ -71,7 +72,7 @@ impl Reply {
         Self { status, headers: HeaderMap::new(), bytes: bytes.into(), pace: Pace::default(), announced: true }
     }
 
-    fn error(status: u16, code: &str, message: &str) -> Self {
+    pub(super) fn error(status: u16, code: &str, message: &str) -> Self {
         let body = json!({ "errors": [{ "code": code, "message": message }] }).to_string();
         Self::new(status, body).with("content-type", "application/json")
     }
@@ -81,7 +82,7 @@ impl Reply {
         self
     }
 
-    fn set(&mut self, name: &str, value: &str) {
+    pub(super) fn set(&mut self, name: &str, value: &str) {
         let name: HeaderName = name.parse().expect("a header's name");
         self.headers.insert(name, HeaderValue::from_str(value).expect("a header's value"));
     }
@@ -96,23 +97,36 @@ impl Connection {
 
     async fn answer(self, request: Request<Incoming>) -> io::Result<Response<Body>> {
         let (head, body) = request.into_parts();
+        let ranged = head.headers.contains_key("range");
+        let asked = Asked { method: head.method.as_str(), path: head.uri.path(), ranged };
+        let faults = fault::take(&mut self.shared.state().scripted, &asked);
+        let cut =
+            faults.iter().find_map(|fault| if let Fault::CutUploadAfter(bytes) = fault { Some(*bytes) } else { None });
+        let unread = faults.iter().any(|fault| matches!(fault, Fault::Unread(_)));
+        let body = if unread { Bytes::new() } else { read(body, cut).await? };
         let recorded = Recorded {
             method: head.method.to_string(),
             path: head.uri.path().to_owned(),
             query: head.uri.query().map(str::to_owned),
             headers: head.headers,
-            body: body.collect().await.map_err(io::Error::other)?.to_bytes(),
+            body,
             connection: self.number,
         };
-        let (faults, mut reply, mut whole) = {
+        let (mut reply, mut whole) = {
             let mut state = self.shared.state();
             state.recorded.push(recorded.clone());
             let whole = recorded.header("range").map(|_| self.right(&mut state, &recorded, true));
-            (
-                fault::take(&mut state.scripted, &recorded.path, recorded.header("range").is_some()),
-                self.right(&mut state, &recorded, false),
-                whole,
-            )
+            // Whoever is refused has changed nothing.
+            let refused = |fault: &Fault| matches!(fault, Fault::Answer { .. } | Fault::Unread(_) | Fault::Hangup);
+            if recorded.writes() && faults.iter().any(refused) {
+                (Reply::new(500, ""), whole)
+            } else if cut.is_some() {
+                // Whatever it was to end, it is a part.
+                let part = Recorded { method: "PATCH".to_owned(), ..recorded.clone() };
+                (self.right(&mut state, &part, false), whole)
+            } else {
+                (self.right(&mut state, &recorded, false), whole)
+            }
         };
         for fault in faults {
             match fault {
@@ -120,6 +134,11 @@ impl Connection {
                 Fault::Hangup => {
                     self.reset.store(true, Ordering::SeqCst);
                     return Err(io::Error::other("hung up on purpose"));
+                }
+                // What came of it was kept.
+                Fault::CutUploadAfter(_) => {
+                    self.reset.store(true, Ordering::SeqCst);
+                    return Err(io::Error::other("cut off on purpose"));
                 }
                 Fault::IgnoreRange => reply = whole.take().unwrap_or(reply),
                 other => apply(&mut reply, &recorded, other, whole.as_ref()),
@@ -153,9 +172,18 @@ impl Connection {
             .iter()
             .find_map(|shelf| path.rsplit_once(shelf).map(|(repository, object)| (*shelf, repository, object)));
         let Some((shelf, name, object)) = split else { return Reply::new(200, "{}") };
-        if let Some(challenge) = state.access.challenge(request, name, &self.shared.url()) {
+        if let Some(challenge) = state.access.challenge(request, name, mounts_from(request), &self.shared.url()) {
             let refused = Reply::error(401, "UNAUTHORIZED", "authentication required");
             return refused.with("www-authenticate", &challenge);
+        }
+        match (shelf, request.method.as_str()) {
+            ("/blobs/", _) if object.starts_with("uploads/") => {
+                let (name, id) = (name.to_owned(), object.trim_start_matches("uploads/").to_owned());
+                return state.upload(request, &name, &id);
+            }
+            ("/manifests/", "PUT") => return state.put_manifest(request, name, object),
+            ("/manifests/", "DELETE") => return state.delete_manifest(name, object),
+            _ => {}
         }
         let Some(repository) = state.repositories.get(name) else {
             return match shelf {
@@ -169,10 +197,7 @@ impl Connection {
                 Some(page) => referrers::list(repository, request, object, page),
                 None => Reply::new(404, "404 page not found"),
             },
-            "/tags/" => {
-                let tags: Vec<&String> = repository.tags.keys().collect();
-                Reply::new(200, json!({ "name": name, "tags": tags }).to_string())
-            }
+            "/tags/" => state.tags(request, name),
             "/manifests/" => {
                 let digest = repository.tags.get(object).map_or_else(|| object.to_owned(), ToString::to_string);
                 match repository.manifests.get(&digest) {
@@ -189,6 +214,19 @@ impl Connection {
             },
         }
     }
+}
+
+/// Reads a body, or so much of it.
+async fn read(mut body: Incoming, most: Option<usize>) -> io::Result<Bytes> {
+    let mut all = BytesMut::new();
+    while most.is_none_or(|most| all.len() < most) {
+        let Some(frame) = body.frame().await else { break };
+        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+            all.extend_from_slice(&data);
+        }
+    }
+    all.truncate(most.unwrap_or(usize::MAX));
+    Ok(all.freeze())
 }
 
 fn blob(bytes: Bytes, range: Option<(usize, Option<usize>)>, digest: &str) -> Reply {
@@ -221,6 +259,7 @@ fn apply(reply: &mut Reply, request: &Recorded, fault: Fault, whole: Option<&Rep
                 reply.set(name, value);
             }
         }
+        Fault::Unread(status) => *reply = Reply::new(status, "<html>no</html>").with("content-type", "text/html"),
         Fault::NoHead if request.method == "HEAD" => *reply = Reply::error(405, "UNSUPPORTED", "no HEAD"),
         Fault::Header(name, value) => reply.set(&name, &value),
         Fault::WithoutHeader(name) => {
@@ -247,6 +286,11 @@ fn apply(reply: &mut Reply, request: &Recorded, fault: Fault, whole: Option<&Rep
         Fault::ResetAfter(bytes) => reply.pace.end = End::Reset(bytes),
         Fault::StallAfter(bytes) => reply.pace.end = End::Stall(bytes),
         Fault::Trickle { piece, pause } => reply.pace.pieces = Some((piece, pause)),
-        Fault::NoHead | Fault::ShiftRange(_) | Fault::IgnoreRange | Fault::Silence | Fault::Hangup => {}
+        Fault::NoHead
+        | Fault::ShiftRange(_)
+        | Fault::IgnoreRange
+        | Fault::Silence
+        | Fault::Hangup
+        | Fault::CutUploadAfter(_) => {}
     }
 }
