@@ -4,6 +4,7 @@
 //! meant. A digest need not be in `index.json`, and its beginning is enough when nothing else begins so.
 
 mod directory;
+mod pusher;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::fetcher::check_range;
 use crate::manifest;
 use crate::referrers::fallback_tag;
 use directory::{Directory, blocking};
+pub(crate) use pusher::LayoutPusher;
 
 /// The version of the layout that is understood.
 const VERSION: &str = "1.0.0";

@@ -4,7 +4,8 @@
 //! `oci:DIRECTORY:TAG` to a directory. The way of a request, from the top:
 //!
 //! ```text
-//! resolver, fetcher      what to ask for, and what an answer means
+//! resolver, fetcher,     what to ask for, and what an answer means
+//!   pusher
 //!   hosts                where to ask, in which order
 //!   client, ask          authorised, redirects followed
 //!     auth, challenge    who we say we are, to whom
@@ -38,6 +39,7 @@ mod manifest;
 mod options;
 mod payload;
 mod proxy;
+mod pusher;
 mod redirect;
 mod referrers;
 mod remote;

@@ -14,9 +14,10 @@ use crate::auth::Authorizer;
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::fetcher::RegistryFetcher;
-use crate::hosts::{Directories, Repositories};
-use crate::layout::{self, LayoutFetcher};
+use crate::hosts::{Capability, Directories, Repositories};
+use crate::layout::{self, LayoutFetcher, LayoutPusher};
 use crate::options::Options;
+use crate::pusher::RegistryPusher;
 use crate::resolver::RegistryResolver;
 use crate::transport::Network;
 
@@ -113,7 +114,15 @@ impl Resolver for Remote {
     }
 
     async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>> {
-        Err(Error::unimplemented(format!("nothing can be pushed to {name}: push is not built yet")))
+        let reference = reference_of(name)?;
+        if let Some(path) = reference.layout_path() {
+            return Ok(Arc::new(LayoutPusher::open(path, &reference).await?));
+        }
+        let repositories = self.repositories(&reference).await?;
+        let repository = repositories.that_may(Capability::Push).first().map(|repository| (*repository).clone());
+        let repository =
+            repository.ok_or_else(|| Error::failed_precondition(format!("no host takes pushes to {name}")))?;
+        Ok(Arc::new(RegistryPusher::new(self.client.clone(), repository, &reference)))
     }
 
     async fn referrers(&self, name: &Name, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {

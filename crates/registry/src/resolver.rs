@@ -268,7 +268,7 @@ fn media_type(headers: &HeaderMap) -> MediaType {
 }
 
 /// A digest that cannot be read is as good as none: the body is hashed.
-fn digest_header(headers: &HeaderMap) -> Option<Digest> {
+pub(crate) fn digest_header(headers: &HeaderMap) -> Option<Digest> {
     headers.get(DOCKER_CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
 }
 

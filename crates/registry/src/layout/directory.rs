@@ -2,7 +2,7 @@
 //! the machine.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
@@ -10,7 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
-use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, ResolveFlags, flock, fsync, mkdirat, openat, openat2, renameat,
+    unlinkat,
+};
+use rustix::io::Errno;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{ByteStream, Error, Result};
 
@@ -27,7 +31,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 /// An open directory. Its methods block.
 pub(super) struct Directory {
     path: String,
-    descriptor: OwnedFd,
+    descriptor: Arc<OwnedFd>,
 }
 
 impl Directory {
@@ -36,7 +40,60 @@ impl Directory {
         let descriptor = openat(CWD, path, flags, Mode::empty())
             .attempt(|| format!("open OCI layout {path}"))
             .map_err(|error| error.hint("write oci:DIRECTORY:TAG with a directory that exists"))?;
-        Ok(Self { path: path.to_owned(), descriptor })
+        Ok(Self { path: path.to_owned(), descriptor: Arc::new(descriptor) })
+    }
+
+    /// Opens a directory, and makes it when it is not there; the one that it is in has to be.
+    pub(super) fn make(path: &str) -> Result<Self> {
+        match mkdirat(CWD, path, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => Self::open(path),
+            Err(errno) => Err(Error::io(format!("make OCI layout {path}"), errno.into())
+                .hint("the directory that it is to be in has to be there")),
+        }
+    }
+
+    /// Makes a directory below this one.
+    pub(super) fn make_below(&self, name: &str) -> Result<()> {
+        let (parent, last) = self.parent(name)?;
+        match mkdirat(&parent, last, Mode::from_raw_mode(0o777)) {
+            Ok(()) => fsync(&parent).attempt(|| format!("write {}", self.path)),
+            Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(Error::io(format!("make {}/{name}", self.path), errno.into())),
+        }
+    }
+
+    /// Waits until nobody else changes the directory, and keeps others from it until the result is dropped.
+    pub(super) fn lock(&self) -> Result<OwnedFd> {
+        // A description of its own: locks are of descriptions.
+        let lock = self.open_below(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        flock(&lock, FlockOperation::LockExclusive).attempt(|| format!("lock {}", self.path))?;
+        Ok(lock)
+    }
+
+    /// Tells whether a file is there.
+    pub(super) fn has(&self, name: &str) -> Result<bool> {
+        match self.file(name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(windlass_core::Kind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a file under a name that it does not keep.
+    pub(super) fn create(&self, name: &str) -> Result<NewFile> {
+        let what = format!("make {}/{name}", self.path);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let _ = unlinkat(&*self.descriptor, name, AtFlags::empty());
+        let below = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let file = openat2(&*self.descriptor, name, flags, Mode::from_raw_mode(0o666), below).attempt(|| what)?;
+        let directory = Self { path: self.path.clone(), descriptor: self.descriptor.clone() };
+        Ok(NewFile { file: file.into(), directory, name: Some(name.to_owned()) })
+    }
+
+    /// Opens the directory that something below this one is in, and returns its name there.
+    fn parent<'a>(&self, name: &'a str) -> Result<(OwnedFd, &'a str)> {
+        let (parent, last) = name.rsplit_once('/').unwrap_or((".", name));
+        Ok((self.open_below(parent, OFlags::RDONLY | OFlags::DIRECTORY)?, last))
     }
 
     pub(super) fn path(&self) -> &str {
@@ -86,9 +143,9 @@ impl Directory {
 
     fn open_below(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
         let below = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.descriptor, name, flags | OFlags::CLOEXEC, Mode::empty(), below).map_err(|errno| {
+        openat2(&*self.descriptor, name, flags | OFlags::CLOEXEC, Mode::empty(), below).map_err(|errno| {
             let what = format!("open {}/{name}", self.path);
-            if errno == rustix::io::Errno::XDEV {
+            if errno == Errno::XDEV {
                 return Error::invalid_argument(format!("{what}: a link leads out of the directory"))
                     .hint("only files below the directory are read");
             }
@@ -135,5 +192,41 @@ impl LayoutFile {
         }
         bytes.truncate(read);
         Ok(bytes.into())
+    }
+}
+
+/// A file that is being written. It is removed unless it gets its name.
+pub(super) struct NewFile {
+    file: File,
+    directory: Directory,
+    /// What it is called until then.
+    name: Option<String>,
+}
+
+impl NewFile {
+    /// Appends bytes.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).attempt(|| format!("write into {}", self.directory.path))
+    }
+
+    /// Gives the file its name, durably; whatever had the name is gone.
+    pub(super) fn commit(mut self, name: &str) -> Result<()> {
+        let attempt = || format!("write {}/{name}", self.directory.path);
+        self.file.sync_data().attempt(attempt)?;
+        let (parent, last) = self.directory.parent(name)?;
+        let old = self.name.as_deref().unwrap_or_default();
+        renameat(&*self.directory.descriptor, old, &parent, last).attempt(attempt)?;
+        fsync(&parent).attempt(attempt)?;
+        self.name = None;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            // It is told from others by its name; what is left costs its space.
+            let _ = unlinkat(&*self.directory.descriptor, name.as_str(), AtFlags::empty());
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use windlass_core::remote::{ByteRange, Resolver as _};
+use windlass_core::content::Commit;
+use windlass_core::remote::{ByteRange, Push, Resolver as _};
 use windlass_core::{Descriptor, Kind, MediaType};
 
 use crate::sample::{self, Sample};
@@ -172,10 +173,65 @@ async fn damaged_content_is_found_when_a_digest_is_resolved() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_pushed_into_a_layout_yet() {
-    let sample = sample::layout();
-    let Err(error) = remote().pusher(&sample.reference("multi").parse().unwrap()).await else {
-        panic!("there is a pusher")
+async fn what_is_pushed_into_a_layout_is_there_under_its_tag() {
+    let (sample, directory) = (sample::layout(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("new");
+    let to = format!("oci:{}:one@{}", path.display(), sample.manifest.digest);
+    let from = remote().fetcher(&sample.reference("multi").parse().unwrap()).await.unwrap();
+    for _ in 0..2 {
+        let pusher = remote().pusher(&to.parse().unwrap()).await.unwrap();
+        for descriptor in [&sample.layer, &sample.config, &sample.manifest] {
+            let Push::Upload(mut writer) = pusher.push(descriptor).await.unwrap() else { continue };
+            let body = from.fetch(descriptor, ByteRange::default()).await.unwrap();
+            writer.write(crate::support::read(body).await.unwrap().into()).await.unwrap();
+            writer.commit(Commit::default()).await.unwrap();
+        }
+    }
+    let resolved = resolve(&remote(), &format!("oci:{}:one", path.display())).await.unwrap();
+    assert_eq!(resolved.descriptor, sample.manifest);
+    let index: serde_json::Value = serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "{index}");
+    let left: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+    // skopeo reads it, with every digest as it was.
+    let output = std::process::Command::new("skopeo")
+        .args(["inspect", "--raw", &format!("oci:{}:one", path.display())])
+        .output()
+        .unwrap();
+    assert_eq!(Descriptor::of(MediaType::OCI_MANIFEST, &output.stdout).digest, sample.manifest.digest);
+}
+
+#[tokio::test]
+async fn a_layout_takes_nothing_that_is_not_what_it_should_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = format!("oci:{}:1", directory.path().join("new").display());
+    let pusher = remote().pusher(&name.parse().unwrap()).await.unwrap();
+    let descriptor = Descriptor::of("x/y", b"right");
+    let write = async |bytes: &'static [u8]| {
+        let Push::Upload(mut writer) = pusher.push(&descriptor).await.unwrap() else { panic!("it is there") };
+        writer.write(bytes.into()).await?;
+        writer.commit(Commit::default()).await
     };
-    assert_eq!(error.kind(), Kind::Unimplemented);
+    assert_says(write(b"wrong").await, Kind::DataLoss, &[&descriptor.digest.to_string()]);
+    assert_eq!(write(b"righ").await.unwrap_err().kind(), Kind::FailedPrecondition);
+    assert_eq!(write(b"right and more").await.unwrap_err().kind(), Kind::OutOfRange);
+    assert_eq!(fs::read_dir(directory.path().join("new")).unwrap().count(), 3);
+    // A directory of something else is left alone.
+    fs::write(directory.path().join("file"), "x").unwrap();
+    let name = format!("oci:{}:1", directory.path().display());
+    let Err(error) = remote().pusher(&name.parse().unwrap()).await else { panic!("there is a pusher") };
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    // Nothing is written through a link that leads out of it.
+    let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(inside.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    std::os::unix::fs::symlink(outside.path(), inside.path().join("blobs")).unwrap();
+    let name = format!("oci:{}:1", inside.path().display());
+    let pusher = remote().pusher(&name.parse().unwrap()).await.unwrap();
+    let pushed = async {
+        let Push::Upload(mut writer) = pusher.push(&descriptor).await? else { panic!("it is there") };
+        writer.write(b"right".as_slice().into()).await?;
+        writer.commit(Commit::default()).await
+    };
+    assert_says(pushed.await, Kind::InvalidArgument, &["leads out of the directory"]);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }

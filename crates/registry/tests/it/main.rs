@@ -9,6 +9,7 @@ mod fetch;
 mod foreign;
 mod hosts;
 mod layout;
+mod push;
 mod redirect;
 mod referrers;
 mod resolve;

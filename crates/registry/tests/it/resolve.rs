@@ -206,14 +206,6 @@ async fn a_registry_is_left_alone_for_as_long_as_it_asks() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_pushed_yet_and_that_is_said() {
-    use windlass_core::remote::Resolver as _;
-    let name = "a.test/b:1".parse().unwrap();
-    let Err(error) = remote().pusher(&name).await else { panic!("there is a pusher") };
-    assert_eq!(error.kind(), Kind::Unimplemented);
-}
-
-#[tokio::test]
 async fn a_docker_manifest_list_is_resolved_as_one() {
     let fake = Fake::start().await;
     let list = r#"{"schemaVersion":2,"manifests":[]}"#;

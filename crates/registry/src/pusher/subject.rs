@@ -1,0 +1,185 @@
+//! The tag that lists what refers to a subject, for registries that keep no such list: OCI distribution-spec, "Referrers Tag
+//! Schema".
+//!
+//! The list is read, added to and written, and no registry does that in one step. So it is read again afterwards: whoever
+//! finds that another one has written over its entry begins again. What is known of the other entries stays as it is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use windlass_core::document::MAX_MANIFEST_SIZE;
+use windlass_core::{Descriptor, Digest, Error, MediaType, Result, ResultExt as _};
+
+use super::Shared;
+use crate::body;
+use crate::resolver::accept;
+
+/// How often a list is written that others write too, and how long to wait in between, times the number of the try.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest that an algorithm and its digits may be in the tag.
+const ALGORITHM: usize = 32;
+const ENCODED: usize = 64;
+
+/// A manifest and what it refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Subject {
+    /// What it refers to.
+    digest: Digest,
+    /// The manifest, as it is listed.
+    referrer: Descriptor,
+}
+
+impl Subject {
+    /// Reads of a manifest or an index what it refers to, if anything.
+    pub(super) fn of(descriptor: &Descriptor, bytes: &[u8]) -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Referrer {
+            #[serde(default)]
+            subject: Option<Descriptor>,
+            #[serde(default)]
+            artifact_type: Option<String>,
+            #[serde(default)]
+            config: Option<Descriptor>,
+            #[serde(default)]
+            annotations: Option<std::collections::BTreeMap<String, String>>,
+        }
+        let referrer: Referrer = serde_json::from_slice(bytes)
+            .map_err(|e| Error::invalid_argument(format!("manifest {} is malformed", descriptor.digest)).source(e))?;
+        let Some(subject) = referrer.subject else { return Ok(None) };
+        let Descriptor { media_type, digest, size, .. } = descriptor.clone();
+        let config = referrer.config.map(|config| config.media_type.to_string());
+        let artifact_type = referrer.artifact_type.filter(|it| !it.is_empty()).or(config);
+        let annotations = referrer.annotations.unwrap_or_default();
+        let referrer = Descriptor { artifact_type, annotations, ..Descriptor::new(media_type, digest, size) };
+        Ok(Some(Self { digest: subject.digest, referrer }))
+    }
+
+    /// Returns the tag of the list.
+    fn tag(&self) -> String {
+        let cut = |text: &str, length: usize| text.chars().take(length).collect::<String>();
+        format!("{}-{}", cut(self.digest.algorithm().as_str(), ALGORITHM), cut(self.digest.hex(), ENCODED))
+    }
+
+    fn is_in(&self, list: &Value) -> bool {
+        let digest = self.referrer.digest.to_string();
+        entries(list).iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&digest))
+    }
+
+    /// Adds the manifest to a list.
+    fn add_to(&self, list: &mut Value) -> Result<()> {
+        let entry = serde_json::to_value(&self.referrer)
+            .map_err(|e| Error::internal("a descriptor cannot be written").source(e))?;
+        match list.get_mut("manifests") {
+            Some(Value::Array(manifests)) => manifests.push(entry),
+            _ => *list = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [entry] }),
+        }
+        Ok(())
+    }
+}
+
+fn entries(list: &Value) -> &[Value] {
+    list.get("manifests").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+impl Shared {
+    /// Lists a manifest under the tag of its subject.
+    pub(super) async fn list(&self, subject: &Subject) -> Result<()> {
+        let _one_at_a_time = self.lists.lock().await;
+        let tag = subject.tag();
+        let listed = async {
+            for attempt in 1..=TRIES {
+                let mut list = self.read_list(&tag).await?;
+                if subject.is_in(&list) {
+                    return Ok(());
+                }
+                if attempt > 1 {
+                    tokio::time::sleep(PAUSE * attempt).await;
+                    list = self.read_list(&tag).await?;
+                }
+                subject.add_to(&mut list)?;
+                let bytes = Bytes::from(list.to_string());
+                if bytes.len() as u64 > MAX_MANIFEST_SIZE {
+                    return Err(
+                        Error::resource_exhausted("the list is full").hint("delete referrers that are not needed")
+                    );
+                }
+                self.put_manifest(&tag, &Descriptor::of(MediaType::OCI_INDEX, &bytes), bytes).await?;
+                if subject.is_in(&self.read_list(&tag).await?) {
+                    return Ok(());
+                }
+            }
+            Err(Error::aborted("others write it all the time").hint("push it again when they are done"))
+        };
+        listed.await.context(|| format!("add {} to the referrers in tag {tag:?}", subject.referrer.digest))
+    }
+
+    /// Reads a list; one that is not there is empty.
+    async fn read_list(&self, tag: &str) -> Result<Value> {
+        let part = format!("manifests/{tag}");
+        let headers = accept(Some(&MediaType::OCI_INDEX.into()))?;
+        let answer = self.client.send(self.ask(Method::GET, &part).headers(headers)).await?;
+        let what = format!("tag {tag:?}");
+        match answer.response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => {
+                return Ok(json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [] }));
+            }
+            _ => return Err(self.refused(&what, answer).await),
+        }
+        let idle = self.client.exchange.timeouts.idle;
+        let bytes = body::read(answer.response, &answer.host, &what, MAX_MANIFEST_SIZE, idle).await?;
+        let list: Option<Value> = serde_json::from_slice(&bytes).ok();
+        list.filter(|list| list.get("manifests").is_some_and(Value::is_array)).ok_or_else(|| {
+            Error::failed_precondition(format!("tag {tag:?} is not an index, which a list of referrers is"))
+                .hint("somebody uses the tag for something else; delete it there, or push to another repository")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn referrer(json: &Value) -> Option<Subject> {
+        let bytes = json.to_string();
+        Subject::of(&Descriptor::of(MediaType::OCI_MANIFEST, bytes.as_bytes()), bytes.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_manifest_is_listed_with_its_type_and_annotations() {
+        let of = Descriptor::of(MediaType::OCI_MANIFEST, b"subject");
+        let config = Descriptor::of("application/x-config", b"{}");
+        let subject = referrer(&json!({"config": config, "subject": of, "annotations": {"a": "b"}})).unwrap();
+        assert_eq!(subject.tag(), format!("sha256-{}", of.digest.hex()));
+        assert_eq!(subject.referrer.artifact_type.as_deref(), Some("application/x-config"));
+        assert_eq!(subject.referrer.annotations["a"], "b");
+        let typed = referrer(&json!({"artifactType": "text/sbom", "config": config, "subject": of})).unwrap();
+        assert_eq!(typed.referrer.artifact_type.as_deref(), Some("text/sbom"));
+        assert_eq!(referrer(&json!({"config": config})), None);
+    }
+
+    #[test]
+    fn what_is_listed_already_stays_as_it_is() {
+        let of = Descriptor::of(MediaType::OCI_MANIFEST, b"subject");
+        let subject = referrer(&json!({"subject": of, "artifactType": "x"})).unwrap();
+        let other = json!({"digest": "sha256:y", "unknown": 7});
+        let mut list = json!({"schemaVersion": 2, "annotations": {"k": "v"}, "manifests": [other]});
+        assert!(!subject.is_in(&list));
+        subject.add_to(&mut list).unwrap();
+        assert!(subject.is_in(&list));
+        assert_eq!((&list["manifests"][0], &list["annotations"]["k"]), (&other, &json!("v")));
+    }
+
+    #[test]
+    fn a_long_digest_is_cut_in_the_tag() {
+        let digest: Digest = format!("sha512:{}", "a".repeat(128)).parse().unwrap();
+        let of = Descriptor::new(MediaType::OCI_MANIFEST, digest, 1);
+        let subject = referrer(&json!({"subject": of})).unwrap();
+        assert_eq!(subject.tag(), format!("sha512-{}", "a".repeat(64)));
+    }
+}
