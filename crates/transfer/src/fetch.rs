@@ -157,17 +157,11 @@ impl Fetch {
 
     /// Reads a small blob from the remote, whole and verified.
     async fn fetch_document(&self, descriptor: &Descriptor, task: &Task) -> Result<Bytes> {
-        let limit = documents::limit(descriptor);
-        if descriptor.size > limit {
-            return Err(Error::resource_exhausted(format!(
-                "{} {} has {} bytes, more than the {limit} that are accepted",
-                descriptor.media_type, descriptor.digest, descriptor.size
-            )));
-        }
+        let limit = accepted(descriptor)?;
         let mut attempt = 0;
         loop {
             task.set(State::Fetching { offset: 0, total: descriptor.size });
-            let read = self.read_remote(descriptor, limit).await;
+            let read = read_remote(&*self.fetcher, descriptor, limit).await;
             match read.and_then(|bytes| verify(descriptor, &bytes).map(|()| bytes)) {
                 Ok(bytes) => {
                     self.progress.add_downloaded(bytes.len() as u64);
@@ -179,21 +173,6 @@ impl Fetch {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    async fn read_remote(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
-        let mut body = self.fetcher.fetch(descriptor, ByteRange::default()).await?;
-        let mut all = BytesMut::new();
-        while let Some(part) = body.stream.next().await {
-            all.extend_from_slice(&part?);
-            if all.len() as u64 > limit {
-                return Err(Error::resource_exhausted(format!(
-                    "{} {} has more than the {limit} bytes that are accepted",
-                    descriptor.media_type, descriptor.digest
-                )));
-            }
-        }
-        Ok(all.freeze())
     }
 
     /// Adds the labels that a record lacks.
@@ -225,6 +204,45 @@ impl Fetch {
             }
         }
     }
+}
+
+/// Returns how large a document may be that has an acceptable size.
+fn accepted(descriptor: &Descriptor) -> Result<u64> {
+    let limit = documents::limit(descriptor);
+    if descriptor.size > limit {
+        return Err(Error::resource_exhausted(format!(
+            "{} {} has {} bytes, more than the {limit} that are accepted",
+            descriptor.media_type, descriptor.digest, descriptor.size
+        )));
+    }
+    Ok(limit)
+}
+
+/// Reads a document from a remote without keeping it, whole and verified.
+pub(crate) async fn read_document(fetcher: &dyn Fetcher, descriptor: &Descriptor) -> Result<Bytes> {
+    let mut attempt = 0;
+    loop {
+        let read = read_remote(fetcher, descriptor, accepted(descriptor)?).await;
+        match read.and_then(|bytes| verify(descriptor, &bytes).map(|()| bytes)) {
+            Err(error) if attempt < MAX_IDLE_RETRIES && is_transient(&error) => pause(&mut attempt).await,
+            read => return read.context(|| format!("fetch {}", descriptor.ingest_ref())),
+        }
+    }
+}
+
+async fn read_remote(fetcher: &dyn Fetcher, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
+    let mut body = fetcher.fetch(descriptor, ByteRange::default()).await?;
+    let mut all = BytesMut::new();
+    while let Some(part) = body.stream.next().await {
+        all.extend_from_slice(&part?);
+        if all.len() as u64 > limit {
+            return Err(Error::resource_exhausted(format!(
+                "{} {} has more than the {limit} bytes that are accepted",
+                descriptor.media_type, descriptor.digest
+            )));
+        }
+    }
+    Ok(all.freeze())
 }
 
 fn has_its_size(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
@@ -285,6 +303,10 @@ impl Patience {
 
 async fn back_off(task: &Task, attempt: &mut u32, error: &Error) {
     task.set(State::Retrying { reason: error.to_string() });
+    pause(attempt).await;
+}
+
+async fn pause(attempt: &mut u32) {
     tokio::time::sleep(FIRST_DELAY * 2u32.pow(*attempt)).await;
     *attempt += 1;
 }

@@ -19,7 +19,7 @@ use windlass_core::gc::{self, Deletion};
 use windlass_core::image::{Image, StoreExt};
 use windlass_core::platform::Selection;
 use windlass_core::progress::{State, Totals, Tracker};
-use windlass_core::remote::{Resolved, Resolver};
+use windlass_core::remote::{Resolved, Resolver, SOURCE_LABEL};
 use windlass_core::{
     ChainId, Descriptor, Error, Host, Kind, Labels, Leased, Namespace, Reference, Result, ResultExt, image, lease,
 };
@@ -41,9 +41,6 @@ pub const INTERRUPTED_LABEL: &str = "windlass.dev/interrupted-pull";
 
 /// The label that tells which pull's lease that one is filled from: as long as it exists, the filling goes on.
 pub const INTERRUPTED_FROM_LABEL: &str = "windlass.dev/interrupted-pull.from";
-
-/// The prefix of the label that tells where a blob came from: the host follows, the repository is the value.
-pub(crate) const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
 
 /// What is wanted of a pull.
 #[derive(Debug, Clone)]
@@ -276,7 +273,8 @@ pub(crate) fn source_labels(reference: &Reference) -> Labels {
     }
 }
 
-async fn resolve(resolver: &dyn Resolver, reference: &Reference, progress: &Tracker) -> Result<Resolved> {
+/// Finds out what a reference means.
+pub(crate) async fn resolve(resolver: &dyn Resolver, reference: &Reference, progress: &Tracker) -> Result<Resolved> {
     let task = progress.task(reference.to_string());
     task.set(State::Resolving);
     let resolved = resolver.resolve(reference).await;

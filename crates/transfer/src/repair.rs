@@ -12,7 +12,7 @@ use windlass_core::content::Store;
 use windlass_core::document::{Manifest, Root};
 use windlass_core::media_type::Role;
 use windlass_core::progress::Tracker;
-use windlass_core::remote::Resolver;
+use windlass_core::remote::{Resolver, SOURCE_LABEL};
 use windlass_core::snapshot::Snapshotter;
 use windlass_core::{
     ChainId, Descriptor, Digest, Error, Kind, Labels, Leased, MediaType, Result, ResultExt, Services, image,
@@ -23,7 +23,7 @@ use crate::documents;
 use crate::download::Download;
 use crate::fetch::Fetch;
 use crate::plan::{LayerPlan, layers};
-use crate::pull::{SOURCE_LABEL, source_labels};
+use crate::pull::source_labels;
 use crate::unpack::{Origin, Unpacker};
 
 /// What the images of a namespace are made of, as far as their documents are here and right.

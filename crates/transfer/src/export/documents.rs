@@ -84,7 +84,7 @@ pub(super) fn path(blob: &Descriptor) -> String {
 }
 
 /// Tells whether a layer is one that may not be passed on. OCI image-spec, `layer.md`, "Non-Distributable Layers".
-pub(super) fn is_non_distributable(layer: &Descriptor) -> bool {
+pub(crate) fn is_non_distributable(layer: &Descriptor) -> bool {
     let media_type = layer.media_type.as_str();
     media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
         || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")

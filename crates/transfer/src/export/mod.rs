@@ -27,6 +27,7 @@ use windlass_core::{
 };
 
 use crate::documents as read;
+pub(crate) use documents::is_non_distributable;
 use write::Archive;
 
 /// The label of a running export's lease.
@@ -195,7 +196,7 @@ impl Contents {
             self.put(&descriptor);
             self.put(&manifest.config);
             for layer in &manifest.layers {
-                if options.skip_non_distributable && documents::is_non_distributable(layer) {
+                if options.skip_non_distributable && is_non_distributable(layer) {
                     continue;
                 }
                 self.put(layer);
