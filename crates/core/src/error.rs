@@ -185,7 +185,9 @@ impl Error {
         };
         let error = Self::new(kind, attempt).source(source);
         if kind == Kind::ResourceExhausted {
-            return error.hint("free some space on the file system, then run the command again: it continues");
+            return error
+                .coded("disk-full")
+                .hint("free some space on the file system, then run the command again: it continues");
         }
         error
     }

@@ -185,10 +185,12 @@ impl Selection {
                 .min();
             let Some((_, at)) = best else {
                 let there: Vec<String> = candidates.iter().flatten().map(ToString::to_string).collect();
-                return Err(Error::not_found(format!("no image for platform {platform}")).hint(format!(
-                    "there are images for: {}; choose one with --platform",
-                    if there.is_empty() { "no platform at all".to_owned() } else { there.join(", ") }
-                )));
+                return Err(Error::not_found(format!("no image for platform {platform}"))
+                    .coded("platform-not-found")
+                    .hint(format!(
+                        "there are images for: {}; choose one with --platform",
+                        if there.is_empty() { "no platform at all".to_owned() } else { there.join(", ") }
+                    )));
             };
             chosen.push(at);
         }

@@ -11,7 +11,7 @@ use crate::ByteStream;
 use crate::content::Writer;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::image::Name;
 use crate::reference::Reference;
 
@@ -110,6 +110,11 @@ pub trait Fetcher: Send + Sync {
     /// may have. None when the place it comes from would give no more for it now, or cannot send parts: ask again while
     /// bytes move.
     fn lane(&self) -> Option<Lane> {
+        None
+    }
+
+    /// Returns who was asked for some content that came, so that it can be said when that is wrong; none when that is not known.
+    fn origin(&self, _digest: &Digest) -> Option<Attempt> {
         None
     }
 

@@ -20,11 +20,16 @@ use crate::challenge::Challenge;
 use crate::credentials::{Credential, Credentials, Known, Secret};
 use crate::exchange::Exchange;
 use crate::hosts::Repository;
+use crate::scopes::Scopes;
 use crate::token::{self, Asked, Offline, Token, TokenServer};
 
 /// What is sent in `Authorization`. Not printable: the header is marked as sensitive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Authorization(HeaderValue);
+pub(crate) struct Authorization {
+    header: HeaderValue,
+    /// What it was asked for, if it is a token.
+    scopes: Option<Scopes>,
+}
 
 impl Authorization {
     /// RFC 7617.
@@ -41,11 +46,20 @@ impl Authorization {
         let mut header = HeaderValue::from_str(&format!("{scheme} {value}"))
             .map_err(|_| Error::unauthenticated("a token contains characters that cannot be sent"))?;
         header.set_sensitive(true);
-        Ok(Self(header))
+        Ok(Self { header, scopes: None })
+    }
+
+    /// Notes what a token is for.
+    pub(crate) fn for_scopes(self, scopes: Scopes) -> Self {
+        Self { scopes: Some(scopes), ..self }
     }
 
     pub(crate) fn header(&self) -> HeaderValue {
-        self.0.clone()
+        self.header.clone()
+    }
+
+    pub(crate) fn scopes(&self) -> Option<&Scopes> {
+        self.scopes.as_ref()
     }
 }
 

@@ -15,8 +15,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use tokio::time::Instant;
-use windlass_core::{ByteStream, Error, Result};
+use windlass_core::{Attempt, ByteStream, Error, Result};
 
+use crate::error::attempt_of;
 use crate::failure::{Failure, Peer};
 use crate::options::Floor;
 use crate::traffic::Transfer;
@@ -28,6 +29,8 @@ pub(crate) struct Incoming {
     host: String,
     /// What is received, for messages.
     about: String,
+    /// What was tried to get it.
+    attempt: Option<Attempt>,
     idle: Duration,
     watch: Option<Watch>,
     transfer: Option<Transfer>,
@@ -46,14 +49,16 @@ impl Incoming {
     /// # Errors
     /// `DataLoss` when the body is encoded: its bytes are not those that were asked for.
     pub(crate) fn new(response: Response, host: &str, about: &str, idle: Duration) -> Result<Self> {
+        let attempt = attempt_of(&response).cloned();
         let (head, body) = response.into_parts();
-        refuse_encoding(&head.headers, host, about)?;
+        refuse_encoding(&head.headers, host, about).map_err(|error| attempted(error, attempt.as_ref(), "encoded"))?;
         let announced = content_length(&head.headers);
         let (host, about) = (host.to_owned(), about.to_owned());
         Ok(Self {
             body,
             host,
             about,
+            attempt,
             idle,
             watch: None,
             transfer: None,
@@ -151,11 +156,11 @@ impl Incoming {
         match self.announced {
             Some(announced) if self.received < announced => {
                 self.broke();
-                Err(Error::unavailable(format!(
+                let error = Error::unavailable(format!(
                     "{} ended the transfer of {} after {} of {announced} bytes",
                     self.host, self.about, self.received
-                ))
-                .hint("run the command again: it continues"))
+                ));
+                Err(self.blamed(error.coded("truncated").hint("run the command again: it continues")))
             }
             _ => {
                 self.complete();
@@ -179,20 +184,32 @@ impl Incoming {
     fn trickled(&self, came: u64, over: Duration) -> Error {
         self.broke();
         let Self { host, about, .. } = self;
-        Error::deadline_exceeded(format!(
+        let error = Error::deadline_exceeded(format!(
             "{host} sent no more than {came} bytes of {about} in {} s",
             over.as_secs_f64()
-        ))
-        .hint("run the command again: it continues; look at the network in between when that does not help")
+        ));
+        self.blamed(
+            error
+                .coded("too-slow")
+                .hint("run the command again: it continues; look at the network in between when that does not help"),
+        )
+    }
+
+    /// Adds what was tried to get the body.
+    fn blamed(&self, error: Error) -> Error {
+        attempted(error, self.attempt.as_ref(), &format!("ended after {} bytes", self.received))
     }
 
     fn check_limit(&self, size: u64) -> Result<()> {
         match self.limit {
-            Some(limit) if size > limit => Err(Error::resource_exhausted(format!(
-                "{} from {} is larger than the {limit} bytes that are accepted",
-                self.about, self.host
-            ))
-            .hint("it is damaged, or not meant for a container engine")),
+            Some(limit) if size > limit => {
+                let error = Error::resource_exhausted(format!(
+                    "{} from {} is larger than the {limit} bytes that are accepted",
+                    self.about, self.host
+                ));
+                let error = error.coded("too-large").hint("it is damaged, or not meant for a container engine");
+                Err(attempted(error, self.attempt.as_ref(), "too large"))
+            }
             _ => Ok(()),
         }
     }
@@ -201,10 +218,16 @@ impl Incoming {
         self.broke();
         // Whatever the cause, the transfer had begun: it is worth continuing.
         let transient = if failure.is_transient() { failure } else { failure.interrupted() };
-        transient
-            .into_error(Peer { name: &self.host, authority: &self.host, answered: true })
-            .context(format!("receive {} after {} bytes", self.about, self.received))
+        let error = transient.into_error(Peer { name: &self.host, authority: &self.host, answered: true });
+        self.blamed(error.context(format!("receive {} after {} bytes", self.about, self.received)))
     }
+}
+
+/// Adds what was tried to get a body, and what is wrong with it.
+fn attempted(error: Error, attempt: Option<&Attempt>, wrong: &str) -> Error {
+    let attempt =
+        attempt.map(|attempt| Attempt { outcome: format!("{}, {wrong}", attempt.outcome), ..attempt.clone() });
+    attempt.into_iter().fold(error, Error::attempted)
 }
 
 /// What is watched of a body that might trickle.
@@ -290,6 +313,7 @@ fn refuse_encoding(headers: &HeaderMap, host: &str, about: &str) -> Result<()> {
     match encoding(headers) {
         None => Ok(()),
         Some(encoding) => Err(Error::data_loss(format!("{host} sends {about} encoded as {encoding:?}"))
+            .coded("encoded")
             .hint("it was asked not to; look for a proxy or a cache in between that compresses")),
     }
 }

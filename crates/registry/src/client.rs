@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use windlass_core::{Error, Result};
+use windlass_core::{Attempt, Error, Result};
 
 use crate::ask::{Access, Ask};
 use crate::auth::{Authorization, Authorizer};
 use crate::challenge;
-use crate::exchange::Exchange;
+use crate::error::{Earlier, attempt_of};
+use crate::exchange::{Exchange, Rule};
 use crate::hosts::Repository;
 use crate::payload::Payload;
 use crate::redirect::{self, MAX_HOPS, Refused};
@@ -103,7 +104,9 @@ impl Client {
         if answer.response.status() != StatusCode::UNAUTHORIZED || answer.from == From::Elsewhere {
             return Ok(answer);
         }
-        match (self.authorize(repository, &access, answer.response.headers(), known.as_ref()).await?, again) {
+        let tried = attempt_of(&answer.response).cloned();
+        let authorized = self.authorize(repository, &access, answer.response.headers(), known.as_ref()).await;
+        match (authorized.map_err(|error| error.attempts(tried))?, again) {
             (Some(authorization), Some(body)) => self.follow(outbound(body), Some(&authorization)).await,
             (Some(_), None) => Err(Error::unavailable(format!(
                 "{} wanted another token in the middle of an upload to {}",
@@ -134,6 +137,8 @@ impl Client {
         }
         let traffic = self.traffic(repository);
         let (mut host, mut from) = (repository.host.name.clone(), From::Registry);
+        let mut rule = Rule(repository.host.rule.clone().into());
+        let mut tried: Vec<Attempt> = Vec::new();
         if !redirect::same_origin(&repository.url("")?, &url) {
             (host, from) = (authority(&url), From::Elsewhere);
         }
@@ -144,14 +149,28 @@ impl Client {
             *request.uri_mut() = url.clone();
             *request.headers_mut() = headers.clone();
             repository.host.prepare(&mut request);
-            let response = self.exchange.send(&host, request, Some(&traffic)).await?;
+            request.extensions_mut().insert(rule.clone());
+            if let Some(scopes) = authorization.and_then(Authorization::scopes).filter(|_| from == From::Registry) {
+                request.extensions_mut().insert(scopes.clone());
+            }
+            let sent = self.exchange.send(&host, request, Some(&traffic)).await;
+            let mut response = sent.map_err(|error| error.attempts(tried.iter().cloned()))?;
             if !redirect::is_redirect(&method, response.status()) {
+                response.extensions_mut().insert(Earlier(tried));
                 return Ok(Answer { host, url, response, from });
             }
-            let target = redirect::target(&url, location(&response)).map_err(|refused| not_followed(&host, refused))?;
+            if let Some(attempt) = attempt_of(&response) {
+                match tried.last_mut().filter(|last| last.host == attempt.host && last.operation == attempt.operation) {
+                    Some(same) => same.retries += 1 + attempt.retries,
+                    None => tried.push(attempt.clone()),
+                }
+            }
+            let target = redirect::target(&url, location(&response))
+                .map_err(|refused| not_followed(&host, refused).attempts(tried.iter().cloned()))?;
             let Some(again) = again else { return Err(sent_already(&host)) };
             if !redirect::same_origin(&url, &target) {
                 headers.remove(AUTHORIZATION);
+                rule = Rule(format!("redirected to by {host}").into());
                 (host, from) = (authority(&target), From::Elsewhere);
             }
             (url, body) = (target, again);
@@ -160,7 +179,9 @@ impl Client {
             "{} redirects the request for {} more than {MAX_HOPS} times",
             repository.host.name, repository.name
         ))
-        .hint("the registry, or a proxy before it, redirects in a circle; its operator has to look at it"))
+        .coded("redirect-loop")
+        .hint("the registry, or a proxy before it, redirects in a circle; its operator has to look at it")
+        .attempts(tried))
     }
 }
 
@@ -178,13 +199,15 @@ fn sent_already(host: &str) -> Error {
 }
 
 fn not_followed(host: &str, refused: Refused) -> Error {
-    let (what, hint) = match refused {
-        Refused::Malformed => ("to somewhere that is not a URL", "the operator of the registry has to look at it"),
+    let nobody_else = "the operator of the registry has to look at it";
+    let (code, what, hint) = match refused {
+        Refused::Malformed => ("redirect-malformed", "to somewhere that is not a URL", nobody_else),
         Refused::Downgrade => (
+            "redirect-downgrade",
             "from HTTPS to plain HTTP",
             "what is asked for over TLS is not fetched without; the operator of the registry has to look at it",
         ),
-        Refused::Scheme => ("to something that is not HTTP", "the operator of the registry has to look at it"),
+        Refused::Scheme => ("redirect-malformed", "to something that is not HTTP", nobody_else),
     };
-    Error::failed_precondition(format!("{host} redirects {what}")).hint(hint)
+    Error::failed_precondition(format!("{host} redirects {what}")).coded(code).hint(hint)
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use http::uri::Scheme;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
-use windlass_core::{Error, Kind};
+use windlass_core::{Attempt, Error, Kind};
 
 use crate::auth::Standing;
+use crate::balance::Balance;
 use crate::body;
 use crate::client::{Answer, From};
 use crate::failure::tls_hint;
@@ -55,6 +56,12 @@ impl Complaint {
         }
     }
 
+    /// Adds to an attempt what was said.
+    pub(crate) fn add_to(&self, attempt: &mut Attempt) {
+        attempt.code = self.codes.first().map(|code| printable(code));
+        attempt.message.clone_from(&self.words);
+    }
+
     /// Tells whether a registry wrote this.
     pub(crate) fn is_registrys(&self) -> bool {
         !self.codes.is_empty()
@@ -74,6 +81,15 @@ impl fmt::Display for Complaint {
             None => Ok(()),
         }
     }
+}
+
+/// What was tried before an answer, which led to who gave it: an extension of the answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Earlier(pub(crate) Vec<Attempt>);
+
+/// Returns what was tried until there was this answer.
+pub(crate) fn attempt_of<B>(response: &http::Response<B>) -> Option<&Attempt> {
+    response.extensions().get()
 }
 
 /// Makes a server's words fit for a terminal.
@@ -104,6 +120,10 @@ pub(crate) struct Refusal<'a> {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) complaint: Complaint,
+    /// What was tried.
+    pub(crate) attempt: Option<Attempt>,
+    /// What was tried before, which led there.
+    earlier: Vec<Attempt>,
 }
 
 impl<'a> Refusal<'a> {
@@ -111,12 +131,40 @@ impl<'a> Refusal<'a> {
     pub(crate) async fn read(repository: &'a Repository, object: &'a str, answer: Answer, idle: Duration) -> Self {
         let Answer { host, response, from, .. } = answer;
         let (status, headers) = (response.status(), response.headers().clone());
+        let mut attempt = attempt_of(&response).cloned();
+        let earlier = response.extensions().get::<Earlier>().map(|earlier| earlier.0.clone()).unwrap_or_default();
         let complaint = Complaint::read(response, idle).await;
-        Self { repository, object, host, from, status, headers, complaint }
+        if let Some(attempt) = &mut attempt {
+            complaint.add_to(attempt);
+        }
+        Self { repository, object, host, from, status, headers, complaint, attempt, earlier }
     }
 
     /// Says it; `standing` is how the registry sees us.
-    pub(crate) fn into_error(self, standing: Standing) -> Error {
+    pub(crate) fn into_error(mut self, standing: Standing) -> Error {
+        let (attempt, earlier) = (self.attempt.take(), std::mem::take(&mut self.earlier));
+        let code = self.code(&standing);
+        self.explained(standing).coded(code).attempts(attempt).attempts(earlier)
+    }
+
+    /// Returns the stable code.
+    fn code(&self, standing: &Standing) -> &'static str {
+        match (self.status.as_u16(), standing) {
+            (401, _) if self.from == From::Elsewhere => "credentials-wanted-elsewhere",
+            (401, Standing::Identified) => "credentials-refused",
+            (401, Standing::Anonymous) => "credentials-needed",
+            (401, Standing::Unusable { .. }) => "credentials-unusable",
+            (403, _) => "access-denied",
+            (404, _) => "object-not-found",
+            (416, _) => "object-too-short",
+            (429, _) => "rate-limited",
+            (405 | 501, _) => "not-offered",
+            (500..=599, _) => "registry-failed",
+            _ => "unexpected-answer",
+        }
+    }
+
+    fn explained(self, standing: Standing) -> Error {
         let Self { repository, object, host, complaint, .. } = &self;
         let name = &repository.name;
         let status = status_text(self.status);
@@ -131,6 +179,13 @@ impl<'a> Refusal<'a> {
             429 => {
                 let wait = retry_after(&self.headers)
                     .map_or_else(String::new, |wait| format!(", and asks to come back in {} s", wait.as_secs()));
+                let quota = Balance::of(&self.headers).and_then(|balance| balance.exhausted_for());
+                let wait = match quota {
+                    Some(quota) if wait.is_empty() => {
+                        format!(": none are left of its quota for {}", humantime::format_duration(quota))
+                    }
+                    _ => wait,
+                };
                 Error::resource_exhausted(format!(
                     "{host} limits the rate of requests for {object} of {name}{wait}{complaint}"
                 ))

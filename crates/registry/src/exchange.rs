@@ -1,19 +1,38 @@
 //! One request to one host, tried again when that may help. Knows nothing of registries.
+//!
+//! A request stands in line at its host ([`line`](crate::line)) each time it is sent. A refusal (429) sends it back to the
+//! end of the line, for as long as patience lasts; a server that has a problem, or a connection that breaks, costs it one of
+//! a few tries. What was tried travels with the answer, for whoever has to explain it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, USER_AGENT};
+use http::request::Parts;
 use http::{HeaderValue, Request, StatusCode, Uri};
-use windlass_core::Result;
+use tokio::time::Instant;
+use windlass_core::{Attempt, Error, Result};
 
+use crate::balance::Balance;
+use crate::error::status_text;
 use crate::failure::{Failure, Peer};
+use crate::line::{Line, Lines, Turn};
 use crate::options::Timeouts;
 use crate::payload::Payload;
-use crate::retry::Retry;
+use crate::retry::{Retry, retry_after};
+use crate::scopes::Scopes;
 use crate::traffic::Traffic;
 use crate::transport::{Response, Transport};
+
+/// From what wait on it is worth telling somebody.
+const LONG: Duration = Duration::from_secs(5);
+
+/// What chose the host of a request: an extension of the request.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule(pub(crate) Cow<'static, str>);
 
 /// Sends requests.
 pub(crate) struct Exchange {
@@ -23,11 +42,38 @@ pub(crate) struct Exchange {
     pub(crate) user_agent: HeaderValue,
     /// The hosts that have answered.
     pub(crate) answered: Mutex<HashSet<String>>,
+    pub(crate) lines: Lines,
+}
+
+/// A request on its way, however often it is sent.
+struct Errand<'a> {
+    name: &'a str,
+    head: &'a Parts,
+    line: Arc<Line>,
+    traffic: Option<&'a Traffic>,
+    /// How often it was sent.
+    sent: u32,
+    /// How often the host refused it.
+    refused: u32,
+    /// Until when it stands in line.
+    until: Instant,
 }
 
 impl Exchange {
+    /// Makes an exchange over a transport.
+    pub(crate) fn new(
+        transport: Box<dyn Transport>,
+        retry: Retry,
+        timeouts: Timeouts,
+        user_agent: HeaderValue,
+    ) -> Self {
+        let lines = Lines::new(retry.first_delay.saturating_mul(2).max(Duration::from_millis(1)));
+        Self { transport, retry, timeouts, user_agent, answered: Mutex::default(), lines }
+    }
+
     /// Sends a request, whose URL is absolute, until there is an answer that stands; `name` is what the user calls the host.
     /// The traffic, when given, is told when the host has too much to do. A stream is sent once: whatever comes of it stands.
+    /// The answer has an [`Attempt`] as an extension.
     ///
     /// # Errors
     /// Why there is no answer. An answer of any status is no error.
@@ -41,19 +87,19 @@ impl Exchange {
         // Digests are of what is stored, so nothing may be encoded on the way.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (head, mut payload) = request.into_parts();
-        let mut tried = 0;
+        let line = self.lines.before(authority(&head.uri).unwrap_or(name));
+        let until = Instant::now() + self.retry.patience;
+        let mut errand = Errand { name, head: &head, line, traffic, sent: 0, refused: 0, until };
         loop {
-            tried += 1;
+            let Ok(turn) = tokio::time::timeout_at(errand.until, errand.line.turn()).await else {
+                return Err(self.out_of_patience(&errand));
+            };
+            errand.sent += 1;
             let again = payload.copy();
             let result = self.once(Request::from_parts(head.clone(), payload)).await?;
-            if let (Ok(response), Some(traffic)) = (&result, traffic)
-                && matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-            {
-                traffic.refused();
-            }
             let wait = match &result {
-                Ok(response) => self.retry.after_status(tried, response.status(), response.headers()),
-                Err(failure) if failure.is_transient() => self.retry.after_failure(tried),
+                Ok(response) => self.after_answer(&mut errand, turn, response),
+                Err(failure) if failure.is_transient() => self.retry.after_failure(errand.tried()),
                 Err(_) => None,
             };
             match (wait.zip(again), result) {
@@ -65,11 +111,61 @@ impl Exchange {
                 }
                 (None, Ok(response)) => {
                     self.answered_by(name);
-                    return Ok(response);
+                    return Ok(errand.told(response));
                 }
-                (None, Err(failure)) => return Err(failure.into_error(self.peer(name, &head.uri))),
+                (None, Err(failure)) => {
+                    let attempt = errand.attempt(failure.in_short());
+                    return Err(failure.into_error(self.peer(name, &head.uri)).attempted(attempt));
+                }
             }
         }
+    }
+
+    /// Returns what a host said last about a quota of requests.
+    pub(crate) fn balance(&self, authority: &str) -> Option<Balance> {
+        self.lines.before(authority).balance()
+    }
+
+    /// Tells the line of an answer; returns how long to wait before sending the request again, none when the answer stands.
+    fn after_answer(&self, errand: &mut Errand<'_>, turn: Turn, response: &Response) -> Option<Duration> {
+        let (status, headers) = (response.status(), response.headers());
+        errand.line.hear(headers);
+        if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            errand.line.answered(turn);
+            return self.retry.after_status(errand.tried(), status, headers);
+        }
+        if let Some(traffic) = errand.traffic {
+            traffic.refused();
+        }
+        let asked = retry_after(headers);
+        // Who has used up a quota of hours need not slow down: nothing would come of it.
+        let quota = errand.line.balance().and_then(|balance| balance.exhausted_for()).unwrap_or_default();
+        let hopeless = asked.unwrap_or_default().max(quota) > self.retry.longest_wait;
+        if status == StatusCode::TOO_MANY_REQUESTS && hopeless {
+            return None;
+        }
+        let wait = errand.line.refused(turn, asked.filter(|asked| *asked <= self.retry.longest_wait));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            // The line waits for what the host asks; this is what everybody who has a problem costs.
+            let again = self.retry.after_status(errand.tried(), status, headers);
+            return again.map(|_| Duration::ZERO);
+        }
+        errand.refused += 1;
+        if wait >= LONG {
+            tracing::warn!(host = errand.name, ?wait, "the host limits the rate of requests: waiting");
+        }
+        (Instant::now() + wait < errand.until).then_some(Duration::ZERO)
+    }
+
+    fn out_of_patience(&self, errand: &Errand<'_>) -> Error {
+        let (name, patience) = (errand.name, self.retry.patience);
+        Error::resource_exhausted(format!(
+            "{name} limits the rate of requests, and the turn of this one did not come in {} s",
+            patience.as_secs_f64()
+        ))
+        .coded("rate-limited")
+        .hint("wait, or use credentials that have a higher limit")
+        .attempted(errand.attempt("waited in line"))
     }
 
     async fn once(&self, request: Request<Payload>) -> Result<Result<Response, Failure>> {
@@ -101,8 +197,7 @@ impl Exchange {
     }
 
     fn peer<'a>(&self, name: &'a str, uri: &'a Uri) -> Peer<'a> {
-        let authority = uri.authority().map_or(name, |authority| authority.as_str());
-        Peer { name, authority, answered: self.has_answered(name) }
+        Peer { name, authority: authority(uri).unwrap_or(name), answered: self.has_answered(name) }
     }
 
     fn has_answered(&self, name: &str) -> bool {
@@ -116,3 +211,39 @@ impl Exchange {
         }
     }
 }
+
+impl Errand<'_> {
+    /// Returns how often it was sent without being refused.
+    fn tried(&self) -> u32 {
+        self.sent.saturating_sub(self.refused)
+    }
+
+    /// Has an answer know what was tried.
+    fn told(&self, mut response: Response) -> Response {
+        let status = response.status();
+        let attempt = Attempt { status: Some(status.as_u16()), ..self.attempt(status_text(status)) };
+        response.extensions_mut().insert(attempt);
+        response
+    }
+
+    /// Says what was tried; the query is left out, which may hold the signature of a URL.
+    fn attempt(&self, outcome: impl Into<String>) -> Attempt {
+        let operation = format!("{} {}", self.head.method, self.head.uri.path());
+        let rule = self.head.extensions.get::<Rule>().map(|rule| rule.0.clone().into_owned());
+        let scopes = self.head.extensions.get::<Scopes>();
+        Attempt {
+            rule,
+            scope_asked: scopes.map(|scopes| scopes.asked.clone()),
+            scope_granted: scopes.and_then(|scopes| scopes.granted.clone()),
+            retries: self.sent.saturating_sub(1),
+            ..Attempt::new(self.name, operation, outcome)
+        }
+    }
+}
+
+fn authority(uri: &Uri) -> Option<&str> {
+    uri.authority().map(http::uri::Authority::as_str)
+}
+
+#[cfg(test)]
+mod simulation;

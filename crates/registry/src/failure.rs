@@ -30,12 +30,23 @@ pub(crate) enum Cause {
     PlainServer,
     /// Plain HTTP was spoken, and what came back is not HTTP.
     NotHttp,
-    /// The certificate is not accepted, and why.
-    Certificate(String),
+    /// The headers are more than is accepted.
+    TooManyHeaders,
+    /// The certificate is not accepted.
+    Certificate(Problem),
     /// TLS failed in another way.
     Tls,
     /// Anything else.
     Other,
+}
+
+/// Why a certificate is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// The stable code.
+    code: &'static str,
+    /// What is wrong.
+    words: String,
 }
 
 /// A failure to get an answer.
@@ -95,8 +106,49 @@ impl Failure {
         )
     }
 
+    /// Says it in a few words, for a list of what was tried.
+    pub(crate) fn in_short(&self) -> String {
+        match &self.cause {
+            Cause::Lookup => "the name has no address".to_owned(),
+            Cause::Refused => "the connection was refused".to_owned(),
+            Cause::Unreachable => "it cannot be reached".to_owned(),
+            Cause::Way { .. } => format!("it cannot be reached: {}", self.words),
+            Cause::Interrupted => "the connection broke".to_owned(),
+            Cause::Timeout(limit) => format!("nothing came for {} s", limit.as_secs_f64()),
+            Cause::PlainServer => "the server speaks no TLS".to_owned(),
+            Cause::NotHttp => "the answer is not HTTP".to_owned(),
+            Cause::TooManyHeaders => "the answer has too many headers".to_owned(),
+            Cause::Certificate(problem) => format!("the certificate is not accepted: {}", problem.words),
+            Cause::Tls => format!("TLS failed: {}", self.words),
+            Cause::Other => format!("no answer: {}", self.words),
+        }
+    }
+
+    /// Returns the stable code.
+    fn code(&self) -> &'static str {
+        match &self.cause {
+            Cause::Lookup => "host-not-found",
+            Cause::Refused => "connection-refused",
+            Cause::Unreachable => "host-unreachable",
+            Cause::Way { .. } => "way-blocked",
+            Cause::Interrupted => "connection-broken",
+            Cause::Timeout(_) => "no-answer-in-time",
+            Cause::PlainServer => "tls-expected",
+            Cause::NotHttp => "http-expected",
+            Cause::TooManyHeaders => "headers-too-large",
+            Cause::Certificate(problem) => problem.code,
+            Cause::Tls => "tls-failed",
+            Cause::Other => "no-answer",
+        }
+    }
+
     /// Says it.
     pub(crate) fn into_error(self, peer: Peer<'_>) -> Error {
+        let code = self.code();
+        self.explained(peer).coded(code)
+    }
+
+    fn explained(self, peer: Peer<'_>) -> Error {
         let Peer { name: host, authority, answered } = peer;
         let words = &self.words;
         match self.cause {
@@ -123,8 +175,13 @@ impl Failure {
                 Error::failed_precondition(format!("the server at {host} does not answer plain HTTP with HTTP"))
                     .hint(tls_hint(authority))
             }
+            Cause::TooManyHeaders => {
+                Error::failed_precondition(format!("{host} answers with more headers than are accepted"))
+                    .hint("no registry does that: check that this is the address of one, and what is before it")
+            }
             Cause::Certificate(problem) => Error::failed_precondition(format!(
-                "the certificate of {host} is not accepted: {problem}"
+                "the certificate of {host} is not accepted: {}",
+                problem.words
             ))
             .hint(
                 "for a private authority, add its certificate to those that this machine trusts; on a machine that trusts \
@@ -167,6 +224,7 @@ fn cause_of(error: &(dyn StdError + 'static)) -> Option<Cause> {
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         return match () {
+            () if error.is_parse_too_large() => Some(Cause::TooManyHeaders),
             () if error.is_parse() => Some(Cause::NotHttp),
             () if error.is_incomplete_message() || error.is_closed() || error.is_canceled() => Some(Cause::Interrupted),
             () => None,
@@ -194,18 +252,23 @@ fn tls_cause(error: &rustls::Error) -> Cause {
         rustls::Error::InvalidCertificate(problem) => problem,
         _ => return Cause::Tls,
     };
-    Cause::Certificate(match problem {
-        CertificateError::UnknownIssuer => "it was issued by an authority that is not trusted here".to_owned(),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
+    let (code, words) = match problem {
+        CertificateError::UnknownIssuer => {
+            ("certificate-unknown-authority", "it was issued by an authority that is not trusted here".to_owned())
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            ("certificate-expired", "it has expired".to_owned())
+        }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid yet; is this machine's clock right?".to_owned()
+            ("certificate-not-yet-valid", "it is not valid yet; is this machine's clock right?".to_owned())
         }
-        CertificateError::NotValidForName => "it is for another name".to_owned(),
+        CertificateError::NotValidForName => ("certificate-wrong-name", "it is for another name".to_owned()),
         CertificateError::NotValidForNameContext { presented, .. } => {
-            format!("it is for other names ({})", presented.join(", "))
+            ("certificate-wrong-name", format!("it is for other names ({})", presented.join(", ")))
         }
-        other => other.to_string(),
-    })
+        other => ("certificate-invalid", other.to_string()),
+    };
+    Cause::Certificate(Problem { code, words })
 }
 
 #[cfg(test)]
@@ -241,7 +304,8 @@ mod tests {
             Cause::Timeout(Duration::from_secs(1)),
             Cause::PlainServer,
             Cause::NotHttp,
-            Cause::Certificate("it has expired".to_owned()),
+            Cause::TooManyHeaders,
+            Cause::Certificate(Problem { code: "certificate-expired", words: "it has expired".to_owned() }),
             Cause::Tls,
             Cause::Other,
         ];

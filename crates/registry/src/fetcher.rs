@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use http::header::{CONTENT_RANGE, RANGE};
+use http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use windlass_core::document::MAX_MANIFEST_SIZE;
 use windlass_core::media_type::Role;
 use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
-use windlass_core::{Descriptor, Error, Kind, Result};
+use windlass_core::{Attempt, Descriptor, Digest, Error, Kind, Result};
 
 use crate::ask::Ask;
 use crate::body::{Incoming, content_length, is_encoded};
@@ -19,6 +19,7 @@ use crate::client::{Answer, Client};
 use crate::hosts::{Capability, Repositories, Repository};
 use crate::options::{PlainHttp, Timeouts};
 use crate::resolver::accept;
+use crate::validators::{Origins, Validators};
 
 /// Fetches what belongs to a name.
 pub(crate) struct RegistryFetcher {
@@ -27,6 +28,10 @@ pub(crate) struct RegistryFetcher {
     pub(crate) repositories: Repositories,
     /// Which hosts elsewhere are spoken to without TLS.
     pub(crate) plain_http: PlainHttp,
+    /// What hosts call what they have sent.
+    pub(crate) validators: Validators,
+    /// Who was asked for what came.
+    pub(crate) origins: Origins,
 }
 
 /// Where a registry keeps something.
@@ -73,6 +78,10 @@ impl Fetcher for RegistryFetcher {
 
     fn lane(&self) -> Option<Lane> {
         self.client.traffic(self.repositories.that_may(Capability::Pull).first()?).lane()
+    }
+
+    fn origin(&self, digest: &Digest) -> Option<Attempt> {
+        self.origins.of(digest)
     }
 
     fn distrust_parts(&self) {
@@ -128,7 +137,14 @@ impl RegistryFetcher {
             }
             delivery => (answer, delivery),
         };
-        if range_header(range).is_some() && matches!(delivery, Delivery::Whole { .. }) {
+        let came = matches!(delivery, Delivery::Whole { .. } | Delivery::Part { .. });
+        let is_other =
+            came && self.validators.learn(&repository.host.name, &descriptor.digest, answer.response.headers());
+        if came {
+            self.origins.learn(&descriptor.digest, &answer.response);
+        }
+        // What is another version was to be sent as a whole.
+        if range_header(range).is_some() && matches!(delivery, Delivery::Whole { .. }) && !is_other {
             traffic.distrust_parts();
         }
         let object = shelf.object(descriptor);
@@ -164,6 +180,9 @@ impl RegistryFetcher {
         };
         if let Some(value) = range_header(range) {
             headers.insert(RANGE, value);
+            if let Some(validator) = self.validators.of(&repository.host.name, &descriptor.digest) {
+                headers.insert(IF_RANGE, validator);
+            }
         }
         self.client.send(Ask::new(Method::GET, repository, &shelf.part(descriptor)).headers(headers)).await
     }

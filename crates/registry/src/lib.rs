@@ -11,6 +11,7 @@
 //!     auth, challenge    who we say we are, to whom
 //!     redirect           where a request may be sent on to
 //!   exchange, retry      one request to one host, tried again when that may help
+//!     line, traffic      how fast, and how much at once, for everybody who asks a host
 //!   payload              what is sent with it
 //!   transport, tls       connections
 //! ```
@@ -20,6 +21,7 @@
 
 mod ask;
 mod auth;
+mod balance;
 mod body;
 mod challenge;
 mod client;
@@ -33,6 +35,7 @@ mod failure;
 mod fetcher;
 mod hosts;
 mod layout;
+mod line;
 mod link;
 mod lookup;
 mod manifest;
@@ -45,11 +48,14 @@ mod referrers;
 mod remote;
 mod resolver;
 mod retry;
+mod scopes;
 mod tls;
 mod token;
 mod traffic;
 mod transport;
+mod validators;
 
+pub use balance::Balance;
 pub use credentials::{Anonymous, Credential, Credentials, ForHost, InOrder, Known, Secret};
 pub use docker_config::{DockerConfig, Kept};
 pub use options::{Fallback, Floor, Options, PlainHttp, Timeouts};

@@ -47,6 +47,7 @@ pub(crate) fn media_type(what: &str, declared: &MediaType, bytes: &[u8]) -> Resu
         (true, false) => Ok(MediaType::OCI_INDEX.into()),
         (false, true) => Ok(MediaType::OCI_MANIFEST.into()),
         _ => Err(Error::invalid_argument(format!("{what} is not a manifest"))
+            .coded("not-a-manifest")
             .hint("what is there was not written by a container tool; check the reference")),
     }
 }
@@ -58,6 +59,7 @@ pub(crate) fn refuse_schema1(what: &str, media_type: &MediaType) -> Result<()> {
 
 fn schema1(what: &str) -> Error {
     Error::unimplemented(format!("{what} is a Docker schema 1 manifest, which is not supported"))
+        .coded("schema1")
         .hint("push the image again with a current client; Docker stopped writing this format in 2017")
 }
 

@@ -1,8 +1,7 @@
 //! The one resolver: looks at a reference and hands it to the interpreter of its locator.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::HeaderValue;
@@ -11,15 +10,18 @@ use windlass_core::remote::{Fetcher, Pusher, Resolved, Resolver};
 use windlass_core::{Descriptor, Digest, Error, Reference, Result, ResultExt as _};
 
 use crate::auth::Authorizer;
+use crate::balance::Balance;
 use crate::client::Client;
+use crate::credentials::Credentials;
 use crate::exchange::Exchange;
 use crate::fetcher::RegistryFetcher;
-use crate::hosts::{Capability, Directories, Repositories};
+use crate::hosts::{Capability, Directories, RegistryHost, Repositories};
 use crate::layout::{self, LayoutFetcher, LayoutPusher};
-use crate::options::Options;
+use crate::options::{Options, PlainHttp};
 use crate::pusher::RegistryPusher;
 use crate::resolver::RegistryResolver;
 use crate::transport::Network;
+use crate::validators::{Origins, Validators};
 
 /// Resolves references to registries and to OCI layout directories. Cheap to clone; connections and tokens are shared.
 ///
@@ -55,14 +57,9 @@ impl Remote {
     pub fn new(options: Options) -> Result<Self> {
         let user_agent = HeaderValue::from_str(&options.user_agent)
             .map_err(|_| Error::invalid_argument(format!("{:?} cannot be sent as a user agent", options.user_agent)))?;
+        let transport = Box::new(Network::new(&options));
         let client = Client {
-            exchange: Arc::new(Exchange {
-                transport: Box::new(Network::new(&options)),
-                retry: options.retry,
-                timeouts: options.timeouts,
-                user_agent,
-                answered: Mutex::new(HashSet::new()),
-            }),
+            exchange: Arc::new(Exchange::new(transport, options.retry, options.timeouts, user_agent)),
             authorizer: Authorizer::new(options.credentials),
             hosts: Arc::default(),
             transfers_per_host: options.transfers_per_host,
@@ -91,6 +88,32 @@ impl Remote {
             .await
             .map_err(|e| Error::internal("reading which hosts serve an image panicked").source(e))?
     }
+
+    /// Makes a remote for somebody else: with credentials of its own, of which this one sees nothing and whose tokens it
+    /// does not get, and the same connections, limits of hosts and knowledge of them. A process has one remote, and one of
+    /// these for each pull whose credentials are its own.
+    pub fn with_credentials(&self, credentials: Arc<dyn Credentials>) -> Self {
+        let Client { exchange, hosts, transfers_per_host, .. } = &*self.client;
+        let client = Client {
+            exchange: exchange.clone(),
+            authorizer: Authorizer::new(credentials),
+            hosts: hosts.clone(),
+            transfers_per_host: *transfers_per_host,
+        };
+        Self { client: Arc::new(client), directories: self.directories.clone() }
+    }
+
+    /// Makes a remote that speaks plain HTTP to other hosts, and is this one otherwise.
+    pub fn with_plain_http(&self, plain_http: PlainHttp) -> Self {
+        let Directories { search, fallback, .. } = &*self.directories;
+        let directories = Directories::new(search.clone(), plain_http, *fallback);
+        Self { client: self.client.clone(), directories: Arc::new(directories) }
+    }
+
+    /// Returns what a host, by its name in references, said last about a quota of requests; none when it has said nothing.
+    pub fn balance(&self, host: &str) -> Option<Balance> {
+        self.client.exchange.balance(&RegistryHost::itself(host, self.directories.plain_http).authority)
+    }
 }
 
 #[async_trait]
@@ -110,7 +133,8 @@ impl Resolver for Remote {
         }
         let repositories = self.repositories(&reference).await?;
         let (client, plain_http) = (self.client.clone(), self.directories.plain_http);
-        Ok(Arc::new(RegistryFetcher { client, repositories, plain_http }))
+        let (validators, origins) = (Validators::default(), Origins::default());
+        Ok(Arc::new(RegistryFetcher { client, repositories, plain_http, validators, origins }))
     }
 
     async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>> {

@@ -18,7 +18,7 @@ use windlass_core::{Descriptor, Digest, Error, MediaType, Reference, Result};
 use crate::ask::Ask;
 use crate::body::{self, content_length};
 use crate::client::{Answer, Client};
-use crate::error::{Refusal, printable};
+use crate::error::{Refusal, attempt_of, printable};
 use crate::hosts::{Capability, Repositories, Repository};
 use crate::manifest;
 
@@ -139,12 +139,14 @@ impl RegistryResolver {
         }
         let headers = answer.response.headers();
         let media_type = media_type(headers);
-        manifest::refuse_schema1(&format!("{} of {}", wanted.object(), repository.name), &media_type)?;
+        let attempt = || attempt_of(&answer.response).cloned();
+        manifest::refuse_schema1(&format!("{} of {}", wanted.object(), repository.name), &media_type)
+            .map_err(|error| error.attempts(attempt()))?;
         let digest = digest_header(headers);
         if let (Some(wanted), Some(digest)) = (wanted.digest(), &digest)
             && wanted != digest
         {
-            return Err(other_digest(&answer.host, repository, wanted, digest));
+            return Err(other_digest(&answer.host, repository, wanted, digest).attempts(attempt()));
         }
         let (Some(digest), Some(size)) = (digest, content_length(headers)) else { return Ok(None) };
         if !manifest::is_telling(&media_type) {
@@ -157,7 +159,9 @@ impl RegistryResolver {
                 repository.name,
                 answer.host
             ))
-            .hint("it is damaged, or not meant for a container engine"));
+            .coded("too-large")
+            .hint("it is damaged, or not meant for a container engine")
+            .attempts(attempt()));
         }
         Ok(Some(Descriptor::new(media_type, digest, size)))
     }
@@ -172,6 +176,7 @@ impl RegistryResolver {
             StatusCode::NOT_FOUND => return Err(self.missing(repository, wanted, answer).await),
             _ => return Err(self.refusal(repository, &wanted.object(), answer).await),
         }
+        let attempt = attempt_of(&answer.response).cloned();
         let host = answer.host;
         let what = format!("{} of {}", wanted.object(), repository.name);
         let declared = media_type(answer.response.headers());
@@ -185,10 +190,10 @@ impl RegistryResolver {
             let found =
                 if expected.algorithm() == algorithm { digest.clone() } else { expected.algorithm().digest(&bytes) };
             if *expected != found {
-                return Err(other_digest(&host, repository, expected, &found));
+                return Err(other_digest(&host, repository, expected, &found).attempts(attempt));
             }
         }
-        let media_type = manifest::media_type(&what, &declared, &bytes)?;
+        let media_type = manifest::media_type(&what, &declared, &bytes).map_err(|error| error.attempts(attempt))?;
         Ok(Descriptor::new(media_type, digest, bytes.len() as u64))
     }
 
@@ -202,9 +207,11 @@ impl RegistryResolver {
         let idle = self.client.exchange.timeouts.idle;
         let object = wanted.object();
         let refusal = Refusal::read(repository, &object, answer, idle).await;
-        let (name, host) = (&repository.name, &refusal.host);
+        let (name, host, attempt) = (&repository.name, &refusal.host, || refusal.attempt.clone());
         let without_repository = || {
             Error::not_found(format!("repository {name} is not at {host}"))
+                .coded("repository-not-found")
+                .attempts(attempt())
                 .hint("check its spelling; some registries hide a repository from those who may not read it")
         };
         if refusal.complaint.has("NAME_UNKNOWN") {
@@ -212,7 +219,9 @@ impl RegistryResolver {
         }
         match self.tags(repository).await {
             Ok(Some(tags)) => {
+                let code = if matches!(wanted, Wanted::Tag(_)) { "tag-not-found" } else { "object-not-found" };
                 let error = Error::not_found(format!("{object} is not in repository {name} of {host}"));
+                let error = error.coded(code).attempts(attempt());
                 let named: Vec<String> = tags.iter().take(NAMED_TAGS).map(|tag| printable(tag)).collect();
                 let more = if tags.len() > NAMED_TAGS { ", …" } else { "" };
                 error.hint(match (wanted, named.is_empty()) {
@@ -227,6 +236,8 @@ impl RegistryResolver {
             Err(error) => {
                 tracing::debug!(%error, "the tags of a repository cannot be listed");
                 Error::not_found(format!("{object} or repository {name} itself is not at {host}"))
+                    .coded("object-not-found")
+                    .attempts(attempt())
                     .hint("the registry does not say which; check both")
             }
         }
@@ -275,6 +286,7 @@ pub(crate) fn digest_header(headers: &HeaderMap) -> Option<Digest> {
 fn other_digest(host: &str, repository: &Repository, expected: &Digest, found: &Digest) -> Error {
     Error::data_loss(format!("{host} gives {found} for manifest {expected} of {}", repository.name))
         .hint("the registry, or something between it and this machine, changes content; nothing was kept")
+        .coded("digest-mismatch")
 }
 
 #[cfg(test)]

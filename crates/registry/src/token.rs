@@ -54,6 +54,7 @@ impl TokenServer {
             })
             .ok_or_else(|| {
                 Error::failed_precondition(format!("{} wants a token but does not say from where", host.name))
+                    .coded("challenge-malformed")
                     .hint("its answer has no usable realm in WWW-Authenticate; the operator has to look at it")
             })?;
         let usable = realm.scheme() == Some(&Scheme::HTTPS)
@@ -64,6 +65,7 @@ impl TokenServer {
                 host.name,
                 realm.host().unwrap_or_default()
             ))
+            .coded("token-server-without-tls")
             .hint("credentials are not sent without TLS; the operator of the registry has to look at it"));
         }
         // Scopes of repositories are ours to name; others, such as Amazon's `aws`, are the host's.

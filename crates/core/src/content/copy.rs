@@ -84,7 +84,9 @@ pub async fn copy_telling(
     let end = at - skip;
     match status.total {
         // It was cut off, wherever that was.
-        Some(total) if end < total => Err(Error::unavailable(format!("the source ended after {end} of {total} bytes"))),
+        Some(total) if end < total => {
+            Err(Error::unavailable(format!("the source ended after {end} of {total} bytes")).coded("truncated"))
+        }
         _ if skip > 0 => Err(Error::out_of_range(format!(
             "the source ended {skip} bytes before byte {at}, which it is to be continued at"
         ))),
@@ -101,12 +103,12 @@ fn to_skip(status: &Status, begins: u64, size: Option<u64>) -> Result<u64> {
     }
     status.offset.checked_sub(begins).ok_or_else(|| {
         let asked = status.offset;
-        Error::data_loss(format!("the source begins at byte {begins}, {asked} was asked for"))
+        Error::data_loss(format!("the source begins at byte {begins}, {asked} was asked for")).coded("size-mismatch")
     })
 }
 
 fn wrong_size(found: &str, declared: u64) -> Error {
-    Error::data_loss(format!("the source has {found} bytes, {declared} are declared"))
+    Error::data_loss(format!("the source has {found} bytes, {declared} are declared")).coded("size-mismatch")
 }
 
 /// Bytes at hand.

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
-use windlass_core::{Error, Result};
+use windlass_core::{Attempt, Error, Result};
 
 use super::{Token, TokenServer};
 use crate::auth::Authorization;
 use crate::body;
 use crate::credentials::{Credential, Secret};
-use crate::error::{Complaint, status_text};
-use crate::exchange::Exchange;
+use crate::error::{Complaint, attempt_of, status_text};
+use crate::exchange::{Exchange, Rule};
 use crate::hosts::Repository;
 use crate::payload::Payload;
+use crate::scopes::Scopes;
 use crate::transport::Response;
 
 /// The largest answer of a token server that is read, in bytes.
@@ -45,6 +46,8 @@ struct Answer {
     refresh_token: Option<String>,
     #[serde(default)]
     expires_in: Option<u64>,
+    #[serde(default)]
+    scope: Option<String>,
 }
 
 /// As whom a token is asked for.
@@ -123,57 +126,73 @@ impl Asked<'_> {
     async fn send(self, grant: Grant<'_>) -> Result<Response> {
         let mut request = request(self.server, self.scopes, grant)?;
         self.repository.host.prepare(&mut request);
+        request.extensions_mut().insert(Scopes::asked(self.scopes));
+        request.extensions_mut().insert(Rule(format!("the token server of {}", self.repository.host.name).into()));
         // Redirects are not followed: what is sent is meant for this server alone.
         self.exchange.send(self.server.host(), request, None).await
     }
 
     async fn read(self, response: Response) -> Result<Given> {
         let asked = Instant::now();
+        let attempt = attempt_of(&response).cloned();
         let about = format!("the token for {}", self.repository.name);
         let idle = self.exchange.timeouts.idle;
         let bytes = body::read(response, self.server.host(), &about, MAX_ANSWER, idle).await?;
         // The parser's words could quote the token.
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| self.no_token())?;
+        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| self.no_token(attempt.clone()))?;
         let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
         let life = Duration::from_secs(answer.expires_in.unwrap_or(USUAL_LIFE).clamp(USUAL_LIFE, 24 * 3600));
+        let token = token.ok_or_else(|| self.no_token(attempt))?;
+        let scopes = Scopes::asked(self.scopes).granted(answer.scope.as_deref(), &token);
         let token = Token {
-            authorization: Authorization::bearer(&token.ok_or_else(|| self.no_token())?)?,
+            authorization: Authorization::bearer(&token)?.for_scopes(scopes),
             expires: asked + life.saturating_sub(MARGIN),
         };
         Ok(Given { token, refresh: answer.refresh_token.filter(|token| !token.is_empty()).map(Secret::new) })
     }
 
-    fn no_token(self) -> Error {
+    fn no_token(self, attempt: Option<Attempt>) -> Error {
         let (at, host) = (self.server.host(), &self.repository.host.name);
         Error::unavailable(format!("{at}, the token server of {host}, gives no token"))
+            .coded("no-token")
             .hint("its answer is not what a token server sends; look whether a proxy or a login page is in between")
+            .attempts(attempt)
     }
 
     async fn refused(self, response: Response, identified: bool) -> Error {
         let (host, at) = (&self.repository.host.name, self.server.host());
         let status = response.status();
+        let mut attempt = attempt_of(&response).cloned();
         let complaint = Complaint::read(response, self.exchange.timeouts.idle).await;
-        match status.as_u16() {
+        if let Some(attempt) = &mut attempt {
+            complaint.add_to(attempt);
+        }
+        let error = match status.as_u16() {
             // Some servers answer 400 to a credential they do not know.
             400 | 401 | 403 if identified => {
                 Error::unauthenticated(format!("{at}, the token server of {host}, refuses the credentials{complaint}"))
+                    .coded("credentials-refused")
                     .hint(format!("`dist login {host}` replaces them"))
             }
             401 | 403 => Error::unauthenticated(format!(
                 "{at}, the token server of {host}, wants credentials for {}{complaint}",
                 self.repository.name
             ))
+            .coded("credentials-needed")
             .hint(format!("`dist login {host}` takes them")),
             429 => Error::resource_exhausted(format!(
                 "{at}, the token server of {host}, limits the rate of requests{complaint}"
             ))
+            .coded("rate-limited")
             .hint("wait a while, then run the command again"),
             _ => {
                 let status = status_text(status);
                 Error::unavailable(format!("{at}, the token server of {host}, answers {status}{complaint}"))
+                    .coded("token-server-failed")
                     .hint("run the command again later")
             }
-        }
+        };
+        error.attempts(attempt)
     }
 }
 

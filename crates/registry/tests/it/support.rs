@@ -26,7 +26,13 @@ pub(crate) fn options() -> Options {
             idle: Duration::from_secs(30),
             floor: Floor { rate: 1024, over: Duration::from_secs(30) },
         },
-        retry: Retry { attempts: 3, first_delay: Duration::from_millis(1), longest_wait: Duration::from_secs(2) },
+        retry: Retry {
+            attempts: 3,
+            first_delay: Duration::from_millis(1),
+            longest_delay: Duration::from_millis(4),
+            longest_wait: Duration::from_secs(2),
+            patience: Duration::from_secs(2),
+        },
         ..Options::default()
     }
 }
