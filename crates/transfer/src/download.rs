@@ -80,7 +80,7 @@ impl Download<'_> {
             // Bytes behind a gap are progress too, although nothing can be read there yet.
             if !patience.lasts(self.gained.load(Ordering::Relaxed), &error) {
                 self.task.set(State::Failed { reason: error.to_string() });
-                return Err(error.context(format!("fetch {}", self.descriptor.ingest_ref())));
+                return Err(patience.told(error).context(format!("fetch {}", self.descriptor.ingest_ref())));
             }
             patience.back_off(self.task, &error).await;
         }
@@ -102,11 +102,16 @@ impl Download<'_> {
             Err(error) if matches!(error.kind(), Kind::OutOfRange | Kind::DataLoss) => {
                 drop(writer);
                 self.fetch.discard(self.descriptor).await;
-                return Err(error.hint(CONTRADICTION));
+                let error = error.hint(CONTRADICTION);
+                let origin = self.fetch.fetcher.origin(&self.descriptor.digest).filter(|_| error.trace().is_empty());
+                return Err(error.attempts(origin));
             }
             Err(error) => return Err(self.fetch.explained(error, self.descriptor).await),
         }
         match writer.commit(Commit { labels: self.fetch.labels.clone(), ..Commit::default() }).await {
+            Err(error) if error.is(Kind::DataLoss) => {
+                Err(error.attempts(self.fetch.fetcher.origin(&self.descriptor.digest)))
+            }
             Err(error) if !error.is(Kind::AlreadyExists) => Err(self.fetch.explained(error, self.descriptor).await),
             _ => {
                 self.task.set(State::Fetched);

@@ -1,6 +1,8 @@
 //! Fetching: small documents from a remote into the content store, whole and verified; and what every fetch needs.
 //! Large blobs are downloads.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,7 +139,9 @@ impl Fetch {
         let stored = async {
             let bytes = self.fetch_document(descriptor, task).await;
             let bytes = bytes.context(|| format!("fetch {}", descriptor.ingest_ref()))?;
-            let (parsed, mut labels) = parse(&bytes)?;
+            // What came was not what it was said to be, of whoever it came.
+            let (parsed, mut labels) =
+                parse(&bytes).map_err(|error| error.attempts(self.fetcher.origin(&descriptor.digest)))?;
             labels.extend(&self.labels);
             writer.truncate(0).await?;
             writer.write(bytes).await?;
@@ -158,7 +162,7 @@ impl Fetch {
     /// Reads a small blob from the remote, whole and verified.
     async fn fetch_document(&self, descriptor: &Descriptor, task: &Task) -> Result<Bytes> {
         let limit = accepted(descriptor)?;
-        let mut attempt = 0;
+        let mut patience = Patience::default();
         loop {
             task.set(State::Fetching { offset: 0, total: descriptor.size });
             let read = read_remote(&*self.fetcher, descriptor, limit).await;
@@ -167,10 +171,12 @@ impl Fetch {
                     self.progress.add_downloaded(bytes.len() as u64);
                     return Ok(bytes);
                 }
-                Err(error) if attempt < MAX_IDLE_RETRIES && is_transient(&error) => {
-                    back_off(task, &mut attempt, &error).await;
+                Err(error) if patience.lasts(0, &error) => patience.back_off(task, &error).await,
+                // What came was wrong, of whoever it came.
+                Err(error) if error.trace().is_empty() => {
+                    return Err(error.attempts(self.fetcher.origin(&descriptor.digest)));
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(patience.told(error)),
             }
         }
     }
@@ -213,18 +219,20 @@ fn accepted(descriptor: &Descriptor) -> Result<u64> {
         return Err(Error::resource_exhausted(format!(
             "{} {} has {} bytes, more than the {limit} that are accepted",
             descriptor.media_type, descriptor.digest, descriptor.size
-        )));
+        ))
+        .coded("too-large")
+        .hint("it is damaged, or not meant for a container engine"));
     }
     Ok(limit)
 }
 
 /// Reads a document from a remote without keeping it, whole and verified.
 pub(crate) async fn read_document(fetcher: &dyn Fetcher, descriptor: &Descriptor) -> Result<Bytes> {
-    let mut attempt = 0;
+    let mut patience = Patience::default();
     loop {
         let read = read_remote(fetcher, descriptor, accepted(descriptor)?).await;
         match read.and_then(|bytes| verify(descriptor, &bytes).map(|()| bytes)) {
-            Err(error) if attempt < MAX_IDLE_RETRIES && is_transient(&error) => pause(&mut attempt).await,
+            Err(error) if patience.lasts(0, &error) => patience.pause().await,
             read => return read.context(|| format!("fetch {}", descriptor.ingest_ref())),
         }
     }
@@ -239,7 +247,9 @@ async fn read_remote(fetcher: &dyn Fetcher, descriptor: &Descriptor, limit: u64)
             return Err(Error::resource_exhausted(format!(
                 "{} {} has more than the {limit} bytes that are accepted",
                 descriptor.media_type, descriptor.digest
-            )));
+            ))
+            .coded("too-large")
+            .hint("it is damaged, or not meant for a container engine"));
         }
     }
     Ok(all.freeze())
@@ -249,13 +259,14 @@ fn has_its_size(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
     if bytes.len() as u64 == descriptor.size {
         return Ok(());
     }
-    Err(Error::data_loss(format!(
+    let error = Error::data_loss(format!(
         "{} {} has {} bytes, its descriptor says {}",
         descriptor.media_type,
         descriptor.digest,
         bytes.len(),
         descriptor.size
-    )))
+    ));
+    Err(error.coded("size-mismatch"))
 }
 
 pub(crate) fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
@@ -266,6 +277,7 @@ pub(crate) fn verify(descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
             "{} {} arrived with the digest {found}",
             descriptor.media_type, descriptor.digest
         ))
+        .coded("digest-mismatch")
         .hint("the registry, or something between it and this machine, changes content; nothing was kept"));
     }
     Ok(())
@@ -280,6 +292,8 @@ fn is_transient(error: &Error) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     attempt: u32,
+    /// How often it was tried again in all.
+    again: u32,
     /// How much had come when it failed last.
     came: u64,
 }
@@ -297,16 +311,31 @@ impl Patience {
 
     /// Waits before the next try, longer each time.
     pub(crate) async fn back_off(&mut self, task: &Task, error: &Error) {
-        back_off(task, &mut self.attempt, error).await;
+        task.set(State::Retrying { reason: error.to_string() });
+        self.pause().await;
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep((FIRST_DELAY * 2u32.pow(self.attempt)).mul_f64(random())).await;
+        self.attempt += 1;
+        self.again += 1;
+    }
+
+    /// Adds to what was tried how often it was tried again.
+    pub(crate) fn told(&self, error: Error) -> Error {
+        let last = error.trace().len().saturating_sub(1);
+        let mut at = 0;
+        error.map_attempts(|attempt| {
+            attempt.retries += if at == last { self.again } else { 0 };
+            at += 1;
+        })
     }
 }
 
-async fn back_off(task: &Task, attempt: &mut u32, error: &Error) {
-    task.set(State::Retrying { reason: error.to_string() });
-    pause(attempt).await;
-}
-
-async fn pause(attempt: &mut u32) {
-    tokio::time::sleep(FIRST_DELAY * 2u32.pow(*attempt)).await;
-    *attempt += 1;
+/// Returns a random number from 0 to 1, so that those who wait do not come back in step.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are what a float holds")]
+fn random() -> f64 {
+    // A hasher's random keys are the only randomness there is without another dependency.
+    let bits = RandomState::new().build_hasher().finish() >> 11;
+    bits as f64 / (1u64 << 53) as f64
 }

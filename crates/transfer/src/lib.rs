@@ -7,6 +7,7 @@
 //! `snapshot`).
 
 mod arrival;
+pub mod budget;
 pub mod check;
 pub mod convert;
 mod copy;
@@ -39,6 +40,7 @@ pub mod usage;
 pub mod verify;
 pub mod walk;
 
+pub use budget::{Budget, Priority};
 pub use convert::{Convert, Converted, convert};
 pub use copy::copy;
 pub use export::{Export, Exported, export};

@@ -288,7 +288,9 @@ impl InParts<'_> {
         }
         match at {
             _ if at > total => Err(wrong_size(at, total)),
-            _ if at < total => Err(Error::unavailable(format!("the source ended after {at} of {total} bytes"))),
+            _ if at < total => {
+                Err(Error::unavailable(format!("the source ended after {at} of {total} bytes")).coded("truncated"))
+            }
             _ => Ok(()),
         }
     }
@@ -340,5 +342,5 @@ fn settle(dealer: &Mutex<Dealer>, crew: &mut Crew, id: Id, outcome: Outcome) -> 
 }
 
 fn wrong_size(found: u64, declared: u64) -> Error {
-    Error::data_loss(format!("the source has {found} bytes, {declared} are declared"))
+    Error::data_loss(format!("the source has {found} bytes, {declared} are declared")).coded("size-mismatch")
 }

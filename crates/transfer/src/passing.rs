@@ -149,7 +149,9 @@ impl Once {
                     stream.open = None;
                     stream.patience.back_off(&stream.task, &error).await;
                 }
-                Err(error) => return Err(error.context(format!("fetch {}", descriptor.ingest_ref()))),
+                Err(error) => {
+                    return Err(stream.patience.told(error).context(format!("fetch {}", descriptor.ingest_ref())));
+                }
             }
         }
         let length: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
@@ -233,6 +235,8 @@ impl Once {
     fn contradicts(&self, found: &str) -> Error {
         let digest = &self.passing.descriptor.digest;
         Error::data_loss(format!("layer {digest} came with {found}"))
+            .coded("digest-mismatch")
+            .attempts(self.passing.fetch.fetcher.origin(digest))
             .hint("the registry, or something between it and this machine, changes content; nothing was kept")
     }
 }

@@ -9,6 +9,7 @@
 //! visible. A pull that fails for a reason that may pass keeps what it brought, so that running it again continues; one
 //! that cannot succeed gives that up, and it is collected. What earlier ones left goes only with damaged data.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -19,11 +20,12 @@ use windlass_core::gc::{self, Deletion};
 use windlass_core::image::{Image, StoreExt};
 use windlass_core::platform::Selection;
 use windlass_core::progress::{State, Totals, Tracker};
-use windlass_core::remote::{Resolved, Resolver, SOURCE_LABEL};
+use windlass_core::remote::{Fetcher, Resolved, Resolver, SOURCE_LABEL};
 use windlass_core::{
     ChainId, Descriptor, Error, Host, Kind, Labels, Leased, Namespace, Reference, Result, ResultExt, image, lease,
 };
 
+use crate::budget::{Budget, Budgeted, Priority};
 use crate::fetch::Fetch;
 use crate::parts::Parts;
 use crate::plan::{Absent, Plan};
@@ -70,6 +72,12 @@ pub struct Pull {
     pub verifier: Option<Arc<dyn Verifier>>,
     /// What is brought along that is attached to the image.
     pub referrers: Referrers,
+    /// How many bytes may come in a second, in all; any number when there is none.
+    pub limit_rate: Option<NonZeroU64>,
+    /// What is shared with other transfers of the process.
+    pub budget: Budget,
+    /// Which of those it gives way to.
+    pub priority: Priority,
 }
 
 /// What becomes of the compressed bytes of layers.
@@ -108,7 +116,18 @@ impl Default for Pull {
             lead: 256 << 20,
             verifier: None,
             referrers: Referrers::None,
+            limit_rate: None,
+            budget: Budget::default(),
+            priority: Priority::default(),
         }
+    }
+}
+
+impl Pull {
+    /// Has what a fetcher brings come out of the budgets.
+    fn budgeted(&self, inner: Arc<dyn Fetcher>) -> Arc<dyn Fetcher> {
+        let budgets = [self.budget.clone(), Budget::new(self.limit_rate)];
+        Arc::new(Budgeted { inner, budgets, priority: self.priority })
     }
 }
 
@@ -253,7 +272,7 @@ async fn begin(
     let resolved = resolve(resolver, reference, progress).await?;
     let subject = Subject { name: &reference.to_string(), descriptor: &resolved.descriptor };
     verify::check(options.verifier.as_ref(), &subject, &InRepository { resolver, reference }).await?;
-    let fetcher = resolver.fetcher(&resolved.name).await?;
+    let fetcher = options.budgeted(resolver.fetcher(&resolved.name).await?);
     let lease = lease::Options {
         id: None,
         expiry: Some(lease::DEFAULT_EXPIRY),

@@ -346,6 +346,7 @@ impl Unpacker {
                 "layer {} unpacks to {diff_id}, the image config lists {}",
                 layer.descriptor.digest, layer.diff_id
             ))
+            .coded("digest-mismatch")
             .hint("config and layer do not belong together; the publisher has to push the image again")),
         }
     }

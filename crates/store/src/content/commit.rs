@@ -174,9 +174,9 @@ fn verify(mut sink: Box<Sink>, rest: &[u8], expected: &[Expected]) -> Result<Ver
 }
 
 pub(super) fn wrong_size(size: u64, wanted: u64) -> Error {
-    Error::failed_precondition(format!("the content has {size} bytes, {wanted} were expected"))
+    Error::failed_precondition(format!("the content has {size} bytes, {wanted} were expected")).coded("size-mismatch")
 }
 
 pub(super) fn wrong_digest(found: &Digest, wanted: &Digest) -> Error {
-    Error::data_loss(format!("the content has digest {found}, {wanted} was expected"))
+    Error::data_loss(format!("the content has digest {found}, {wanted} was expected")).coded("digest-mismatch")
 }

@@ -181,7 +181,8 @@ impl IngestWriter {
             Some(total) if after > total => Err(Error::out_of_range(format!(
                 "ingest {} would have {after} bytes, {total} are declared",
                 self.ingest
-            ))),
+            ))
+            .coded("size-mismatch")),
             _ => Ok(()),
         }
     }
