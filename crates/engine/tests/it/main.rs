@@ -5,6 +5,7 @@
 mod differences;
 mod doctor;
 mod events;
+mod explained;
 mod host;
 mod layers;
 mod misbehaving;

@@ -31,12 +31,13 @@ pub(super) enum End {
     Close(usize),
     Reset(usize),
     Stall(usize),
+    Never,
 }
 
 /// Makes a body.
 pub(super) fn of(bytes: &Bytes, pace: Pace, reset: Arc<AtomicBool>, count: Arc<AtomicU64>) -> Body {
     let sent = match pace.end {
-        End::Complete => bytes.len(),
+        End::Complete | End::Never => bytes.len(),
         End::Close(after) | End::Reset(after) | End::Stall(after) => after.min(bytes.len()),
     };
     let (piece, pause) = pace.pieces.unwrap_or((64 << 10, Duration::ZERO));
@@ -47,14 +48,16 @@ pub(super) fn of(bytes: &Bytes, pace: Pace, reset: Arc<AtomicBool>, count: Arc<A
     let end = stream::once(async move {
         match pace.end {
             End::Complete => return None,
-            End::Stall(_) => std::future::pending::<()>().await,
+            End::Never | End::Stall(_) => std::future::pending::<()>().await,
             End::Close(_) => {}
             End::Reset(_) => reset.store(true, Ordering::SeqCst),
         }
         tokio::time::sleep(FLUSH).await;
         Some(Err(io::Error::other("the body ends here on purpose")))
     });
-    StreamBody::new(pieces.chain(end.filter_map(std::future::ready))).boxed_unsync()
+    let more = stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b' '; 4096]))));
+    let more = more.take(if matches!(pace.end, End::Never) { usize::MAX } else { 0 });
+    StreamBody::new(pieces.chain(more).chain(end.filter_map(std::future::ready))).boxed_unsync()
 }
 
 fn pieces(bytes: Bytes, piece: usize, pause: Duration) -> impl Stream<Item = Bytes> + Send + 'static {

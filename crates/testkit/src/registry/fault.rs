@@ -39,6 +39,8 @@ pub enum Fault {
     ResetAfter(usize),
     /// Sends so many bytes of the body, and nothing more ever.
     StallAfter(usize),
+    /// Sends the body without announcing its size, and blanks behind it without end.
+    Endless,
     /// Sends the body in pieces, with a pause between them.
     Trickle {
         /// The size of a piece.

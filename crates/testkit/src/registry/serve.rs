@@ -285,6 +285,10 @@ fn apply(reply: &mut Reply, request: &Recorded, fault: Fault, whole: Option<&Rep
         Fault::TruncateAfter(bytes) => reply.pace.end = End::Close(bytes),
         Fault::ResetAfter(bytes) => reply.pace.end = End::Reset(bytes),
         Fault::StallAfter(bytes) => reply.pace.end = End::Stall(bytes),
+        Fault::Endless => {
+            reply.announced = false;
+            reply.pace.end = End::Never;
+        }
         Fault::Trickle { piece, pause } => reply.pace.pieces = Some((piece, pause)),
         Fault::NoHead
         | Fault::ShiftRange(_)
