@@ -7,13 +7,19 @@ use std::collections::HashMap;
 
 use prost::{Message as _, Name as _};
 use tonic::{Code, Status};
-use windlass_core::{Error, Kind};
+use windlass_core::{Attempt, Error, Kind};
 use windlass_proto::google::rpc;
 
 /// The domain of our details.
 pub(crate) const DOMAIN: &str = "windlass.dev";
 /// The key of the hint in the details.
 const HINT: &str = "hint";
+/// The key of the code that says more than the class.
+const CODE: &str = "code";
+/// The key of what was tried, as JSON.
+const TRIED: &str = "tried";
+/// How much of what was tried goes with a status, in bytes: it travels in a header.
+const MAX_TRIED: usize = 4 << 10;
 /// What type URLs of messages begin with in details, as gRPC has it.
 pub(crate) const TYPE_PREFIX: &str = "type.googleapis.com/";
 
@@ -75,6 +81,12 @@ pub fn to_status(error: &Error) -> Status {
     if let Some(hint) = error.hint_text() {
         metadata.insert(HINT.to_owned(), hint.to_owned());
     }
+    if error.code() != error.kind().code() {
+        metadata.insert(CODE.to_owned(), error.code().to_owned());
+    }
+    if let Some(tried) = tried(error.trace()) {
+        metadata.insert(TRIED.to_owned(), tried);
+    }
     if metadata.is_empty() && kind(code) == error.kind() {
         return Status::new(code, message);
     }
@@ -93,11 +105,22 @@ pub fn from_status(status: &Status) -> Error {
     let named = info.as_ref().and_then(|info| KINDS.into_iter().find(|kind| kind.code() == info.reason));
     // A class that contradicts the code is not believed.
     let kind = named.filter(|kind| code(*kind) == status.code()).unwrap_or_else(|| kind(status.code()));
-    let error = Error::new(kind, status.message());
-    match info.and_then(|mut info| info.metadata.remove(HINT)) {
-        Some(hint) => error.hint(hint),
-        None => error,
+    let mut error = Error::new(kind, status.message());
+    let mut metadata = info.map(|info| info.metadata).unwrap_or_default();
+    if let Some(hint) = metadata.remove(HINT) {
+        error = error.hint(hint);
     }
+    if let Some(code) = metadata.remove(CODE) {
+        error = error.coded(code);
+    }
+    let tried = metadata.remove(TRIED).and_then(|tried| serde_json::from_str::<Vec<Attempt>>(&tried).ok());
+    error.attempts(tried.unwrap_or_default())
+}
+
+/// Writes down what was tried: as much of it as fits, the last of it first.
+fn tried(trace: &[Attempt]) -> Option<String> {
+    let mut texts = (0..trace.len()).filter_map(|from| serde_json::to_string(trace.get(from..)?).ok());
+    texts.find(|tried| tried.len() <= MAX_TRIED)
 }
 
 /// Returns our details of a status; details that are nobody's or damaged are none.
@@ -145,6 +168,18 @@ mod tests {
             let plain = from_status(&to_status(&Error::new(kind, "m")));
             assert_eq!((plain.kind(), plain.hint_text()), (kind, None));
         }
+    }
+
+    #[test]
+    fn what_was_tried_and_the_code_survive_the_wire_as_far_as_they_fit() {
+        let attempt = |host: &str| Attempt::new(host, "GET /v2/", "404 Not Found");
+        let error = Error::not_found("x").coded("tag-not-found").attempted(attempt("a")).attempted(attempt("b"));
+        let back = from_status(&to_status(&error));
+        assert_eq!((back.code(), back.trace()), ("tag-not-found", error.trace()));
+        let large = attempt(&"x".repeat(MAX_TRIED / 2));
+        let error = error.attempted(large.clone()).attempted(attempt("last"));
+        let back = from_status(&to_status(&error.attempted(large)));
+        assert_eq!(back.trace().first().unwrap().host, "last");
     }
 
     #[test]
