@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::task::{JoinHandle, JoinSet};
 use windlass::Engine;
 use windlass::activations::Activations;
+use windlass::registry::{Options, Remote};
 use windlass::transfer::Pull;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::plugin::Introspection;
@@ -109,7 +110,9 @@ impl Daemon {
         let pull = Pull { verifier, ..config.pull() };
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
         let routes = server::routes_within(limits, &host, &about, &activations);
-        let grpc = serve::grpc(listener, transfer::added_to(routes, limits, &host, pull), &calls);
+        let remote = Remote::new(Options::default())?;
+        let routes = transfer::added_to(routes, limits, &host, pull, remote);
+        let grpc = serve::grpc(listener, routes, &calls);
         // Who reads it works in another directory.
         let address = std::path::absolute(&config.grpc.address).attempt(|| "find the working directory".to_owned())?;
         engine.announce(Some(&address))?;

@@ -15,11 +15,12 @@ mod render;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass::transfer::{Pull, Verifier};
+use windlass::transfer::{Budget, Pull, Verifier};
 use windlass::{Policy, Sharing, layer, verify};
 use windlass_core::{Platform, Result};
 
@@ -127,6 +128,8 @@ pub struct Transfer {
     pub max_concurrent_downloads: usize,
     /// How many layers are unpacked at once; as many as there are processors, and two at least, when nothing is said.
     pub max_concurrent_unpacks: Option<usize>,
+    /// How many bytes all pulls together bring in a second; any number when there is none.
+    pub limit_rate: Option<NonZeroU64>,
 }
 
 /// Who is asked whether an image may be here that the daemon pulls or imports.
@@ -207,7 +210,11 @@ impl Default for Config {
             content: Content::default(),
             layers: layer::Options::default(),
             snapshots: Snapshots::default(),
-            transfer: Transfer { max_concurrent_downloads: pull.concurrent_downloads, max_concurrent_unpacks: None },
+            transfer: Transfer {
+                max_concurrent_downloads: pull.concurrent_downloads,
+                max_concurrent_unpacks: None,
+                limit_rate: None,
+            },
             verification: Verification::default(),
             proxy_plugins: BTreeMap::new(),
         }
@@ -215,13 +222,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns what a pull is that the daemon carries out, as far as its client says nothing else.
+    /// Returns what a pull is that the daemon carries out, as far as its client says nothing else. Clones of it share one
+    /// budget.
     pub fn pull(&self) -> Pull {
         let usual = Pull::default();
         Pull {
             concurrent_downloads: self.transfer.max_concurrent_downloads,
             concurrent_unpacks: self.transfer.max_concurrent_unpacks.unwrap_or(usual.concurrent_unpacks),
             content: self.content.layers,
+            budget: Budget::new(self.transfer.limit_rate),
             ..usual
         }
     }

@@ -3,6 +3,7 @@
 //! Keys have containerd's names where they mean the same. Each reader takes what a table has and leaves the rest as it was.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 
 use windlass::layer::{self, Devices};
 use windlass::transfer::Content as Layers;
@@ -178,6 +179,9 @@ fn transfer(mut table: Table<'_>, transfer: &mut Transfer) -> Result<Vec<Unknown
     }
     if let Some(unpacks) = table.value("max_concurrent_unpacks") {
         transfer.max_concurrent_unpacks = Some(at_least_one(&unpacks)?);
+    }
+    if let Some(rate) = table.value("limit_rate") {
+        transfer.limit_rate = NonZeroU64::new(rate.number()?);
     }
     Ok(table.rest())
 }

@@ -1,6 +1,7 @@
 //! A configuration as a file of ours, with what each key means. Reading it gives the same configuration.
 
 use std::fmt::{Display, Write as _};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,6 +101,8 @@ fn parts(out: &mut Page, config: &Config) {
         Some(unpacks) => out.set("max_concurrent_unpacks", unpacks),
         None => out.comment("max_concurrent_unpacks = 2  # as many as there are processors when nothing is said"),
     }
+    out.comment("How many bytes all pulls of the daemon together bring in a second; any number with 0.");
+    out.set("limit_rate", config.transfer.limit_rate.map_or(0, NonZeroU64::get));
     verification(out, &config.verification);
     if config.proxy_plugins.is_empty() {
         out.gap();

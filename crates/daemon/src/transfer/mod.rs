@@ -19,9 +19,11 @@ mod store;
 use std::sync::Arc;
 
 use prost_types::Any;
+use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
-use windlass::transfer::Pull;
+use windlass::registry::Remote;
+use windlass::transfer::{Priority, Pull};
 use windlass_core::progress::Tracker;
 use windlass_core::{Error, Host, Namespace, Result};
 use windlass_grpc::error::to_status;
@@ -35,12 +37,15 @@ use windlass_proto::containerd::types::transfer::{ImageExportStream, ImageImport
 
 use progress::Reporter;
 
+/// The header in which a client says the priority of a transfer: low, normal or high.
+const PRIORITY: &str = "windlass-priority";
+
 /// Adds the services of transfers, and of the streams that they need, to those of a host; `pull` is what a pull is unless its client
-/// says otherwise.
-pub(crate) fn added_to(routes: Routes, limits: Limits, host: &Arc<dyn Host>, pull: Pull) -> Routes {
+/// says otherwise, and `remote` where images come from.
+pub(crate) fn added_to(routes: Routes, limits: Limits, host: &Arc<dyn Host>, pull: Pull, remote: Remote) -> Routes {
     let streams = Streams::default();
     let opened = StreamingServer::new(streaming::Server::new(streams.clone()));
-    let transfers = TransferServer::new(Server { host: host.clone(), streams, pull });
+    let transfers = TransferServer::new(Server { host: host.clone(), streams, pull, remote });
     routes
         .add_service(opened.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
         .add_service(transfers.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
@@ -52,6 +57,8 @@ struct Server {
     streams: Streams,
     /// What a pull is unless its client says otherwise.
     pull: Pull,
+    /// The one remote of the process: what is known of hosts, and how much may be asked of them, is shared by all transfers.
+    remote: Remote,
 }
 
 /// What a transfer works with.
@@ -60,6 +67,7 @@ struct Work<'a> {
     namespace: &'a Namespace,
     streams: &'a Streams,
     pull: &'a Pull,
+    remote: &'a Remote,
     reporter: &'a Reporter,
 }
 
@@ -126,19 +134,26 @@ async fn carry_out(work: &Work<'_>, source: End, destination: End) -> Result<()>
     }
 }
 
+/// Returns which of the others a transfer gives way to, as its client says in a header of ours.
+fn priority(headers: &MetadataMap, usual: Priority) -> Result<Priority> {
+    let Some(value) = headers.get(PRIORITY) else { return Ok(usual) };
+    value.to_str().unwrap_or_default().parse()
+}
+
 #[tonic::async_trait]
 impl Transfer for Server {
     async fn transfer(&self, request: Request<wire::TransferRequest>) -> Result<Response<()>, Status> {
         let done = async {
             let namespace = scope::of_headers(request.metadata())?.namespace;
+            let pull = Pull { priority: priority(request.metadata(), self.pull.priority)?, ..self.pull.clone() };
             let request = request.into_inner();
             let source = End::of(request.source.as_ref(), "source")?;
             let destination = End::of(request.destination.as_ref(), "destination")?;
             let progress = request.options.map(|options| options.progress_stream).filter(|name| !name.is_empty());
             let stream = progress.map(|name| self.streams.take(&namespace, &name)).transpose()?;
             let reporter = Reporter::start(stream);
-            let (streams, pull) = (&self.streams, &self.pull);
-            let work = Work { host: &*self.host, namespace: &namespace, streams, pull, reporter: &reporter };
+            let (host, streams, remote) = (&*self.host, &self.streams, &self.remote);
+            let work = Work { host, namespace: &namespace, streams, pull: &pull, remote, reporter: &reporter };
             let outcome = carry_out(&work, source, destination).await;
             reporter.end().await;
             outcome

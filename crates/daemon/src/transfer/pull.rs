@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use windlass::registry::{Options, PlainHttp, Remote};
+use windlass::registry::{Anonymous, Credentials, PlainHttp, Remote};
 use windlass::transfer::{Pull, Unpack, pull as carry_out};
 use windlass_core::field::FieldMask;
 use windlass_core::image::{Image, Name};
@@ -91,17 +91,19 @@ fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &str) -> Resu
     if resolver.http_debug() != HttpDebug::Disabled {
         tracing::warn!("requests are not traced for a client; --log-level debug shows them");
     }
-    let mut options = Options::default();
+    let mut remote = work.remote.clone();
     match resolver.default_scheme.as_str() {
         "" => {}
-        "http" => options.plain_http = PlainHttp::Always,
-        "https" => options.plain_http = PlainHttp::Never,
+        "http" => remote = remote.with_plain_http(PlainHttp::Always),
+        "https" => remote = remote.with_plain_http(PlainHttp::Never),
         other => return Err(Error::invalid_argument(format!("scheme {other:?} is neither http nor https"))),
     }
-    if !resolver.auth_stream.is_empty() {
-        options.credentials = Arc::new(Asked::new(work.stream(&resolver.auth_stream)?, reference.to_owned()));
-    }
-    Remote::new(options)
+    // Each transfer has credentials and tokens of its own, if only none: nobody pulls with what another client brought.
+    let credentials: Arc<dyn Credentials> = match resolver.auth_stream.as_str() {
+        "" => Arc::new(Anonymous),
+        stream => Arc::new(Asked::new(work.stream(stream)?, reference.to_owned())),
+    };
+    Ok(remote.with_credentials(credentials))
 }
 
 /// A remote whose images are recorded under another name.
