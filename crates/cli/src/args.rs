@@ -11,8 +11,8 @@ use windlass::{Sharing, layer};
 use windlass_core::{Error, Namespace, Result};
 
 use crate::commands::{
-    content, daemon, events, fetch, fetch_object, fsck, gc, images, leases, namespaces, plugins, pull, referrers,
-    snapshots, why,
+    content, copy, daemon, delete, events, fetch, fetch_object, fsck, gc, images, inspect, leases, namespaces, plugins,
+    pull, push, push_object, referrers, snapshots, tags, why,
 };
 use crate::log::Level;
 use crate::render::Format;
@@ -63,6 +63,8 @@ Examples:
   dist images unmount /mnt       and let go of it
   dist images rm redis           delete it, and everything only it needed
   dist fetch-object redis        the manifest as the registry has it
+  dist push reg.test/x:1 redis   to another registry; `copy` needs nothing here
+  dist tags redis                what a registry has; `inspect` looks into it
   dist referrers redis           signatures and other artifacts attached to it
   dist content ls                blobs; `content active` has those on their way
   dist content get DIGEST        one of them, to standard output
@@ -196,6 +198,12 @@ pub(crate) enum Command {
     Pull(pull::Args),
     Fetch(fetch::Args),
     FetchObject(fetch_object::Args),
+    Push(push::Args),
+    PushObject(push_object::Args),
+    Copy(copy::Args),
+    Tags(tags::Args),
+    Inspect(inspect::Args),
+    Delete(delete::Args),
     Referrers(referrers::Args),
     #[command(subcommand)]
     Images(images::Command),

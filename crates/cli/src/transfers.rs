@@ -96,7 +96,7 @@ pub(crate) fn content(text: &str) -> Result<Content> {
 }
 
 /// Reads how many of something there may be at once.
-fn count(text: &str) -> Result<usize> {
+pub(crate) fn count(text: &str) -> Result<usize> {
     let number = text.parse().ok().filter(|number| *number > 0);
     number.ok_or_else(|| Error::invalid_argument(format!("{text:?} is not a number from 1 on")).hint("1 is the least"))
 }

@@ -50,7 +50,7 @@ impl Capability {
     /// The words for it, as containerd has them.
     const WORDS: [(&'static str, Self); 3] = [("pull", Self::Pull), ("resolve", Self::Resolve), ("push", Self::Push)];
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         Self::WORDS.iter().find(|(_, known)| *known == self).map_or("", |(word, _)| word)
     }
 }

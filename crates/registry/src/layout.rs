@@ -49,6 +49,12 @@ pub(crate) async fn referrers(path: &str, subject: &Digest, artifact_type: Optio
     Ok(referrers)
 }
 
+/// Lists the tags of a layout, in the order of its index.
+pub(crate) async fn tags(path: String) -> Result<Vec<String>> {
+    let index = blocking(move || Layout::open(&path)?.index()).await?;
+    Ok(index.manifests.iter().filter_map(tag_of).map(str::to_owned).collect())
+}
+
 /// A directory whose version has been checked. Its methods block.
 struct Layout {
     directory: Directory,

@@ -4,22 +4,25 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::HeaderValue;
 use windlass_core::image::Name;
 use windlass_core::remote::{Fetcher, Pusher, Resolved, Resolver};
-use windlass_core::{Descriptor, Digest, Error, Reference, Result, ResultExt as _};
+use windlass_core::{Descriptor, Digest, Error, Listing, Reference, Result, ResultExt as _};
 
 use crate::auth::Authorizer;
 use crate::balance::Balance;
 use crate::client::Client;
 use crate::credentials::Credentials;
+use crate::delete::Deleted;
 use crate::exchange::Exchange;
 use crate::fetcher::RegistryFetcher;
-use crate::hosts::{Capability, Directories, RegistryHost, Repositories};
+use crate::hosts::{Capability, Directories, RegistryHost, Repositories, Repository};
 use crate::layout::{self, LayoutFetcher, LayoutPusher};
 use crate::options::{Options, PlainHttp};
 use crate::pusher::RegistryPusher;
 use crate::resolver::RegistryResolver;
+use crate::tags;
 use crate::transport::Network;
 use crate::validators::{Origins, Validators};
 
@@ -116,6 +119,55 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// Lists the tags of a repository, or of a layout; the object of the reference does not matter.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such repository; `ResourceExhausted` for a list that does not end.
+    pub fn tags(&self, reference: &Reference) -> Listing<String> {
+        if let Some(path) = reference.layout_path() {
+            let path = path.to_owned();
+            return stream::once(layout::tags(path)).map_ok(|tags| stream::iter(tags).map(Ok)).try_flatten().boxed();
+        }
+        let (remote, reference) = (self.clone(), reference.clone());
+        let tags = async move {
+            let repository = remote.repository(&reference, Capability::Resolve).await?;
+            Ok(tags::tags(remote.client.clone(), repository))
+        };
+        stream::once(tags).try_flatten().boxed()
+    }
+
+    /// Deletes at a registry: the manifest with all of its tags, of a reference with a digest; of one with a tag, the tag.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not there; `Unimplemented` when the registry does not delete such things;
+    /// `InvalidArgument` for a reference with both or neither.
+    pub async fn delete(&self, reference: &Reference) -> Result<()> {
+        if reference.layout_path().is_some() {
+            return Err(Error::unimplemented(format!("nothing is deleted in a layout, as {reference} is"))
+                .hint("delete the entry in its index.json"));
+        }
+        let what = match (reference.tag(), reference.digest()) {
+            (Some(tag), None) => Deleted::Tag(tag),
+            (None, Some(digest)) => Deleted::Manifest(digest),
+            _ => {
+                return Err(Error::invalid_argument(format!(
+                    "{reference} does not say whether a tag or a manifest is meant"
+                ))
+                .hint("NAME:TAG is a tag, NAME@DIGEST a manifest with all of its tags"));
+            }
+        };
+        self.client.delete(&self.repository(reference, Capability::Push).await?, &what).await
+    }
+
+    /// Returns the first host of a reference that may be asked for something.
+    async fn repository(&self, reference: &Reference, capability: Capability) -> Result<Repository> {
+        let repositories = self.repositories(reference).await?;
+        let first = repositories.that_may(capability).first().map(|repository| (*repository).clone());
+        first.ok_or_else(|| repositories.walk(capability, capability.word()).into_error())
+    }
+}
+
 #[async_trait]
 impl Resolver for Remote {
     async fn resolve(&self, reference: &Reference) -> Result<Resolved> {
@@ -142,10 +194,7 @@ impl Resolver for Remote {
         if let Some(path) = reference.layout_path() {
             return Ok(Arc::new(LayoutPusher::open(path, &reference).await?));
         }
-        let repositories = self.repositories(&reference).await?;
-        let repository = repositories.that_may(Capability::Push).first().map(|repository| (*repository).clone());
-        let repository =
-            repository.ok_or_else(|| Error::failed_precondition(format!("no host takes pushes to {name}")))?;
+        let repository = self.repository(&reference, Capability::Push).await?;
         Ok(Arc::new(RegistryPusher::new(self.client.clone(), repository, &reference)))
     }
 

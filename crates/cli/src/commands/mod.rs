@@ -4,19 +4,25 @@
 //! questions and answers.
 
 pub(crate) mod content;
+pub(crate) mod copy;
 pub(crate) mod daemon;
+pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod fetch_object;
 pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod images;
+pub(crate) mod inspect;
 pub(crate) mod leases;
 pub(crate) mod namespaces;
 pub(crate) mod plugins;
 pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod push_object;
 pub(crate) mod referrers;
 pub(crate) mod snapshots;
+pub(crate) mod tags;
 pub(crate) mod why;
 
 use crate::args::Command;
@@ -29,6 +35,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Pull(args) => pull::run(context, args).await,
         Command::Fetch(args) => fetch::run(context, args).await,
         Command::FetchObject(args) => fetch_object::run(args).await,
+        Command::Push(args) => push::run(context, args).await,
+        Command::PushObject(args) => push_object::run(context, args).await,
+        Command::Copy(args) => copy::run(context, args).await,
+        Command::Tags(args) => tags::run(context, args).await,
+        Command::Inspect(args) => inspect::run(context, args).await,
+        Command::Delete(args) => delete::run(context, args).await,
         Command::Referrers(args) => referrers::run(context, args).await,
         Command::Images(command) => images::run(context, command).await,
         Command::Import(args) => images::import::run(context, args).await,

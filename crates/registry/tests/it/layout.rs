@@ -224,7 +224,7 @@ async fn a_layout_takes_nothing_that_is_not_what_it_should_be() {
     // Nothing is written through a link that leads out of it.
     let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(inside.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    std::os::unix::fs::symlink(outside.path(), inside.path().join("blobs")).unwrap();
+    symlink(outside.path(), inside.path().join("blobs")).unwrap();
     let name = format!("oci:{}:1", inside.path().display());
     let pusher = remote().pusher(&name.parse().unwrap()).await.unwrap();
     let pushed = async {

@@ -474,3 +474,67 @@ async fn a_real_registry_goes_on_with_a_cut_upload_and_takes_chunks() {
     let (_, _, back) = fetch(&remote(), &name, &blob, windlass_core::remote::ByteRange::default()).await.unwrap();
     assert_eq!(back, bytes);
 }
+
+async fn tags(remote: &Remote, name: &str) -> Result<Vec<String>> {
+    use futures::TryStreamExt as _;
+    remote.tags(&name.parse().unwrap()).try_collect().await
+}
+
+#[tokio::test]
+async fn tags_are_listed_page_by_page() {
+    let (fake, name, _, _) = nothing().await;
+    let remote = remote();
+    assert_says(tags(&remote, &name).await, Kind::NotFound, &["repository a/b", &fake.host()]);
+    let all: Vec<String> = (0..2500).map(|number| format!("t{number:04}")).collect();
+    for tag in &all {
+        fake.add_manifest("a/b", Some(tag), MediaType::OCI_INDEX, "{}");
+    }
+    fake.forget_requests();
+    assert_eq!(tags(&remote, &name).await.unwrap(), all);
+    assert_eq!(fake.count("/v2/a/b/tags/list"), 3);
+
+    for (link, kind) in [
+        ("</v2/a/b/tags/list?n=1000>; rel=\"next\"".to_owned(), Kind::ResourceExhausted),
+        ("<http://other.test/x>; rel=\"next\"".to_owned(), Kind::FailedPrecondition),
+    ] {
+        fake.fault("/v2/a/b/tags", Fault::header("link", link));
+        assert_says(tags(&remote, &name).await, kind, &["list of tags", "a/b", &fake.host()]);
+    }
+    fake.clear_faults();
+    fake.fault("/v2/a/b/tags", Fault::Bytes("<html>".into()));
+    assert_says(tags(&remote, &name).await, Kind::Unavailable, &["malformed"]);
+}
+
+#[tokio::test]
+async fn a_tag_or_a_manifest_is_deleted() {
+    let (fake, name, target) = crate::support::one_image().await;
+    let remote = remote();
+    let delete = async |name: &str| remote.delete(&name.parse().unwrap()).await;
+    let error = assert_says(delete(&name).await, Kind::Unimplemented, &["does not delete tag \"1\"", &fake.host()]);
+    assert_hints(&error, "NAME@DIGEST");
+    fake.take(Taking { deletes_tags: true, ..Taking::default() });
+    delete(&name).await.unwrap();
+    assert!(fake.manifest("a/b", "1").is_none() && fake.manifest("a/b", &target.digest.to_string()).is_some());
+    let by_digest = format!("{}/a/b@{}", fake.host(), target.digest);
+    fake.fault_method("DELETE", "/v2/", Fault::error(405, "UNSUPPORTED", "off"), 1);
+    assert_hints(&assert_says(delete(&by_digest).await, Kind::Unimplemented, &["does not delete"]), "switched off");
+    delete(&by_digest).await.unwrap();
+    assert_says(delete(&by_digest).await, Kind::NotFound, &[&target.digest.to_string()]);
+    assert_says(delete(&format!("{name}@{}", target.digest)).await, Kind::InvalidArgument, &["a tag or a manifest"]);
+}
+
+#[tokio::test]
+async fn a_real_registry_lists_and_deletes() {
+    let (registry, sample) = (DockerRegistry::start(), sample::layout());
+    registry.push_layout(format!("{}:multi", sample.path().display()), "a/b:7");
+    registry.push_layout(format!("{}:single", sample.path().display()), "a/b:8");
+    let remote = remote();
+    let name = |object: &str| format!("{}/a/b{object}", registry.host());
+    let mut found = tags(&remote, &name("")).await.unwrap();
+    found.sort();
+    assert_eq!(found, ["7", "8"]);
+    remote.delete(&name(&format!("@{}", sample.index.digest)).parse().unwrap()).await.unwrap();
+    assert_eq!(resolve(&remote, &name(":7")).await.unwrap_err().kind(), Kind::NotFound);
+    let deleted = remote.delete(&name(":8").parse().unwrap()).await;
+    println!("{deleted:?}");
+}
