@@ -8,6 +8,7 @@ mod figures;
 mod measure;
 mod profile;
 mod pull;
+mod push;
 mod store;
 
 use anyhow::Result;
@@ -18,6 +19,8 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// `dist pull` and `dist fetch` of three images, against what the work itself costs and against skopeo
     Pull(pull::Options),
+    /// `dist push` and `dist copy` into a registry, against skopeo, with the memory that a copy takes
+    Push(push::Options),
     /// Where the time of a pull goes: by thread, by function, by system call
     Profile(profile::Options),
     /// The store with a hundred thousand images, ingests and many writers, against sha256sum, cp and containerd
@@ -30,6 +33,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Pull(options) => pull::run(options),
+        Bench::Push(options) => push::run(options),
         Bench::Profile(options) => profile::run(options),
         Bench::Store(options) => store::run(options),
         Bench::Api(options) => api::run(options),

@@ -3,6 +3,7 @@
 //! | from | to | what it is |
 //! |---|---|---|
 //! | `OCIRegistry` | `ImageStore` | a pull |
+//! | `ImageStore` | `OCIRegistry` | a push |
 //! | `ImageImportStream` | `ImageStore` | an import |
 //! | `ImageStore` | `ImageExportStream` | an export |
 //! | `ImageStore` | `ImageStore` | another name |
@@ -14,6 +15,7 @@ mod archive;
 mod credentials;
 mod progress;
 mod pull;
+mod push;
 mod store;
 
 use std::sync::Arc;
@@ -123,6 +125,7 @@ impl End {
 async fn carry_out(work: &Work<'_>, source: End, destination: End) -> Result<()> {
     match (source, destination) {
         (End::Registry(from), End::Images(to)) => pull::pull(work, from, to).await,
+        (End::Images(from), End::Registry(to)) => push::push(work, from, to).await,
         (End::Import(from), End::Images(to)) => archive::import(work, from, to).await,
         (End::Images(from), End::Export(to)) => archive::export(work, from, to).await,
         (End::Images(from), End::Images(to)) => store::tag(work, &from, &to).await,

@@ -79,7 +79,8 @@ pub(super) fn selection(platforms: &[Platform]) -> Result<Selection> {
     named.collect::<Result<Vec<_>>>().map(Selection::Best)
 }
 
-fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &str) -> Result<Remote> {
+/// Returns the remote that a client asks for.
+pub(super) fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &str) -> Result<Remote> {
     if !resolver.host_dir.is_empty() {
         return Err(Error::unimplemented(format!("the hosts in {:?} cannot be read yet", resolver.host_dir))
             .hint("leave the directory of hosts out"));

@@ -110,6 +110,45 @@ async fn an_image_is_pulled_under_the_name_that_is_asked_for_unpacked_and_told_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_pushed_and_told_about() {
+    let (place, bundle) = (Place::new(), bundle());
+    let (registry, reference) = serve(&bundle);
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    caller.transfer(&OciRegistry { reference, resolver: None }, &store(NAME), "").await.unwrap();
+
+    let mut stream = caller.client.open_stream(&Scope::default(), "progress").await.unwrap();
+    let told = tokio::spawn(async move {
+        let mut told: Vec<Progress> = Vec::new();
+        while let Some(any) = stream.receive().await.unwrap() {
+            told.push(unpack(&any).unwrap().unwrap());
+        }
+        told
+    });
+    let elsewhere = DockerRegistry::start();
+    for (host, event) in [(elsewhere.host(), "complete"), (registry.host(), "mounted from app")] {
+        let to = OciRegistry { reference: format!("{host}/pushed:2"), resolver: Some(RegistryResolver::default()) };
+        let progress = if event == "complete" { "progress" } else { "" };
+        caller.transfer(&store(NAME), &to, progress).await.unwrap();
+        // It comes back as it went.
+        caller.transfer(&to, &store("registry.test/back:2"), "").await.unwrap();
+        let services = place.services().await;
+        let back = services.images.get(&"registry.test/back:2".parse().unwrap()).await.unwrap();
+        assert_eq!(back.target.digest, bundle.root.digest);
+    }
+    let told = told.await.unwrap();
+    assert!(told[0].event.starts_with("Pushing to"), "{told:?}");
+    let last = told.last().unwrap();
+    assert!(last.event.starts_with("Completed push"), "{told:?}");
+    assert_eq!(u64::try_from(last.progress).unwrap(), bundle.size());
+    for layer in &bundle.image().layers {
+        let name = format!("layer-{}", layer.digest);
+        assert_eq!(told.iter().rev().find(|it| it.name == name).unwrap().event, "complete", "{told:?}");
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_gets_another_name_leaves_in_an_archive_and_comes_back() {
     let (place, bundle) = (Place::new(), bundle());
     let (_registry, reference) = serve(&bundle);
@@ -226,7 +265,8 @@ async fn what_cannot_be_transferred_is_said() {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(part), "{error}");
     };
-    refused(caller.transfer(&store(NAME), &registry, "").await, Kind::Unimplemented, "to a registry").await;
+    refused(caller.transfer(&store(NAME), &registry, "").await, Kind::NotFound, NAME).await;
+    refused(caller.transfer(&registry, &registry, "").await, Kind::Unimplemented, "to a registry").await;
     refused(caller.transfer(&store(NAME), &store("x"), "").await, Kind::NotFound, NAME).await;
     refused(caller.transfer(&registry, &store(NAME), "no stream").await, Kind::NotFound, "no stream").await;
     let strange = Progress::default();

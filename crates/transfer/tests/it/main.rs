@@ -12,6 +12,7 @@ mod once;
 mod one_pass;
 mod plans;
 mod pulls;
+mod pushes;
 mod repair;
 mod site;
 mod verification;
