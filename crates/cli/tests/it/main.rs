@@ -23,6 +23,7 @@ mod owner;
 mod peers;
 mod power;
 mod pull;
+mod push;
 mod remote;
 mod resume;
 mod sharing;
