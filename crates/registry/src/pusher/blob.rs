@@ -124,6 +124,10 @@ impl BlobWriter {
 
     /// Finds out where the upload stands, and begins another one when it stands nowhere.
     async fn recover(&mut self) -> Result<u64> {
+        if self.rolling.is_none() {
+            // A write was dropped while it was hashed: what was sent is of no use without its digest.
+            self.give_up().await;
+        }
         if let Some(offset) = self.offset() {
             return Ok(offset);
         }
@@ -157,14 +161,17 @@ impl BlobWriter {
         if found == self.descriptor.digest {
             return Ok(());
         }
-        self.give_up();
+        self.give_up().await;
         Err(Error::data_loss(format!("what was read of {} has the digest {found}", self.object()))
             .hint("it is damaged where it was read from; nothing was left at the registry"))
     }
 
-    /// Sends no more, and forgets the upload.
-    fn give_up(&mut self) {
-        (self.sending, self.session) = (None, None);
+    /// Sends no more, and has the registry forget the upload.
+    async fn give_up(&mut self) {
+        self.sending = None;
+        if let Some(session) = self.session.take() {
+            self.shared.cancel(session, &self.descriptor.digest).await;
+        }
     }
 
     /// Begins the request that takes what comes next.
@@ -378,7 +385,7 @@ impl Writer for BlobWriter {
         match size {
             _ if size == at => Ok(()),
             0 => {
-                self.give_up();
+                self.give_up().await;
                 self.rolling = Some(Rolling::new(&self.descriptor.digest));
                 Ok(())
             }

@@ -117,6 +117,15 @@ impl Shared {
         self.client.send_to(session.closing(digest)?, self.ask(Method::PUT, "")).await
     }
 
+    /// Has the registry forget an upload. One that does not keeps it until it clears up.
+    pub(super) async fn cancel(&self, session: Session, digest: &Digest) {
+        let ask = self.ask(Method::DELETE, "");
+        match self.client.send_to(session.url, ask).await {
+            Ok(answer) => tracing::debug!(status = %answer.response.status(), %digest, "an upload was given up"),
+            Err(error) => tracing::debug!(%error, %digest, "an upload that was given up stays at the registry"),
+        }
+    }
+
     /// Asks where an upload stands; `None` when it is lost, or cannot be continued for another reason.
     pub(super) async fn stand(&self, session: &Session) -> Result<Option<Session>> {
         let answer = self.client.send_to(session.url.clone(), self.ask(Method::GET, "")).await?;

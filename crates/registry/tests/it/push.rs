@@ -328,6 +328,7 @@ async fn bytes_that_are_not_what_they_should_be_are_not_sent_whole() {
     let pusher = pusher(&remote(), &name).await;
     assert_says(push(&*pusher, &blob, &bytes).await, Kind::DataLoss, &[&blob.digest.to_string()]);
     assert!(fake.blob("a/b", &blob.digest).is_none());
+    assert_eq!(asked(&fake).last().unwrap(), "DELETE uploads/upload-1");
     let manifest = Descriptor::of(MediaType::OCI_INDEX, b"{\"manifests\":[]}");
     let error = push(&*pusher, &manifest, b"{\"manifests\":{}}").await;
     assert_says(error, Kind::DataLoss, &[&manifest.digest.to_string()]);

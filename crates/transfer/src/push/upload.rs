@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use windlass_core::content::{Commit, Source, Writer, copy_telling};
 use windlass_core::progress::{State, Task, Tracker};
 use windlass_core::remote::{self, Pusher};
@@ -43,8 +44,18 @@ impl<'a> Upload<'a> {
             self.task(document).set(State::Waiting { reason: "for what it refers to".to_owned() });
         }
         for group in std::iter::once(&tree.blobs).chain(&tree.documents) {
-            let uploads = stream::iter(group).map(|descriptor| self.object(tree, descriptor));
-            uploads.buffer_unordered(self.at_once).try_collect::<()>().await?;
+            let (mut waiting, mut running) = (group.iter(), FuturesUnordered::new());
+            loop {
+                while running.len() < self.at_once
+                    && let Some(descriptor) = waiting.next()
+                {
+                    running.push(self.object(tree, descriptor));
+                }
+                match running.next().await {
+                    Some(uploaded) => uploaded?,
+                    None => break,
+                }
+            }
         }
         Ok(())
     }
