@@ -74,6 +74,9 @@ impl Outgoing {
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
         let polled = Pin::new(&mut self.stream).poll_next(context);
         self.pace.starved.store(polled.is_pending(), Ordering::Relaxed);
         polled.map(|next| {

@@ -93,7 +93,7 @@ fn an_image_is_copied_from_registry_to_registry_to_a_directory_and_back() {
     let copied = dist.json(&format!("copy {to} {}/e:4", two.host()));
     assert!(copied["mounted"].as_u64().unwrap() > copied["uploaded"].as_u64().unwrap(), "{copied}");
     // One platform goes without the index.
-    let image = bundle.image();
+    let image = &bundle.images[0];
     let platform = image.manifest.platform.as_ref().unwrap();
     let copied = dist.json(&format!("copy --platform {platform} {to} {}/f:5", two.host()));
     assert_eq!(copied["digest"], image.manifest.digest.to_string());
@@ -116,7 +116,7 @@ fn what_is_not_here_is_named_and_can_be_streamed() {
         "{}",
         failed.stderr
     );
-    let here = bundle.image();
+    let here = &bundle.images[0];
     let platform = here.manifest.platform.as_ref().unwrap();
     assert_eq!(
         dist.json(&format!("push --platform {platform} {to} {name}"))["digest"],
@@ -138,7 +138,7 @@ fn objects_go_one_by_one() {
     let (dist, registry, bundle) = (Dist::new(), DockerRegistry::start(), bundle());
     let from = layout(&dist, &bundle);
     dist.ok(&format!("fetch {from}"));
-    let (image, host) = (bundle.image(), registry.host());
+    let (image, host) = (&bundle.images[0], registry.host());
     let manifest =
         format!("push-object {host}/a:1 {} --media-type {}", image.manifest.digest, image.manifest.media_type);
     let failed = dist.run(&manifest);
@@ -174,7 +174,7 @@ fn a_registry_is_looked_into_and_deleted_from() {
         inspected["tree"]["children"].as_array().unwrap().iter().map(|it| it["totalSize"].as_u64().unwrap()).collect();
     assert_eq!(sizes.iter().sum::<u64>() + bundle.root.size, bundle.size());
     let shown = dist.ok(&format!("inspect {repository}:1"));
-    for part in [bundle.image().layers[0].digest.to_string(), "linux/arm64".to_owned(), "in all".to_owned()] {
+    for part in [bundle.images[0].layers[0].digest.to_string(), "linux/arm64".to_owned(), "in all".to_owned()] {
         assert!(shown.contains(&part), "{part} is not in: {shown}");
     }
 

@@ -42,6 +42,8 @@ pub(crate) struct RegistryPusher(Arc<Shared>);
 struct Shared {
     client: Arc<Client>,
     repository: Repository,
+    /// The host as the name has it, by which it is noted where content came from.
+    named: String,
     /// What the name says beside the repository.
     object: Option<Object>,
     /// Uploads that were cut off and may be continued.
@@ -73,6 +75,7 @@ impl RegistryPusher {
         Self(Arc::new(Shared {
             client,
             repository,
+            named: reference.host().unwrap_or_default().to_owned(),
             object: reference.object().cloned(),
             kept: Mutex::default(),
             most: AtomicU64::new(0),
@@ -173,7 +176,7 @@ impl Shared {
     /// Returns the repository of this host that a blob came from: the one whose name is most like ours, as a registry may
     /// keep those together.
     fn origin(&self, descriptor: &Descriptor) -> Option<String> {
-        let (host, own) = (&self.repository.host.name, &self.repository.name);
+        let (host, own) = (&self.named, &self.repository.name);
         let named = descriptor.annotations.get(&format!("{SOURCE_LABEL}{host}"))?;
         let is_name = |from: &&str| {
             let reference = format!("{host}/{from}").parse::<Reference>();
