@@ -4,8 +4,10 @@
 //! may have made a change that nobody is told of. With no subscriber a change costs one look at a counter.
 //!
 //! Topics are containerd's, and so is what has none: views, leases, ingests, and namespaces that come into being with what is
-//! created in them. [`Engine::transact`](crate::Engine::transact) publishes nothing.
+//! created in them. [`Engine::transact`](crate::Engine::transact) publishes nothing. What garbage collection removes is published as
+//! far as containerd does: images and snapshots.
 
+mod collected;
 mod containers;
 mod content;
 mod exchange;
@@ -20,6 +22,7 @@ use windlass_core::event::{self, Envelope, Event};
 use windlass_core::filter::Filter;
 use windlass_core::{Listing, Namespace, Result, Services};
 
+pub(crate) use collected::Collected;
 pub use exchange::Exchange;
 
 /// Returns services that publish what is changed through them.
@@ -28,7 +31,7 @@ pub(crate) fn emitting(services: Services, exchange: &Exchange) -> Services {
     let snapshotters = services.snapshotters.into_iter();
     Services {
         content: Arc::new(content::Emitting::new(services.content, emitter.clone())),
-        images: Arc::new(images::Emitting::new(services.images, emitter.clone())),
+        images: Arc::new(images::Emitting::new(services.images, services.collector.clone(), emitter.clone())),
         containers: Arc::new(containers::Emitting::new(services.containers, emitter.clone())),
         namespaces: Arc::new(namespaces::Emitting::new(services.namespaces, exchange.clone())),
         snapshotters: snapshotters

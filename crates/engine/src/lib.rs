@@ -154,6 +154,7 @@ impl Builder {
         if let Some(name) = &self.default_snapshotter {
             engine.default_snapshotter.clone_from(name);
         }
+        engine.store.observe(Arc::new(events::Collected::new(engine.exchange.clone())));
         recover::interrupted_pulls(&engine).await?;
         recover::expired_leases(&engine).await?;
         // Only now: what is recovered has not expired under its hands.

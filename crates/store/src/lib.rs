@@ -31,7 +31,7 @@ mod turns;
 mod unique;
 mod unsynced;
 
-pub use gc::{Collections, Policy, Schedule};
+pub use gc::{Collections, Observer, Policy, Schedule};
 pub use group::Group;
 pub use lock::{LockWait, Owner, RootLock};
 pub use sharing::Sharing;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use windlass_core::gc::{Collected, Collector, Doomed, Node, Pin};
@@ -16,7 +16,7 @@ use crate::db::Database;
 use crate::disk::Disk;
 use crate::fault::Faults;
 use crate::fsck::Condemned;
-use crate::gc::{self, Collections, Policy, Runs, Schedule};
+use crate::gc::{self, Collections, Observer, Policy, Runs, Schedule};
 use crate::group::Group;
 use crate::images::Images;
 use crate::leases::Leases;
@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     /// One collection at a time.
     pub(crate) collections: Runs,
+    /// Who hears what they remove.
+    pub(crate) observer: OnceLock<Arc<dyn Observer>>,
     pub(crate) sharing: Sharing,
     /// Blobs whose bytes are known to be wrong.
     pub(crate) condemned: Condemned,
@@ -195,6 +197,11 @@ impl Store {
         self.shared.collections.until_now()
     }
 
+    /// Has somebody hear what collections remove. The first one does; a later one is not heard of.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        self.shared.observer.get_or_init(|| observer);
+    }
+
     /// Collects in the background from now on, by a policy, until the result is dropped.
     pub fn collect_by(&self, policy: Policy) -> Schedule {
         Schedule::start(&self.shared, policy)
@@ -241,6 +248,7 @@ impl Shared {
             building: Building::default(),
             turns: Turns::default(),
             collections: Runs::default(),
+            observer: OnceLock::new(),
             sharing: options.sharing,
             condemned: Condemned::default(),
             faults: Faults::default(),

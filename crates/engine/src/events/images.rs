@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use windlass_core::event::Event;
 use windlass_core::field::FieldMask;
 use windlass_core::filter::Filter;
+use windlass_core::gc::Collector;
 use windlass_core::image::{Deletion, Image, Name, Store};
 use windlass_core::{Listing, Result};
 
@@ -13,12 +14,13 @@ use super::Emitter;
 
 pub(super) struct Emitting {
     inner: Arc<dyn Store>,
+    collector: Option<Arc<dyn Collector>>,
     emitter: Emitter,
 }
 
 impl Emitting {
-    pub(super) fn new(inner: Arc<dyn Store>, emitter: Emitter) -> Self {
-        Self { inner, emitter }
+    pub(super) fn new(inner: Arc<dyn Store>, collector: Option<Arc<dyn Collector>>, emitter: Emitter) -> Self {
+        Self { inner, collector, emitter }
     }
 }
 
@@ -45,8 +47,16 @@ impl Store for Emitting {
     }
 
     async fn delete(&self, name: &Name, deletion: Deletion) -> Result<()> {
-        self.inner.delete(name, deletion).await?;
+        let (own, collector) = match (&self.collector, deletion) {
+            (Some(collector), Deletion::Synchronous) => (Deletion::Background, Some(collector)),
+            (_, deletion) => (deletion, None),
+        };
+        self.inner.delete(name, own).await?;
         self.emitter.emit(|| Event::ImageDelete { name: name.clone() });
+        // Afterwards, so that what goes with the image is published after it.
+        if let Some(collector) = collector {
+            collector.collect().await?;
+        }
         Ok(())
     }
 }

@@ -166,6 +166,42 @@ async fn a_pull_publishes_its_content_snapshots_and_image() {
     assert_eq!(seen_of(seen(&mut events), "/images/update"), 1, "the second pull");
 }
 
+/// containerd says which images and snapshots a collection removed, after what caused it, and nothing of content and leases.
+#[tokio::test]
+async fn what_is_collected_is_published_as_containerd_does() {
+    let (_root, engine, services) = engine().await;
+    let layers = [Layer::new().file("a", "a\n"), Layer::new().file("b", "b\n")];
+    let [one, two] = layers;
+    let bundle = windlass_testkit::image::Image::new(&Platform::host().to_string()).layer(one).layer(two).build();
+    let (remote, reference) = (Remote::new(), "registry.test/app:1".parse().unwrap());
+    remote.serve(&reference, &bundle);
+    let team: Namespace = "team".parse().unwrap();
+    let pulled = transfer::pull(&engine, &team, &remote, &reference, &Pull::default(), &Tracker::new()).await.unwrap();
+    let top = pulled.snapshots[0].to_string();
+    let of_team = engine.services(&team.clone().into()).await.unwrap();
+    let (_, snapshots) = of_team.snapshotter(None).unwrap();
+    let bottom = snapshots.stat(&top.parse().unwrap()).await.unwrap().parent.unwrap();
+    let mut events = services.events.subscribe(&["namespace".parse().unwrap()]).await.unwrap();
+    of_team.images.delete(&pulled.name, Deletion::Synchronous).await.unwrap();
+    let gone = [
+        format!("team /images/delete {}", pulled.name),
+        format!("team /snapshot/remove native {top}"),
+        format!("team /snapshot/remove native {bottom}"),
+    ];
+    assert_eq!(seen(&mut events), gone);
+
+    // What nobody deleted: its time was up.
+    let blob = Descriptor::of(MediaType::OCTET_STREAM, b"x");
+    services.content.write_blob(&blob, "x".into(), Labels::new()).await.unwrap();
+    let over = Labels::new().with(windlass::core::gc::EXPIRE, "2001-02-03T04:05:06Z");
+    let image = Image { labels: over, ..Image::new("old".parse().unwrap(), blob.clone()) };
+    services.images.create(&image).await.unwrap();
+    drop(seen(&mut events));
+    engine.collector().collect().await.unwrap();
+    assert_eq!(seen(&mut events), ["default /images/delete old"]);
+    assert!(services.content.info(&blob.digest).await.is_err(), "and its content is gone, unsaid");
+}
+
 /// One subscriber never reads, one reads all the time: 10,000 events a second come for two seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_events_a_second_pass_a_subscriber_that_does_not_read() {

@@ -29,6 +29,7 @@ use crate::db::Count;
 pub(crate) use windlass_core::gc::{Collected, Deletion};
 
 pub(crate) use explain::{has_expired_leases, plan, why};
+pub use remove::Observer;
 pub use runs::Collections;
 pub(crate) use runs::Runs;
 pub use schedule::{Policy, Schedule};

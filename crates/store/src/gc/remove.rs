@@ -38,6 +38,32 @@ pub(super) struct Removed {
     pub(super) longest_pause: Duration,
 }
 
+/// Hears what collections removed that others know by name: images and snapshots. Content and leases go unsaid, as with
+/// containerd.
+pub trait Observer: Send + Sync {
+    /// Tells whether anybody wants to know; otherwise nothing is gathered.
+    fn is_needed(&self) -> bool;
+
+    /// Hears of something that is gone, once that is durable.
+    fn removed(&self, namespace: &str, object: &Node);
+}
+
+/// What one transaction removed.
+#[derive(Default)]
+struct Gone {
+    tally: Removed,
+    /// What is to be told, by namespace; nothing unless somebody wants to know.
+    told: Option<Vec<(String, Node)>>,
+}
+
+impl Gone {
+    fn tell(&mut self, namespace: &str, object: impl FnOnce() -> Node) {
+        if let Some(told) = &mut self.told {
+            told.push((namespace.to_owned(), object()));
+        }
+    }
+}
+
 /// What is marked, by a commit and by what was noted since.
 pub(super) struct Marks {
     seen: Seen,
@@ -195,10 +221,12 @@ async fn remove_all(
     let mut next = 0;
     while next < candidates.len() {
         let (marks, candidates) = (marks.clone(), candidates.clone());
+        let observer = shared.observer.get().filter(|observer| observer.is_needed());
+        let is_needed = observer.is_some();
         let some = move |tx: &Transaction| {
             let began = Instant::now();
             marks.catch_up(tx);
-            let mut outcome = Removed::default();
+            let mut outcome = Gone { told: is_needed.then(Vec::new), ..Gone::default() };
             let mut done = next;
             for candidate in candidates.iter().skip(next).take(BATCH) {
                 remove(tx, &marks, candidate, now, &mut outcome)?;
@@ -209,7 +237,10 @@ async fn remove_all(
             }
             Ok((done, outcome, began))
         };
-        let (done, outcome, began) = shared.db.write(some).await?;
+        let (done, Gone { tally: outcome, told }, began) = shared.db.write(some).await?;
+        for (namespace, object) in told.unwrap_or_default() {
+            observer.inspect(|observer| observer.removed(&namespace, &object));
+        }
         // Up to here, because the commit is a part of what others wait for.
         let pause = began.elapsed();
         removed.leases += outcome.leases;
@@ -225,20 +256,14 @@ async fn remove_all(
 }
 
 /// Removes a record, unless it is kept alive by now.
-fn remove(
-    tx: &Transaction,
-    marks: &Marks,
-    candidate: &Candidate,
-    now: SystemTime,
-    removed: &mut Removed,
-) -> Result<()> {
+fn remove(tx: &Transaction, marks: &Marks, candidate: &Candidate, now: SystemTime, gone: &mut Gone) -> Result<()> {
     let key = match candidate {
         Candidate::Lease(key) => {
             // There may be another one under the same id meanwhile.
             if LEASES.get(tx, key)?.is_some_and(|lease| lease.expires_at.is_some_and(|end| end <= now)) {
                 remove_lease(tx, key)?;
-                removed.leases += 1;
-                removed.records += 1;
+                gone.tally.leases += 1;
+                gone.tally.records += 1;
             }
             return Ok(());
         }
@@ -248,24 +273,30 @@ fn remove(
     if marks.has(namespace, text) {
         return Ok(());
     }
-    removed.records += 1;
+    gone.tally.records += 1;
     match db::node(text) {
         Some(Node::Content(digest)) => {
             LINKS.remove(tx, key)?;
-            removed.contents += u64::from(CONTENTS.remove(tx, &Key::of([namespace, &digest.to_string()]))?);
+            gone.tally.contents += u64::from(CONTENTS.remove(tx, &Key::of([namespace, &digest.to_string()]))?);
         }
         Some(Node::Snapshot { snapshotter, key: name }) => {
             let record = SNAPSHOTS.get(tx, &Key::of([namespace, &snapshotter, &name]))?;
-            let place = Place { namespace: namespace.parse::<Namespace>()?, snapshotter };
+            let place = Place { namespace: namespace.parse::<Namespace>()?, snapshotter: snapshotter.clone() };
             match record {
-                Some(record) => forget(tx, &place, &record.info.key, record.info.parent.as_ref())?,
+                Some(record) => {
+                    forget(tx, &place, &record.info.key, record.info.parent.as_ref())?;
+                    gone.tell(namespace, || Node::Snapshot { snapshotter, key: name });
+                }
                 None => drop(LINKS.remove(tx, key)?),
             }
         }
         // An image whose time was put off is marked: whoever did that wrote its links.
         Some(Node::Image(name)) => {
             LINKS.remove(tx, key)?;
-            removed.images += u64::from(IMAGES.remove(tx, &Key::of([namespace, &name]))?);
+            if IMAGES.remove(tx, &Key::of([namespace, &name]))? {
+                gone.tally.images += 1;
+                gone.tell(namespace, || Node::Image(name));
+            }
         }
         _ => {}
     }
