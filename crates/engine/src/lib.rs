@@ -156,7 +156,8 @@ impl Builder {
         }
         engine.store.observe(Arc::new(events::Collected::new(engine.exchange.clone())));
         recover::interrupted_pulls(&engine).await?;
-        recover::expired_leases(&engine).await?;
+        let given_up = recover::ended_workflows(&engine).await?;
+        recover::expired_leases(&engine, given_up).await?;
         // Only now: what is recovered has not expired under its hands.
         engine.schedule = self.policy.map(|policy| Arc::new(engine.store.collect_by(policy)));
         Ok(engine)

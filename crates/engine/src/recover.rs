@@ -1,19 +1,25 @@
-//! What a new owner of a root does about pulls that died with the last one.
+//! What a new owner of a root does about workflows that died with the last one.
 //!
-//! Blobs and ingests stay under the dead pull's lease, because running the pull again continues with them. Its
-//! unfinished snapshots are of no use to anyone: unpacking starts over from the blob.
+//! Blobs and ingests stay under a dead pull's lease, because running the pull again continues with them. Its
+//! unfinished snapshots are of no use to anyone: unpacking starts over from the blob. Imports, exports, conversions and
+//! unpackings begin anew when they are run again: what they made goes, but for what something else refers to.
 
 use std::time::SystemTime;
 
 use windlass_core::filter::Filter;
-use windlass_core::gc::Collector as _;
+use windlass_core::gc::{Collector as _, Deletion};
 use windlass_core::lease::{self, Lease, ResourceKind};
 use windlass_core::snapshot::{Key, Snapshotter, State};
 use windlass_core::{Host, Kind, Labels, Result, Scope, Services};
 use windlass_store::Group;
 use windlass_transfer::pull::{INTERRUPTED_LABEL, LEASE_LABEL};
+use windlass_transfer::{convert, difference, export, import, present};
 
 use crate::Engine;
+
+/// The labels of leases of workflows that begin anew when they are run again.
+const ENDED: [&str; 5] =
+    [convert::LEASE_LABEL, difference::LEASE_LABEL, export::LEASE_LABEL, import::LEASE_LABEL, present::LEASE_LABEL];
 
 /// Removes the unfinished snapshots of pulls that were interrupted, and marks their leases as such. Whoever holds the
 /// root's lock is alone, so every pull's lease that exists when the root is opened belongs to a process that is gone.
@@ -29,9 +35,26 @@ pub(crate) async fn interrupted_pulls(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// Ends leases that expired while nobody had the root: no clock ran then. What they held goes with them.
-pub(crate) async fn expired_leases(engine: &Engine) -> Result<()> {
-    if engine.store.has_expired_leases()?
+/// Gives up the leases of all workflows but pulls, whose processes are gone, and tells whether there were any.
+pub(crate) async fn ended_workflows(engine: &Engine) -> Result<bool> {
+    let filters = ENDED.map(|label| format!("labels.\"{label}\"").parse::<Filter>());
+    let filters = filters.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut any = false;
+    for namespace in engine.store.namespaces().list().await? {
+        let services = engine.services(&namespace.into()).await?;
+        for lease in services.leases.list(&filters).await? {
+            remove_unfinished(&services, &lease).await?;
+            services.leases.delete(&lease.id, Deletion::Background).await?;
+            any = true;
+        }
+    }
+    Ok(any)
+}
+
+/// Ends leases that expired while nobody had the root: no clock ran then. What they held goes with them, and what those held
+/// that have just been given up.
+pub(crate) async fn expired_leases(engine: &Engine, given_up: bool) -> Result<()> {
+    if (given_up || engine.store.has_expired_leases()?)
         && let Err(error) = engine.store.collect().await
     {
         // It is no reason to refuse to work: the next collection tries again.
@@ -65,7 +88,7 @@ async fn remove_unfinished(services: &Services, lease: &Lease) -> Result<()> {
             Some(State::Active) => match snapshotter.remove(&key).await {
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, %key, "an unfinished snapshot of an interrupted pull was not removed");
+                    tracing::warn!(%error, %key, "an unfinished snapshot of a dead process was not removed");
                     continue;
                 }
             },

@@ -4,6 +4,9 @@ use windlass_core::diff::CompareOptions;
 use windlass_core::snapshot::{Key, Mount, Name, Snapshotter, State};
 use windlass_core::{Descriptor, Error, Kind, Labels, Leased, Result, ResultExt as _};
 
+/// The label of the lease of a comparison whose layer somebody writes out.
+pub const LEASE_LABEL: &str = "windlass.dev/diff";
+
 /// What is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshots {

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use futures::TryStreamExt;
 use tempfile::TempDir;
-use windlass::core::content::FETCH_AGAIN;
+use windlass::core::content::{FETCH_AGAIN, IngesterExt};
 use windlass::core::progress::{State, Tracker};
 use windlass::core::snapshot::Key;
-use windlass::core::{Digest, Host, Kind, Labels, Namespace, Platform, Reference, Services, lease, snapshot};
+use windlass::core::{
+    Descriptor, Digest, Host, Kind, Labels, Namespace, Platform, Reference, Services, lease, snapshot,
+};
 use windlass::transfer::{self, Pull, Pulled, rootfs};
 use windlass::{EROFS, Engine, LockWait, NATIVE, OVERLAYFS, mount};
 use windlass_testkit::image::{Bundle, Image, Layer};
@@ -193,6 +195,46 @@ async fn layers_that_a_dead_pull_unpacked_are_kept_and_half_made_ones_are_not() 
     let snapshotter = services(&engine, "default").await.snapshotters[NATIVE].clone();
     snapshotter.stat(&key("layer")).await.unwrap();
     assert!(snapshotter.stat(&key("two")).await.unwrap_err().is(Kind::NotFound));
+}
+
+#[tokio::test]
+async fn what_workflows_that_begin_anew_made_is_gone_with_their_process() {
+    let root = TempDir::new().unwrap();
+    let path = root.path().join("root");
+    let engine = Engine::open(&path).await.unwrap();
+    let labels = [
+        transfer::import::LEASE_LABEL,
+        transfer::export::LEASE_LABEL,
+        transfer::convert::LEASE_LABEL,
+        transfer::present::LEASE_LABEL,
+        transfer::difference::LEASE_LABEL,
+    ];
+    let key = |text: &str| text.parse::<Key>().unwrap();
+    for (at, label) in labels.into_iter().enumerate() {
+        let options = lease::Options { labels: Labels::new().with(label, "x"), ..lease::Options::default() };
+        let lease = services(&engine, "team").await.leases.create(options).await.unwrap();
+        let scope = windlass::core::Scope { namespace: "team".parse().unwrap(), lease: Some(lease.id) };
+        let working = engine.services(&scope).await.unwrap();
+        let bytes = format!("made by {label}").into_bytes();
+        let blob = Descriptor::of("x/y", &bytes);
+        working.content.write_blob(&blob, bytes.into(), Labels::new()).await.unwrap();
+        let snapshotter = &working.snapshotters[NATIVE];
+        snapshotter.prepare(&key(&format!("active-{at}")), None, Labels::new()).await.unwrap();
+    }
+    // Whoever holds it otherwise has it for as long as he says.
+    let other = services(&engine, "team").await.leases.create(lease::Options::default()).await.unwrap();
+    let held = Descriptor::of("x/y", format!("made by {}", labels[0]).as_bytes());
+    let resource = lease::Resource { kind: lease::ResourceKind::Content, id: held.digest.to_string() };
+    services(&engine, "team").await.leases.add_resource(&other.id, &resource).await.unwrap();
+    drop(engine);
+
+    let engine = Engine::builder(&path).lock_wait(LockWait::Forever).open().await.unwrap();
+    let services = services(&engine, "team").await;
+    assert_eq!(services.leases.list(&[]).await.unwrap(), [other]);
+    let left: Vec<_> = services.content.list(&[]).map_ok(|info| info.digest).try_collect().await.unwrap();
+    assert_eq!(left, [held.digest]);
+    let snapshots: Vec<_> = services.snapshotters[NATIVE].walk(&[]).try_collect().await.unwrap();
+    assert_eq!(snapshots, []);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use windlass::transfer::difference::{Snapshots, compare};
+use windlass::transfer::difference::{LEASE_LABEL, Snapshots, compare};
 use windlass_core::content::IngestRef;
 use windlass_core::diff::CompareOptions;
 use windlass_core::gc::Deletion;
@@ -80,7 +80,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
     let snapshotter = args.of.snapshotter;
     interruptible(async {
         let host = context.host().await?;
-        let lease = lease::Options { expiry: Some(lease::DEFAULT_EXPIRY), ..lease::Options::default() };
+        let labels = Labels::new().with(LEASE_LABEL, snapshots.upper.to_string());
+        let lease = lease::Options { id: None, expiry: Some(lease::DEFAULT_EXPIRY), labels };
         let leased = Leased::acquire(&*host, &context.globals.namespace, lease).await?;
         let written = async {
             let layer = compare(&leased, snapshotter.as_deref(), &snapshots, options).await?;
