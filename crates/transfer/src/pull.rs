@@ -30,6 +30,7 @@ use crate::fetch::Fetch;
 use crate::parts::Parts;
 use crate::plan::{Absent, Plan};
 use crate::referrers::{self, Referrers};
+use crate::stop::Stop;
 use crate::unpack::Unpacker;
 use crate::verify::{self, InRepository, Subject, Verifier};
 use crate::{dropped, interrupted, missing, run};
@@ -78,6 +79,8 @@ pub struct Pull {
     pub budget: Budget,
     /// Which of those it gives way to.
     pub priority: Priority,
+    /// When it is to stop: what it brought is then kept for the next one, as after an error.
+    pub stop: Stop,
 }
 
 /// What becomes of the compressed bytes of layers.
@@ -119,6 +122,7 @@ impl Default for Pull {
             limit_rate: None,
             budget: Budget::default(),
             priority: Priority::default(),
+            stop: Stop::default(),
         }
     }
 }
@@ -243,7 +247,7 @@ async fn carry_out(
     progress: &Tracker,
 ) -> Result<Pulled> {
     let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, options, progress).await?;
-    let ready = match prepare(&leased, &fetch, resolver, &resolved, options).await {
+    let ready = match options.stop.or(prepare(&leased, &fetch, resolver, &resolved, options)).await {
         Ok(ready) => ready,
         // Documents are all that it brought.
         Err(error) => return Err(release(leased, error).await),
@@ -269,10 +273,14 @@ async fn begin(
     options: &Pull,
     progress: &Tracker,
 ) -> Result<Begun> {
-    let resolved = resolve(resolver, reference, progress).await?;
-    let subject = Subject { name: &reference.to_string(), descriptor: &resolved.descriptor };
-    verify::check(options.verifier.as_ref(), &subject, &InRepository { resolver, reference }).await?;
-    let fetcher = options.budgeted(resolver.fetcher(&resolved.name).await?);
+    let resolve = async {
+        let resolved = resolve(resolver, reference, progress).await?;
+        let subject = Subject { name: &reference.to_string(), descriptor: &resolved.descriptor };
+        verify::check(options.verifier.as_ref(), &subject, &InRepository { resolver, reference }).await?;
+        let fetcher = options.budgeted(resolver.fetcher(&resolved.name).await?);
+        Ok((resolved, fetcher))
+    };
+    let (resolved, fetcher) = options.stop.or(resolve).await?;
     let lease = lease::Options {
         id: None,
         expiry: Some(lease::DEFAULT_EXPIRY),

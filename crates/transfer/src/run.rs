@@ -9,6 +9,7 @@
 //! another pull to bring the blob keeps its place: whoever writes a blob has a place already, and waits for no other blob.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -21,6 +22,7 @@ use crate::fetch::Fetch;
 use crate::passing::Passing;
 use crate::plan::{LayerPlan, Plan};
 use crate::pull::{Content, Pull};
+use crate::stop::stopped;
 use crate::unpack::{Gate, Origin, Unpacker};
 
 /// Fetches the blobs of a plan and unpacks its layers; the first failure ends everything.
@@ -32,7 +34,17 @@ pub(crate) async fn run(fetch: &Fetch, plan: &Plan, unpacker: Option<&Unpacker>,
         spawn_unpacks(&mut work, fetch, plan, unpacker, &arrivals, &places);
     }
     let mut result = Ok(());
-    while let Some(joined) = work.join_next().await {
+    let mut stop = pin!(options.stop.wait());
+    loop {
+        let joined = tokio::select! {
+            joined = work.join_next() => joined,
+            () = &mut stop, if result.is_ok() => {
+                result = Err(stopped());
+                work.abort_all();
+                continue;
+            }
+        };
+        let Some(joined) = joined else { break };
         let finished = joined.unwrap_or_else(|error| {
             if error.is_cancelled() {
                 Ok(())

@@ -27,6 +27,7 @@ use windlass_core::{
 };
 
 use crate::documents as read;
+use crate::stop::Stop;
 pub(crate) use documents::is_non_distributable;
 use write::Archive;
 
@@ -47,6 +48,8 @@ pub struct Export {
     pub skip_non_distributable: bool,
     /// Makes a name one that people write, for Docker's list; none for one that Docker would not understand.
     pub familiar: fn(&str) -> Option<String>,
+    /// When it is to stop.
+    pub stop: Stop,
 }
 
 /// Whether an archive has Docker's `manifest.json`.
@@ -66,6 +69,7 @@ impl Default for Export {
             docker: Docker::default(),
             skip_non_distributable: false,
             familiar: |name| Some(name.to_owned()),
+            stop: Stop::default(),
         }
     }
 }
@@ -104,7 +108,7 @@ pub async fn export(
         labels: Labels::new().with(LEASE_LABEL, "archive"),
     };
     let leased = Leased::acquire(host, namespace, lease).await?;
-    let exported = carry_out(&leased, images, options, into, progress).await;
+    let exported = options.stop.or(carry_out(&leased, images, options, into, progress)).await;
     let released = leased.release(Deletion::Background).await;
     let exported = exported?;
     released.map(|()| exported)

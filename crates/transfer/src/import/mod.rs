@@ -30,6 +30,7 @@ use windlass_core::{
 
 use crate::present::{self, Wanted};
 use crate::pull::Unpack;
+use crate::stop::Stop;
 use crate::verify::{self, InArchive, Subject, Verifier};
 
 pub use names::{Digests, Naming};
@@ -64,6 +65,8 @@ pub struct Import {
     pub labels: Labels,
     /// Who is asked whether the images may be here; nobody when there is none.
     pub verifier: Option<Arc<dyn Verifier>>,
+    /// When it is to stop. It then leaves nothing behind.
+    pub stop: Stop,
 }
 
 impl Import {
@@ -76,6 +79,7 @@ impl Import {
             snapshotter: None,
             labels: Labels::new(),
             verifier: None,
+            stop: Stop::default(),
         }
     }
 }
@@ -132,7 +136,7 @@ pub async fn import(
         labels: Labels::new().with(LEASE_LABEL, "archive"),
     };
     let leased = Leased::acquire(host, namespace, lease).await?;
-    let imported = carry_out(&leased, archive, options, progress).await;
+    let imported = options.stop.or(carry_out(&leased, archive, options, progress)).await;
     match imported {
         Ok(imported) => {
             leased.release(Deletion::Background).await?;

@@ -64,6 +64,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         docker: if args.skip_manifest_json { Docker::No } else { Docker::Yes },
         skip_non_distributable: args.skip_non_distributable,
         familiar: familiar::short,
+        ..Export::default()
     };
     if args.file.as_os_str() == "-" {
         if std::io::stdout().is_terminal() {
