@@ -21,6 +21,24 @@ const ADDRESS: &str = "CONTAINERD_ADDRESS";
 /// How long to wait for a root before looking again whether a daemon has it, which does not give it back.
 const STEP: Duration = Duration::from_millis(500);
 
+/// Where a command works.
+pub(crate) enum Place {
+    /// On a root, in this process.
+    Root(Engine),
+    /// On a daemon.
+    Daemon(Client),
+}
+
+impl Place {
+    /// Returns it as a host.
+    pub(crate) fn host(&self) -> &dyn Host {
+        match self {
+            Self::Root(engine) => engine,
+            Self::Daemon(client) => client,
+        }
+    }
+}
+
 /// The options of the program and what shows its progress.
 pub(crate) struct Context {
     pub(crate) globals: Globals,
@@ -30,20 +48,28 @@ pub(crate) struct Context {
 impl Context {
     /// Returns where the command works: on a daemon that was named, on the root, or on the daemon that has the root.
     pub(crate) async fn host(&self) -> Result<Box<dyn Host>> {
+        Ok(match self.place().await? {
+            Place::Root(engine) => Box::new(engine),
+            Place::Daemon(client) => Box::new(client),
+        })
+    }
+
+    /// Returns the same, for those who need to know which it is.
+    pub(crate) async fn place(&self) -> Result<Place> {
         if let Some(address) = self.address()? {
-            return Ok(Box::new(self.daemon(&address).await?));
+            return Ok(Place::Daemon(self.daemon(&address).await?));
         }
         let root = self.root()?;
         let began = Instant::now();
         loop {
             let left = self.patience().map(|patience| patience.saturating_sub(began.elapsed()));
             let error = match self.engine(&root, left.map_or(STEP, |left| left.min(STEP))).await {
-                Ok(engine) => return Ok(Box::new(engine)),
+                Ok(engine) => return Ok(Place::Root(engine)),
                 Err(error) => error,
             };
             if let Some(address) = daemon_of(&root, &error) {
                 let daemon = self.daemon(&address).await.map_err(|why| why.context(error.to_string()))?;
-                return Ok(Box::new(daemon));
+                return Ok(Place::Daemon(daemon));
             }
             if !error.is(Kind::Unavailable) || left.is_some_and(|left| left.is_zero()) {
                 return Err(error);

@@ -6,6 +6,7 @@
 
 mod allocator;
 mod args;
+mod by_daemon;
 mod commands;
 mod context;
 mod failure;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use windlass::registry::{DockerConfig, Options, PlainHttp, Remote};
+use windlass::registry::{Anonymous, Credentials, DockerConfig, Options, PlainHttp, Remote};
 use windlass_core::{Kind, Result};
 
 use crate::version::VERSION;
@@ -16,19 +16,23 @@ pub(crate) fn resolver(plain_http: bool) -> Result<Remote> {
 /// Makes a resolver that gives a host so many connections for blobs.
 pub(crate) fn resolver_with(plain_http: bool, transfers_per_host: usize) -> Result<Remote> {
     let user_agent = format!("windlass/{VERSION}");
-    let mut options = Options { user_agent, transfers_per_host, ..Options::default() };
+    let credentials = credentials()?;
+    let mut options = Options { user_agent, transfers_per_host, credentials, ..Options::default() };
     if plain_http {
         options.plain_http = PlainHttp::Always;
     }
-    if let Some(path) = docker_config() {
-        match DockerConfig::load(&path) {
-            Ok(config) => options.credentials = Arc::new(config),
-            // Nobody has logged in anywhere.
-            Err(error) if error.is(Kind::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-    }
     Remote::new(options)
+}
+
+/// Returns the user's credentials.
+pub(crate) fn credentials() -> Result<Arc<dyn Credentials>> {
+    let Some(path) = docker_config() else { return Ok(Arc::new(Anonymous)) };
+    match DockerConfig::load(&path) {
+        Ok(config) => Ok(Arc::new(config)),
+        // Nobody has logged in anywhere.
+        Err(error) if error.is(Kind::NotFound) => Ok(Arc::new(Anonymous)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns Docker's configuration file, where `docker login` and its kin keep credentials.

@@ -3,6 +3,7 @@
 use windlass::registry::Options;
 use windlass::transfer::{Content, Parts, Pull};
 use windlass_core::{Error, Result};
+use windlass_grpc::transfer::PullOptions;
 
 /// The smallest part, in bytes: each is a request of its own.
 const SMALLEST_PART: u64 = 1 << 10;
@@ -79,6 +80,25 @@ impl Transfers {
         }
     }
 
+    /// Returns what a daemon is told: only what is not the default, because the rest is for its configuration to say.
+    pub(crate) fn told(&self) -> PullOptions {
+        let (pull, Parts { threshold, size, at_once }) = (Pull::default(), Parts::default());
+        let few =
+            |number: usize, default: usize| (number != default).then(|| u32::try_from(number).unwrap_or(u32::MAX));
+        PullOptions {
+            concurrent_downloads: few(self.max_concurrent_downloads, pull.concurrent_downloads),
+            parts_at_once: few(self.max_concurrent_ranges, at_once),
+            part_threshold: Some(self.range_threshold).filter(|it| *it != threshold),
+            part_size: Some(self.range_size).filter(|it| *it != size),
+            ..PullOptions::default()
+        }
+    }
+
+    /// Tells whether hosts are given as many connections as they are unless somebody says otherwise.
+    pub(crate) fn default_per_host(&self) -> bool {
+        self.max_connections_per_host == Options::default().transfers_per_host
+    }
+
     /// Returns how many connections a host is given.
     pub(crate) fn per_host(&self) -> usize {
         self.max_connections_per_host
@@ -150,6 +170,25 @@ mod tests {
         for text in ["0", "1", "1023"] {
             assert!(part(text).unwrap_err().to_string().contains(text));
         }
+    }
+
+    #[test]
+    fn a_daemon_is_told_what_is_not_the_default() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            transfers: Transfers,
+        }
+        let told = |line: &[&str]| <Line as clap::Parser>::try_parse_from(line).unwrap().transfers.told();
+        assert_eq!(told(&["x"]), PullOptions::default());
+        let some = ["x", "--range-size", "1MiB", "--max-concurrent-downloads", "2", "--max-concurrent-ranges", "1"];
+        let expected = PullOptions {
+            part_size: Some(1 << 20),
+            concurrent_downloads: Some(2),
+            parts_at_once: Some(1),
+            ..PullOptions::default()
+        };
+        assert_eq!(told(&some), expected);
     }
 
     #[test]

@@ -266,6 +266,18 @@ impl Task {
         }
     }
 
+    /// Shows the object as a [snapshot](Tracker::snapshot) of another tracker has it, such as that of a daemon.
+    pub fn show(&self, state: State, unpack: Option<State>) {
+        let mut inner = self.tracker.lock();
+        if let Some(object) = inner.objects.get_mut(self.index) {
+            object.unpack = None;
+            object.set(Part::Whole, state);
+            if let Some(unpack) = unpack {
+                object.set(Part::Unpacking, unpack);
+            }
+        }
+    }
+
     /// Says that nothing is left to do, unless the object was here all along.
     pub fn finish_unless_exists(&self) {
         let mut inner = self.tracker.lock();
@@ -318,6 +330,27 @@ mod tests {
         assert_eq!((shown().state, shown().unpack), (State::Unpacking { offset: 3, total: 9 }, None));
         unpack.set(State::Done);
         assert_eq!((shown().state, shown().unpack), (State::Done, None));
+    }
+
+    #[test]
+    fn an_object_is_shown_as_another_tracker_has_it() {
+        let (there, here) = (Tracker::new(), Tracker::new());
+        let fetch = there.task("layer-1");
+        let shown = || {
+            let Object { id, state, unpack, .. } = there.snapshot().remove(0);
+            here.task(id).show(state.clone(), unpack.clone());
+            let Object { state: again, unpack: unpack_again, .. } = here.snapshot().remove(0);
+            assert_eq!((again, unpack_again), (state.clone(), unpack));
+            state
+        };
+        fetch.set(State::Fetching { offset: 5, total: 9 });
+        shown();
+        fetch.unpacking().set(State::Unpacking { offset: 3, total: 9 });
+        shown();
+        fetch.set(State::Fetched);
+        assert_eq!(shown(), State::Unpacking { offset: 3, total: 9 });
+        fetch.unpacking().set(State::Done);
+        assert_eq!(shown(), State::Done);
     }
 
     #[test]

@@ -53,6 +53,11 @@ impl Client {
         }
     }
 
+    /// Returns the channel.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Gives the connections of an endpoint windows as large as bulk data on one machine needs.
     pub fn tuned(endpoint: Endpoint) -> Endpoint {
         endpoint

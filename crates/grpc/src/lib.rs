@@ -30,6 +30,7 @@ pub mod snapshots;
 pub mod streaming;
 pub mod tasks;
 mod time;
+pub mod transfer;
 mod wire;
 
 pub use client::Client;

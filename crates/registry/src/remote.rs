@@ -1,6 +1,7 @@
 //! The one resolver: looks at a reference and hands it to the interpreter of its locator.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -71,19 +72,6 @@ impl Remote {
         Ok(Self { client: Arc::new(client), directories: Arc::new(directories) })
     }
 
-    /// Makes a remote that shares connections and the limits of hosts with this one, and has its own answer to which hosts are
-    /// asked and who we are: of the options are read `plain_http`, `hosts_dirs`, `fallback` and `credentials`. No token is shared.
-    pub fn sharing(&self, options: Options) -> Self {
-        let client = Client {
-            exchange: self.client.exchange.clone(),
-            authorizer: Authorizer::new(options.credentials),
-            hosts: self.client.hosts.clone(),
-            transfers_per_host: self.client.transfers_per_host,
-        };
-        let directories = Directories::new(options.hosts_dirs, options.plain_http, options.fallback);
-        Self { client: Arc::new(client), directories: Arc::new(directories) }
-    }
-
     /// Returns where a reference is served.
     async fn repositories(&self, reference: &Reference) -> Result<Repositories> {
         let (directories, reference) = (self.directories.clone(), reference.clone());
@@ -110,6 +98,13 @@ impl Remote {
     pub fn with_plain_http(&self, plain_http: PlainHttp) -> Self {
         let Directories { search, fallback, .. } = &*self.directories;
         let directories = Directories::new(search.clone(), plain_http, *fallback);
+        Self { client: self.client.clone(), directories: Arc::new(directories) }
+    }
+
+    /// Makes a remote that looks for directories of hosts elsewhere, and is this one otherwise.
+    pub fn with_hosts_dirs(&self, search: Vec<PathBuf>) -> Self {
+        let Directories { plain_http, fallback, .. } = &*self.directories;
+        let directories = Directories::new(search, *plain_http, *fallback);
         Self { client: self.client.clone(), directories: Arc::new(directories) }
     }
 

@@ -4,6 +4,7 @@ use windlass::transfer::{self, Pull};
 use windlass_core::progress::Tracker;
 
 use super::pull::{Source, print_pulled};
+use crate::by_daemon;
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
@@ -34,10 +35,14 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let options = Pull { platforms, metadata_only, ignore_space, verifier, referrers, ..source.transfers.pull() };
     let tracker = Tracker::new();
     let work = Box::pin(async {
-        let resolver = source.resolver()?;
-        let host = context.host().await?;
+        let place = context.place().await?;
         let namespace = &context.globals.namespace;
-        Ok(transfer::fetch(&*host, namespace, &resolver, &source.reference, &options, &tracker).await?)
+        if let Some(transfers) = by_daemon::transfers(&place, &source).await? {
+            let ask = by_daemon::Ask { namespace, source: &source, options: &options, keep_layers: None, fetch: true };
+            return Ok(by_daemon::pull(&transfers, ask, &tracker).await?);
+        }
+        let resolver = source.resolver()?;
+        Ok(transfer::fetch(place.host(), namespace, &resolver, &source.reference, &options, &tracker).await?)
     });
     let fetched = context.display().during(&tracker, interruptible(work)).await?;
     print_pulled(context, &fetched)

@@ -15,7 +15,7 @@ use crate::interrupt::interruptible;
 use crate::render::{Format, count, digest, fields, line, size};
 use crate::transfers::{Transfers, content};
 use crate::verification::Verification;
-use crate::{familiar, remote};
+use crate::{by_daemon, familiar, remote};
 
 /// Pull an image: fetch what is missing, unpack it, and record its name.
 ///
@@ -41,16 +41,10 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "snapshotter")]
     no_unpack: bool,
     /// What becomes of the compressed bytes of layers: keep them, or drop those of layers that are unpacked, which saves the
-    /// space and the writing; `dist fetch` brings them back when they are needed.
-    #[arg(
-        long,
-        value_name = "WHAT",
-        env = "DIST_CONTENT",
-        hide_env_values = true,
-        default_value = "keep",
-        value_parser = content
-    )]
-    content: Content,
+    /// space and the writing; `dist fetch` brings them back when they are needed [default: keep, or what the daemon is
+    /// configured for].
+    #[arg(long, value_name = "WHAT", env = "DIST_CONTENT", hide_env_values = true, value_parser = content)]
+    content: Option<Content>,
     /// Print what a pull would do, and stop.
     #[arg(long)]
     plan: bool,
@@ -135,21 +129,28 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         unpack,
         snapshotter: args.snapshotter,
         ignore_space: args.source.ignore_space,
-        content: args.content,
+        content: args.content.unwrap_or_default(),
         verifier: args.source.verification.verifier()?,
         referrers: args.source.with_referrers.clone().unwrap_or_default(),
         ..args.source.transfers.pull()
     };
-    if args.plan { plan(context, &args.source, &options).await } else { pull(context, &args.source, &options).await }
+    if args.plan {
+        return plan(context, &args.source, &options).await;
+    }
+    pull(context, &args.source, &options, args.content.map(|content| content == Content::Keep)).await
 }
 
-async fn pull(context: &Context, source: &Source, options: &Pull) -> Outcome {
+async fn pull(context: &Context, source: &Source, options: &Pull, keep_layers: Option<bool>) -> Outcome {
     let tracker = Tracker::new();
     let work = Box::pin(async {
-        let resolver = source.resolver()?;
-        let host = context.host().await?;
+        let place = context.place().await?;
         let namespace = &context.globals.namespace;
-        Ok(transfer::pull(&*host, namespace, &resolver, &source.reference, options, &tracker).await?)
+        if let Some(transfers) = by_daemon::transfers(&place, source).await? {
+            let ask = by_daemon::Ask { namespace, source, options, keep_layers, fetch: false };
+            return Ok(by_daemon::pull(&transfers, ask, &tracker).await?);
+        }
+        let resolver = source.resolver()?;
+        Ok(transfer::pull(place.host(), namespace, &resolver, &source.reference, options, &tracker).await?)
     });
     let pulled = context.display().during(&tracker, interruptible(work)).await?;
     print_pulled(context, &pulled)

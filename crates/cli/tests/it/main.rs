@@ -4,6 +4,7 @@
 
 mod archives;
 mod bad_input;
+mod by_daemon;
 mod content;
 mod ctr;
 mod daemon;

@@ -21,9 +21,15 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts one on the root of a test, and returns when it says that it is ready.
     pub(crate) fn start(dist: &Dist) -> Self {
+        Self::configured(dist, "")
+    }
+
+    /// Does the same with more in its configuration.
+    pub(crate) fn configured(dist: &Dist, more: &str) -> Self {
         let (socket, configuration) = (dist.path("run/windlass.sock"), dist.path("daemon.toml"));
         // It collects when it is asked to, as a command on a root does.
-        std::fs::write(&configuration, "[gc]\nschedule_delay = \"1h\"\nstartup_delay = \"0s\"\n").unwrap();
+        let own = "[gc]\nschedule_delay = \"1h\"\nstartup_delay = \"0s\"\n";
+        std::fs::write(&configuration, format!("{more}{own}")).unwrap();
         let mut command = dist.command(["daemon", "--state"]);
         command.arg(dist.path("state")).arg("--address").arg(&socket).arg("--config").arg(&configuration);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -35,8 +41,18 @@ impl Daemon {
         Self { process, socket }
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.process)
+    }
+
+    /// Returns how many files it has open.
+    pub(crate) fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn wait(&mut self) {
+        self.process.wait().unwrap();
     }
 }
 
@@ -48,7 +64,7 @@ impl Drop for Daemon {
 }
 
 /// Runs a command line on what is at an address.
-fn at(socket: &Path, line: &str) -> Run {
+pub(crate) fn at(socket: &Path, line: &str) -> Run {
     let words = line.split(' ');
     Run::of(bare().arg("--address").arg(socket).args(words).stdin(Stdio::null()).output().unwrap())
 }
@@ -66,7 +82,14 @@ fn shown(dist: &Dist, run: &Run) -> String {
     };
     // A daemon says as well which call it was that failed.
     let said = run.stderr.replace("dist: write one: ", "dist: ");
-    format!("{:?}\n{printed}\n{said}", run.code).replace(&directory, "DIR/")
+    without_numbers(&format!("{:?}\n{printed}\n{said}", run.code).replace(&directory, "DIR/"))
+}
+
+/// Leaves out which number the directory of a snapshot has.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split("/snapshots/");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "/snapshots/" + part.trim_start_matches(|it: char| it.is_ascii_digit()))
 }
 
 fn without_times(value: &mut Value) {
@@ -169,6 +192,80 @@ fn commands_say_on_a_daemon_what_they_say_on_a_root() {
         String::from_utf8_lossy(&std::fs::read(dist.path("out.tar")).unwrap()).replace(&directory, "DIR/")
     };
     assert!(archive(&embedded) == archive(&served), "the archives differ");
+}
+
+/// Where what a line shows is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Same {
+    /// On a root and on a daemon of ours.
+    Ours,
+    /// On Debian's containerd as well.
+    Everywhere,
+}
+
+/// Runs what a user does with images and snapshots, and returns each command line with what it showed; `run` says where.
+fn images_and_snapshots(dist: &Dist, run: &dyn Fn(&str) -> Run) -> Vec<(Same, String, String)> {
+    let reference = fixture::layout(dist);
+    let pulled = run(&format!("--progress none --format json pull --snapshotter native {reference}")).ok();
+    let pulled: Value = serde_json::from_str(&pulled).unwrap();
+    let top = pulled["snapshots"][0].as_str().unwrap().to_owned();
+    let (app, zstd) = ("registry.test/app:1", "registry.test/app:zstd");
+    let native = "--snapshotter native";
+    let mut transcript = Vec::new();
+    for (same, line) in [
+        (Same::Everywhere, format!("images tag {reference} {app}")),
+        (Same::Ours, format!("images tag {reference} {app}")),
+        (Same::Everywhere, format!("images tag --force {reference} {app}")),
+        (Same::Everywhere, format!("images label {app} team=mine")),
+        (Same::Everywhere, format!("--format json images check {native} name=={app}")),
+        (Same::Everywhere, format!("images check -q {native}")),
+        (Same::Ours, format!("--format json images usage {native} {app}")),
+        (Same::Everywhere, format!("--progress none --format json images convert --compression zstd {app} {zstd}")),
+        (Same::Everywhere, format!("--format json images inspect {zstd}")),
+        (Same::Everywhere, format!("--progress none images convert {app} {zstd}")),
+        (Same::Everywhere, format!("snapshots ls -q {native}")),
+        (Same::Everywhere, format!("snapshots tree {native}")),
+        (Same::Ours, format!("snapshots prepare {native} -t /mnt --label a=b work {top}")),
+        (Same::Everywhere, format!("--format json snapshots label {native} work c=d")),
+        (Same::Ours, format!("--format json snapshots info {native} work")),
+        (Same::Ours, format!("snapshots info {native} absent")),
+        (Same::Ours, format!("--format json snapshots diff {native} --keep work")),
+        (Same::Everywhere, format!("snapshots commit {native} done work")),
+        (Same::Ours, format!("snapshots view {native} look done")),
+        (Same::Everywhere, format!("snapshots tree {native}")),
+        (Same::Everywhere, format!("snapshots rm {native} look")),
+        (Same::Everywhere, format!("snapshots rm {native} done")),
+        (Same::Everywhere, format!("--progress none snapshots unpack {native} {zstd}")),
+        (Same::Everywhere, format!("snapshots unpack {native} absent")),
+        (Same::Everywhere, format!("--format json images check {native} name=={zstd}")),
+        (Same::Ours, "--format json images prune --all".to_owned()),
+        (Same::Everywhere, "images ls -q".to_owned()),
+    ] {
+        let shown = shown(dist, &run(&line));
+        transcript.push((same, line, shown));
+    }
+    transcript
+}
+
+#[test]
+fn images_and_snapshots_are_worked_on_in_the_same_words_everywhere() {
+    let (embedded, served, foreign) = (Dist::new(), Dist::new(), Dist::new());
+    let _daemon = Daemon::start(&served);
+    let containerd = Containerd::start(&foreign);
+    let alone = images_and_snapshots(&embedded, &|line| embedded.run(line));
+    let by_daemon = images_and_snapshots(&served, &|line| served.run(line));
+    let by_containerd = images_and_snapshots(&foreign, &|line| at(Path::new(&containerd.socket), line));
+    let mut different = Vec::new();
+    for ((same, line, alone), (by_daemon, by_containerd)) in alone.iter().zip(by_daemon.iter().zip(&by_containerd)) {
+        if *alone != by_daemon.2 {
+            different.push(format!("$ dist {line}\n--- on a root\n{alone}\n--- on a daemon\n{}", by_daemon.2));
+        }
+        if *same == Same::Everywhere && *alone != by_containerd.2 {
+            different.push(format!("$ dist {line}\n--- on a root\n{alone}\n--- on containerd\n{}", by_containerd.2));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n\n"));
+    assert!(alone.iter().filter(|(_, _, shown)| shown.starts_with("Some(0)")).count() > 20, "most of them succeed");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Between archives, whose bytes travel over a stream, and the image store.
 
+use std::pin::pin;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use windlass::transfer::export::Docker;
@@ -39,6 +41,7 @@ pub(super) async fn import(work: &Work<'_>, from: ImageImportStream, to: ImageSt
         snapshotter,
         labels: to.labels.clone().into_iter().collect(),
         verifier: work.pull.verifier.clone(),
+        stop: work.stop.clone(),
         ..Import::new(naming(&to)?)
     };
     windlass::transfer::import(work.host, work.namespace, archive, &options, work.tracker()).await?;
@@ -77,6 +80,7 @@ pub(super) async fn export(work: &Work<'_>, from: ImageStore, to: ImageExportStr
         docker: if to.skip_compatibility_manifest { Docker::No } else { Docker::Yes },
         skip_non_distributable: to.skip_non_distributable,
         familiar: familiar::short,
+        stop: work.stop.clone(),
     };
     work.reporter.step("Exporting".to_owned());
     let (reader, mut writer) = tokio::io::simplex(BUFFER);
@@ -84,7 +88,19 @@ pub(super) async fn export(work: &Work<'_>, from: ImageStore, to: ImageExportStr
         windlass::transfer::export(work.host, work.namespace, &images, &options, &mut writer, work.tracker()).await?;
         writer.shutdown().await.attempt(|| "end the archive".to_owned())
     };
-    tokio::try_join!(write, send(reader, sender))?;
+    let (mut write, mut send) = (pin!(write), pin!(send(reader, sender)));
+    tokio::select! {
+        // An archive that is not whole is broken off, and not ended.
+        written = &mut write => {
+            written?;
+            send.await?;
+        }
+        // Nobody reads any more: the export hears of it, and ends in order.
+        sent = &mut send => {
+            let written = write.await;
+            sent.and(written)?;
+        }
+    }
     work.reporter.totals("Completed export".to_owned());
     Ok(())
 }

@@ -6,6 +6,7 @@ use windlass::registry::{Credential, Credentials, Known, Secret};
 use windlass_core::{Error, Result, ResultExt as _};
 use windlass_grpc::streaming::{Stream, unpack};
 use windlass_proto::containerd::types::transfer::{AuthRequest, AuthResponse, AuthType};
+use windlass_proto::windlass::services::transfer::v1::UnusableCredentials;
 
 /// Asks the client of a transfer.
 pub(super) struct Asked {
@@ -30,11 +31,15 @@ impl Credentials for Asked {
                 AuthRequest { host: host.to_owned(), reference: self.reference.clone(), wwwauthenticate: Vec::new() };
             stream.send(&question).await?;
             let answer = stream.receive().await?.ok_or_else(|| Error::aborted("the client closed the stream"))?;
-            unpack::<AuthResponse>(&answer)?
-                .ok_or_else(|| Error::invalid_argument(format!("it answered with a {:?}", answer.type_url)))
+            // A client of ours knows why it has none to give.
+            if let Some(UnusableCredentials { hint }) = unpack(&answer)? {
+                return Ok(Known::Unusable { hint });
+            }
+            let answer = unpack::<AuthResponse>(&answer)?
+                .ok_or_else(|| Error::invalid_argument(format!("it answered with a {:?}", answer.type_url)))?;
+            known(answer)
         };
-        let answer = ask.await.context(|| format!("ask the client for credentials of {host}"))?;
-        known(answer).context(|| format!("use the client's credentials of {host}"))
+        ask.await.context(|| format!("ask the client for credentials of {host}"))
     }
 }
 

@@ -9,7 +9,8 @@
 //! | `ImageStore` | `ImageStore` | another name |
 //!
 //! Anything else is `Unimplemented`, naming both. Bytes, questions about credentials and progress travel over streams that the
-//! client opened before ([`Streams`]). A client that goes away ends its transfer; what a pull brought stays for the next one.
+//! client opened before ([`Streams`]). A client that goes away stops its transfer, which then ends in order, as after an error: what
+//! a pull brought stays for the next one, and an import leaves nothing. So a transfer is a task of its own.
 
 mod archive;
 mod credentials;
@@ -18,26 +19,29 @@ mod pull;
 mod push;
 mod store;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost_types::Any;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use windlass::registry::Remote;
-use windlass::transfer::{Priority, Pull};
+use windlass::transfer::{Priority, Pull, Stop};
 use windlass_core::progress::Tracker;
 use windlass_core::{Error, Host, Namespace, Result};
 use windlass_grpc::error::to_status;
 use windlass_grpc::scope;
 use windlass_grpc::server::Limits;
 use windlass_grpc::streaming::{self, Stream, Streams, unpack};
+use windlass_grpc::transfer::{self, PullOptions};
 use windlass_proto::containerd::services::streaming::v1::streaming_server::StreamingServer;
 use windlass_proto::containerd::services::transfer::v1 as wire;
 use windlass_proto::containerd::services::transfer::v1::transfer_server::{Transfer, TransferServer};
 use windlass_proto::containerd::types::transfer::{ImageExportStream, ImageImportStream, ImageStore, OciRegistry};
 
-use progress::Reporter;
+use progress::{Messages, Reporter};
 
 /// The header in which a client says the priority of a transfer: low, normal or high.
 const PRIORITY: &str = "windlass-priority";
@@ -47,7 +51,7 @@ const PRIORITY: &str = "windlass-priority";
 pub(crate) fn added_to(routes: Routes, limits: Limits, host: &Arc<dyn Host>, pull: Pull, remote: Remote) -> Routes {
     let streams = Streams::default();
     let opened = StreamingServer::new(streaming::Server::new(streams.clone()));
-    let transfers = TransferServer::new(Server { host: host.clone(), streams, pull, remote });
+    let transfers = TransferServer::new(Server { host: host.clone(), streams, pull, remote, running: Mutex::default() });
     routes
         .add_service(opened.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
         .add_service(transfers.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
@@ -61,6 +65,20 @@ struct Server {
     pull: Pull,
     /// The one remote of the process: what is known of hosts, and how much may be asked of them, is shared by all transfers.
     remote: Remote,
+    /// Transfers, until they have ended. Those that have not when the daemon ends are cut off.
+    running: Mutex<JoinSet<()>>,
+}
+
+/// A transfer that was asked for.
+struct Asked {
+    namespace: Namespace,
+    source: End,
+    destination: End,
+    told: PullOptions,
+    /// Which of the others it gives way to.
+    priority: Priority,
+    progress: Option<Stream>,
+    messages: Messages,
 }
 
 /// What a transfer works with.
@@ -70,7 +88,10 @@ struct Work<'a> {
     streams: &'a Streams,
     pull: &'a Pull,
     remote: &'a Remote,
+    /// What a client of ours says of a pull.
+    told: &'a PullOptions,
     reporter: &'a Reporter,
+    stop: &'a Stop,
 }
 
 impl Work<'_> {
@@ -143,23 +164,52 @@ fn priority(headers: &MetadataMap, usual: Priority) -> Result<Priority> {
     value.to_str().unwrap_or_default().parse()
 }
 
+impl Server {
+    fn read(&self, request: Request<wire::TransferRequest>) -> Result<Asked> {
+        let namespace = scope::of_headers(request.metadata())?.namespace;
+        let told = transfer::options(request.metadata())?;
+        let priority = priority(request.metadata(), self.pull.priority)?;
+        let ours = transfer::understands_ours(request.metadata());
+        let messages = if ours { Messages::Ours } else { Messages::Containerd };
+        let request = request.into_inner();
+        let source = End::of(request.source.as_ref(), "source")?;
+        let destination = End::of(request.destination.as_ref(), "destination")?;
+        let progress = request.options.map(|options| options.progress_stream).filter(|name| !name.is_empty());
+        let progress = progress.map(|name| self.streams.take(&namespace, &name)).transpose()?;
+        Ok(Asked { namespace, source, destination, told, priority, progress, messages })
+    }
+
+    /// Begins a transfer, which is stopped when what is returned is dropped.
+    fn begin(&self, asked: Asked) -> (oneshot::Sender<()>, oneshot::Receiver<Result<()>>) {
+        let (host, streams, remote) = (self.host.clone(), self.streams.clone(), self.remote.clone());
+        let pull = Pull { priority: asked.priority, ..self.pull.clone() };
+        let (client, gone) = oneshot::channel();
+        let (ended, outcome) = oneshot::channel();
+        let stop = Stop::when(async move { drop(gone.await) });
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        while running.try_join_next().is_some() {}
+        running.spawn(async move {
+            let Asked { namespace, source, destination, told, progress, messages, .. } = asked;
+            let reporter = Reporter::start(progress, messages);
+            let (host, namespace, streams, pull, told) = (&*host, &namespace, &streams, &pull, &told);
+            let (remote, reporting) = (&remote, &reporter);
+            let work = Work { host, namespace, streams, pull, remote, told, reporter: reporting, stop: &stop };
+            let outcome = carry_out(&work, source, destination).await;
+            reporter.end().await;
+            if let Err(Err(error)) = ended.send(outcome) {
+                tracing::info!(%error, "a transfer of namespace {namespace} whose client is gone has ended");
+            }
+        });
+        (client, outcome)
+    }
+}
+
 #[tonic::async_trait]
 impl Transfer for Server {
     async fn transfer(&self, request: Request<wire::TransferRequest>) -> Result<Response<()>, Status> {
         let done = async {
-            let namespace = scope::of_headers(request.metadata())?.namespace;
-            let pull = Pull { priority: priority(request.metadata(), self.pull.priority)?, ..self.pull.clone() };
-            let request = request.into_inner();
-            let source = End::of(request.source.as_ref(), "source")?;
-            let destination = End::of(request.destination.as_ref(), "destination")?;
-            let progress = request.options.map(|options| options.progress_stream).filter(|name| !name.is_empty());
-            let stream = progress.map(|name| self.streams.take(&namespace, &name)).transpose()?;
-            let reporter = Reporter::start(stream);
-            let (host, streams, remote) = (&*self.host, &self.streams, &self.remote);
-            let work = Work { host, namespace: &namespace, streams, pull: &pull, remote, reporter: &reporter };
-            let outcome = carry_out(&work, source, destination).await;
-            reporter.end().await;
-            outcome
+            let (_client, outcome) = self.begin(self.read(request)?);
+            outcome.await.map_err(|_| Error::internal("the transfer panicked, or the daemon ends"))?
         };
         done.await.map(Response::new).map_err(|error| to_status(&error))
     }

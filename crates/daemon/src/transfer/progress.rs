@@ -1,18 +1,21 @@
 //! Progress of a transfer, over the stream that its client opened for it.
 //!
 //! Every object that changed is sent again, ten times a second at most, with containerd's words for what it does, and ours where
-//! containerd has none. [docs/progress.md](../../../../docs/progress.md) has the table.
+//! containerd has none. [docs/progress.md](../../../../docs/progress.md) has the table. A client of ours gets messages of ours,
+//! which have all that a tracker shows.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use windlass_core::Digest;
 use windlass_core::progress::{Object, State, Tracker};
+use windlass_core::{Digest, Result};
 use windlass_grpc::streaming::Stream;
+use windlass_grpc::transfer::progress::Told;
 use windlass_proto::containerd::types::Descriptor;
 use windlass_proto::containerd::types::transfer::Progress;
+use windlass_proto::windlass::services::transfer::v1 as ours;
 
 /// How long at least between two reports.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -21,12 +24,23 @@ const STEPS: usize = 16;
 /// How long a client may take for the last report.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Whose messages a client understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Messages {
+    /// containerd's.
+    Containerd,
+    /// Ours.
+    Ours,
+}
+
 /// A step of the whole.
 enum Step {
     /// It comes before what the objects do.
     Begun(Progress),
     /// It comes after what the objects did.
     Ended(Progress),
+    /// What came of it, for those who get our messages.
+    Pulled(ours::Pulled),
 }
 
 /// Reports while it lives, if anybody wants to know.
@@ -39,11 +53,12 @@ pub(super) struct Reporter {
 
 impl Reporter {
     /// Reports to a stream, or to nobody.
-    pub(super) fn start(stream: Option<Stream>) -> Self {
+    pub(super) fn start(stream: Option<Stream>, messages: Messages) -> Self {
         let tracker = Tracker::new();
         let (steps, waiting) = mpsc::channel(STEPS);
         let (ended, end) = oneshot::channel();
-        let task = stream.map(|stream| tokio::spawn(report(tracker.clone(), stream, waiting, end)));
+        let reports = |stream| Report { tracker: tracker.clone(), stream, messages, steps: waiting };
+        let task = stream.map(|stream| tokio::spawn(reports(stream).run(end)));
         Self { tracker, steps, ended: Some(ended), task }
     }
 
@@ -63,6 +78,11 @@ impl Reporter {
         let totals = self.tracker.totals();
         let (progress, total) = (signed(totals.moved()), signed(totals.moved().saturating_add(totals.reused)));
         let _ = self.steps.try_send(Step::Ended(Progress { event, progress, total, ..Progress::default() }));
+    }
+
+    /// Tells what came of a pull.
+    pub(super) fn pulled(&self, pulled: ours::Pulled) {
+        let _ = self.steps.try_send(Step::Pulled(pulled));
     }
 
     /// Sends what is left, and closes the stream.
@@ -85,30 +105,65 @@ impl Drop for Reporter {
     }
 }
 
-async fn report(tracker: Tracker, mut stream: Stream, mut steps: mpsc::Receiver<Step>, mut end: oneshot::Receiver<()>) {
-    let mut shown = HashMap::new();
-    loop {
-        let ended = tokio::time::timeout(INTERVAL, &mut end).await.is_ok();
-        let (mut messages, mut last) = (Vec::new(), Vec::new());
-        while let Ok(step) = steps.try_recv() {
-            match step {
-                Step::Begun(step) => messages.push(step),
-                Step::Ended(step) => last.push(step),
-            }
-        }
-        messages.extend(tracker.snapshot().into_iter().filter_map(|object| changed(object, &mut shown)));
-        for message in messages.into_iter().chain(last) {
-            if stream.send(&message).await.is_err() {
+/// What is reported, to whom.
+struct Report {
+    tracker: Tracker,
+    stream: Stream,
+    messages: Messages,
+    steps: mpsc::Receiver<Step>,
+}
+
+impl Report {
+    async fn run(mut self, mut end: oneshot::Receiver<()>) {
+        let (mut shown, mut told) = (HashMap::new(), Told::default());
+        loop {
+            let ended = tokio::time::timeout(INTERVAL, &mut end).await.is_ok();
+            let sent = match self.messages {
+                Messages::Containerd => self.send_theirs(&mut shown).await,
+                Messages::Ours => self.send_ours(&mut told).await,
+            };
+            if sent.is_err() {
                 // Whoever does not want to know any more need not.
                 return;
             }
+            if ended {
+                break;
+            }
         }
-        if ended {
-            break;
-        }
+        // The client may close its end late, or never; nothing depends on it.
+        let _ = tokio::time::timeout(PATIENCE, self.stream.finish()).await;
     }
-    // The client may close its end late, or never; nothing depends on it.
-    let _ = tokio::time::timeout(PATIENCE, stream.finish()).await;
+
+    async fn send_theirs(&mut self, shown: &mut HashMap<String, State>) -> Result<()> {
+        let (mut messages, mut last) = (Vec::new(), Vec::new());
+        while let Ok(step) = self.steps.try_recv() {
+            match step {
+                Step::Begun(step) => messages.push(step),
+                Step::Ended(step) => last.push(step),
+                Step::Pulled(_) => {}
+            }
+        }
+        messages.extend(self.tracker.snapshot().into_iter().filter_map(|object| changed(object, shown)));
+        for message in messages.into_iter().chain(last) {
+            self.stream.send(&message).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_ours(&mut self, told: &mut Told) -> Result<()> {
+        let mut pulled = None;
+        while let Ok(step) = self.steps.try_recv() {
+            match step {
+                Step::Pulled(it) => pulled = Some(it),
+                // Objects say the rest.
+                Step::Begun(_) | Step::Ended(_) => {}
+            }
+        }
+        if let Some(news) = told.news(&self.tracker, pulled) {
+            self.stream.send(&news).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Returns what is to be sent about an object; nothing when it is as it was.

@@ -5,17 +5,22 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use windlass::registry::{Anonymous, Credentials, PlainHttp, Remote};
-use windlass::transfer::{Pull, Unpack, pull as carry_out};
+use windlass::transfer::{Content, Parts, Pull, Pulled, Unpack};
 use windlass_core::field::FieldMask;
 use windlass_core::image::{Image, Name};
 use windlass_core::platform::Selection;
 use windlass_core::remote::{Fetcher, Pusher, Resolved, Resolver};
-use windlass_core::{Descriptor, Digest, Error, Reference, Result};
-use windlass_proto::containerd::types::Platform;
+use windlass_core::{Descriptor as Found, Digest, Error, Reference, Result};
+use windlass_grpc::transfer::PullOptions;
 use windlass_proto::containerd::types::transfer::{HttpDebug, ImageStore, OciRegistry, RegistryResolver};
+use windlass_proto::containerd::types::{Descriptor, Platform};
+use windlass_proto::windlass::services::transfer::v1 as ours;
 
 use super::Work;
 use super::credentials::Asked;
+
+/// The smallest part of a blob, in bytes: each is a request of its own.
+const SMALLEST_PART: u64 = 1 << 10;
 
 /// Pulls an image, and records it under the name that the destination has.
 pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> Result<()> {
@@ -23,7 +28,8 @@ pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> 
     let remote = remote(work, &from.resolver.unwrap_or_default(), &from.reference)?;
     let remote = Renamed { remote, name: name(&to)?, found: OnceLock::new() };
     work.reporter.step(format!("Resolving from {reference}"));
-    let wanted = Pull { platforms: selection(&to.platforms)?, ..work.pull.clone() };
+    let stop = work.stop.clone();
+    let wanted = Pull { platforms: selection(&to.platforms)?, stop, ..told(work.pull.clone(), work.told)? };
     let mut passes: Vec<Pull> = Vec::new();
     for unpack in to.unpacks {
         let snapshotter = Some(unpack.snapshotter).filter(|name| !name.is_empty());
@@ -38,13 +44,69 @@ pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> 
         // Of the platforms that are not wanted, too.
         passes.push(Pull { platforms: Selection::All, metadata_only: true, unpack: Unpack::No, ..wanted });
     }
+    let mut first = None;
     // What the first one brings, the others find here.
     for pass in passes {
-        let pulled = carry_out(work.host, work.namespace, &remote, &reference, &pass, work.tracker()).await?;
+        let pulled = carry_out(work, &remote, &reference, &pass).await?;
         label(work, &pulled.name, &to.labels).await?;
+        first.get_or_insert(pulled);
     }
     work.reporter.totals(format!("Completed pull from {reference}"));
+    if let Some(pulled) = first {
+        work.reporter.pulled(message(&pulled));
+    }
     Ok(())
+}
+
+async fn carry_out(work: &Work<'_>, remote: &Renamed, reference: &Reference, pass: &Pull) -> Result<Pulled> {
+    let Work { host, namespace, .. } = *work;
+    if work.told.fetch {
+        return windlass::transfer::fetch(host, namespace, remote, reference, pass, work.tracker()).await;
+    }
+    windlass::transfer::pull(host, namespace, remote, reference, pass, work.tracker()).await
+}
+
+fn message(pulled: &Pulled) -> ours::Pulled {
+    let Pulled { name, target, snapshots, .. } = pulled;
+    ours::Pulled {
+        name: name.to_string(),
+        target: Some(Descriptor {
+            media_type: target.media_type.to_string(),
+            digest: target.digest.to_string(),
+            size: i64::try_from(target.size).unwrap_or(i64::MAX),
+            annotations: target.annotations.clone().into_iter().collect(),
+        }),
+        snapshots: snapshots.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Returns a pull with what a client of ours says of it.
+fn told(pull: Pull, told: &PullOptions) -> Result<Pull> {
+    let PullOptions { keep_layers, concurrent_downloads, part_threshold, part_size, parts_at_once, .. } = *told;
+    let at_once = |what: &str, number: Option<u32>, configured: usize| match number {
+        None => Ok(configured),
+        Some(0) => Err(Error::invalid_argument(format!("no {what} at once"))),
+        Some(number) => Ok(usize::try_from(number).unwrap_or(usize::MAX)),
+    };
+    if part_size.is_some_and(|size| size < SMALLEST_PART) {
+        return Err(Error::invalid_argument("parts are too small").hint("1 KiB is the least"));
+    }
+    Ok(Pull {
+        ignore_space: told.ignore_space,
+        metadata_only: told.metadata_only,
+        content: match keep_layers {
+            None => pull.content,
+            Some(true) => Content::Keep,
+            Some(false) => Content::Drop,
+        },
+        concurrent_downloads: at_once("downloads", concurrent_downloads, pull.concurrent_downloads)?,
+        parts: Parts {
+            threshold: part_threshold.unwrap_or(pull.parts.threshold),
+            size: part_size.unwrap_or(pull.parts.size),
+            at_once: at_once("parts", parts_at_once, pull.parts.at_once)?,
+        },
+        ..pull
+    })
 }
 
 /// Sets labels of an image.
@@ -81,10 +143,6 @@ pub(super) fn selection(platforms: &[Platform]) -> Result<Selection> {
 
 /// Returns the remote that a client asks for.
 pub(super) fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &str) -> Result<Remote> {
-    if !resolver.host_dir.is_empty() {
-        return Err(Error::unimplemented(format!("the hosts in {:?} cannot be read yet", resolver.host_dir))
-            .hint("leave the directory of hosts out"));
-    }
     if !resolver.headers.is_empty() {
         let names: Vec<&str> = resolver.headers.keys().map(String::as_str).collect();
         tracing::warn!("headers of the client are not sent to the registry: {}", names.join(", "));
@@ -92,19 +150,19 @@ pub(super) fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &s
     if resolver.http_debug() != HttpDebug::Disabled {
         tracing::warn!("requests are not traced for a client; --log-level debug shows them");
     }
-    let mut remote = work.remote.clone();
-    match resolver.default_scheme.as_str() {
-        "" => {}
-        "http" => remote = remote.with_plain_http(PlainHttp::Always),
-        "https" => remote = remote.with_plain_http(PlainHttp::Never),
-        other => return Err(Error::invalid_argument(format!("scheme {other:?} is neither http nor https"))),
-    }
     // Each transfer has credentials and tokens of its own, if only none: nobody pulls with what another client brought.
     let credentials: Arc<dyn Credentials> = match resolver.auth_stream.as_str() {
         "" => Arc::new(Anonymous),
         stream => Arc::new(Asked::new(work.stream(stream)?, reference.to_owned())),
     };
-    Ok(remote.with_credentials(credentials))
+    let remote = work.remote.with_credentials(credentials);
+    let remote = match resolver.default_scheme.as_str() {
+        "" => remote,
+        "http" => remote.with_plain_http(PlainHttp::Always),
+        "https" => remote.with_plain_http(PlainHttp::Never),
+        other => return Err(Error::invalid_argument(format!("scheme {other:?} is neither http nor https"))),
+    };
+    Ok(if resolver.host_dir.is_empty() { remote } else { remote.with_hosts_dirs(vec![resolver.host_dir.clone().into()]) })
 }
 
 /// A remote whose images are recorded under another name.
@@ -140,7 +198,7 @@ impl Resolver for Renamed {
         self.remote.pusher(self.of_remote(name)).await
     }
 
-    async fn referrers(&self, name: &Name, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, name: &Name, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Found>> {
         self.remote.referrers(self.of_remote(name), subject, artifact_type).await
     }
 }

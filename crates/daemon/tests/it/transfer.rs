@@ -4,11 +4,16 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use prost::Message as _;
+use prost_types::Any;
 use tonic::Request;
+use tonic::metadata::MetadataValue;
 use windlass_core::{Descriptor, Digest, Host as _, Kind, Namespace, Platform, Result, Scope, snapshot};
 use windlass_grpc::streaming::window::{self, Sender};
 use windlass_grpc::streaming::{pack, unpack};
+use windlass_grpc::transfer::PullOptions;
 use windlass_grpc::{Client, error};
+use windlass_proto::containerd::services::streaming::v1::streaming_client::StreamingClient;
 use windlass_proto::containerd::services::transfer::v1::transfer_client::TransferClient;
 use windlass_proto::containerd::services::transfer::v1::{TransferOptions, TransferRequest};
 use windlass_proto::containerd::types as platforms;
@@ -51,6 +56,14 @@ impl Caller {
     async fn new(place: &Place) -> Self {
         let channel = place.channel().await;
         Self { client: Client::new(channel.clone()), transfers: TransferClient::new(channel) }
+    }
+
+    /// Transfers between ends that may be none.
+    async fn send(&self, source: Option<Any>, destination: Option<Any>) -> Result<()> {
+        let mut request = Request::new(TransferRequest { source, destination, options: None });
+        request.metadata_mut().insert("containerd-namespace", "default".parse().unwrap());
+        let answer = self.transfers.clone().transfer(request).await;
+        answer.map(|_| ()).map_err(|status| error::from_status(&status))
     }
 
     async fn transfer<S: Name, D: Name>(&self, source: &S, destination: &D, progress: &str) -> Result<()> {
@@ -205,6 +218,69 @@ async fn metadata_of_other_platforms_comes_without_their_layers_and_layers_are_k
         for layer in &image.layers {
             assert!(!here(layer).await, "{}", layer.digest);
         }
+    }
+    daemon.stop().await;
+}
+
+/// Everywhere where a value says its own type: an end of a transfer, the beginning of a stream, and what comes over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_a_type_that_is_not_meant_are_refused() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    let refused = |outcome: Result<()>, kind: Kind, part: &str| {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    let strange = Progress::default();
+    refused(caller.transfer(&strange, &store(NAME), "").await, Kind::Unimplemented, "Progress");
+    refused(caller.transfer(&store(NAME), &strange, "").await, Kind::Unimplemented, "Progress");
+    // The right type, and bytes that are something else.
+    let lie = Any { type_url: OciRegistry::full_name(), value: vec![0x0a, 0xff] };
+    refused(caller.send(Some(lie), Some(pack(&store(NAME)))).await, Kind::InvalidArgument, "OCIRegistry");
+    refused(caller.send(None, Some(pack(&store(NAME)))).await, Kind::InvalidArgument, "no source");
+    refused(caller.send(Some(pack(&store(NAME))), None).await, Kind::InvalidArgument, "no destination");
+
+    let first = futures::stream::iter([pack(&strange)]);
+    let mut request = Request::new(first);
+    request.metadata_mut().insert("containerd-namespace", "default".parse().unwrap());
+    let opened = StreamingClient::new(place.channel().await).stream(request).await;
+    assert_eq!(opened.unwrap_err().code(), tonic::Code::InvalidArgument);
+
+    let mut stream = caller.client.open_stream(&Scope::default(), "in").await.unwrap();
+    stream.send(&strange).await.unwrap();
+    let from = ImageImportStream { stream: "in".into(), ..ImageImportStream::default() };
+    refused(caller.transfer(&from, &store(NAME), "").await, Kind::InvalidArgument, "bytes were expected");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_of_ours_says_of_a_pull_is_checked() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    let registry = OciRegistry { reference: "127.0.0.1:1/app:1".into(), resolver: None };
+    let with = async |options: &[u8]| {
+        let mut request = Request::new(TransferRequest {
+            source: Some(pack(&registry)),
+            destination: Some(pack(&store(NAME))),
+            options: None,
+        });
+        request.metadata_mut().insert("containerd-namespace", "default".parse().unwrap());
+        request.metadata_mut().insert_bin("windlass-pull-bin", MetadataValue::from_bytes(options));
+        caller.transfers.clone().transfer(request).await.unwrap_err()
+    };
+    let none_at_once = PullOptions { concurrent_downloads: Some(0), ..PullOptions::default() };
+    let small = PullOptions { part_size: Some(1), ..PullOptions::default() };
+    for (options, part) in [
+        (vec![0xff], "windlass-pull-bin"),
+        (none_at_once.encode_to_vec(), "no downloads at once"),
+        (small.encode_to_vec(), "too small"),
+    ] {
+        let status = with(&options).await;
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+        assert!(status.message().contains(part), "{status}");
     }
     daemon.stop().await;
 }

@@ -37,7 +37,7 @@ const CHUNK: usize = 1 << 20;
 /// - an ingest that is not what a commit expects stays, and the commit is `FailedPrecondition`; with it, the ingest is
 ///   discarded, and bytes of another digest are `DataLoss`
 /// - every answer has the digest of what is here so far; with it, none has, and the client need not wait for answers
-const CONTRACT_HEADER: &str = "windlass-contract";
+pub(crate) const CONTRACT_HEADER: &str = "windlass-contract";
 
 fn info_message(info: Info) -> wire::Info {
     wire::Info {

@@ -116,5 +116,10 @@ pub mod windlass {
                 include!("windlass.services.maintenance.v1.rs");
             }
         }
+        pub mod transfer {
+            pub mod v1 {
+                include!("windlass.services.transfer.v1.rs");
+            }
+        }
     }
 }
