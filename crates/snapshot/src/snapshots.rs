@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -140,7 +140,9 @@ impl<L: Layout> Snapshots<L> {
     pub(crate) async fn open_with(directory: &Path, layout: L) -> Result<Self> {
         let directory = directory.to_owned();
         let open = move || {
-            std::fs::create_dir_all(&directory).attempt(|| format!("create {}", directory.display()))?;
+            // Not for other users: what is in images may run as root, and records have names.
+            let make = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            make.attempt(|| format!("create {}", directory.display()))?;
             let records = Records::open(&directory.join("records.redb"))?;
             let directories = Directories::open(&directory, records.next_id()?)?;
             layout.check(directories.root())?;

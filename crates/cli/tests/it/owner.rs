@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::dist::{Dist, Run};
+use crate::dist::{Dist, Run, files_below};
 use crate::fixture;
 
 /// Starts a command that has the root until its standard input is closed.
@@ -20,6 +20,29 @@ fn owner(dist: &Dist) -> Child {
         std::thread::sleep(Duration::from_millis(10));
     }
     child
+}
+
+/// Set-uid programs of old images would be theirs to run otherwise.
+#[test]
+fn what_is_kept_is_out_of_reach_of_other_users() {
+    use std::os::unix::process::CommandExt as _;
+
+    let dist = Dist::new();
+    let reference = fixture::layout(&dist);
+    for snapshotter in ["overlayfs", "native", "erofs"] {
+        dist.ok(&format!("pull --snapshotter {snapshotter} {reference}"));
+    }
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dist.path(""), open).unwrap();
+    let files = files_below(&dist.root());
+    assert!(files.iter().any(|path| path.ends_with("bin/greet")), "{files:?}");
+    let reached = |path: &std::path::Path| {
+        let mut cat = std::process::Command::new("cat");
+        cat.arg(path).uid(65534).gid(65534).output().unwrap().status.success()
+    };
+    let others: Vec<_> = files.iter().filter(|path| reached(path)).collect();
+    // Who has the root is no secret.
+    assert!(others.iter().all(|path| **path == dist.root().join("lock")), "{others:?}");
 }
 
 #[test]
