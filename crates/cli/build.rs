@@ -1,4 +1,4 @@
-//! Finds out the version that `dist --version` prints, and hands it over as `DIST_VERSION`.
+//! Finds out the version that `dist --version` prints, and hands it over as `DIST_VERSION`; the commit, whole, as `DIST_REVISION`.
 //!
 //! `v1.2.0-3-g7953e96.m`: the nearest tag, how many commits ago that was, the commit, and `.m` when the working tree has
 //! local changes. Without any tag, the crate's version stands for it and all commits are counted. Outside of the
@@ -11,11 +11,14 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
-    let described = Repository::containing(&manifest).and_then(|repository| {
+    let repository = Repository::containing(&manifest);
+    let described = repository.as_ref().and_then(|repository| {
         repository.watch();
         repository.describe(&version)
     });
+    let revision = repository.and_then(|repository| repository.revision());
     println!("cargo::rustc-env=DIST_VERSION={}", described.unwrap_or(version));
+    println!("cargo::rustc-env=DIST_REVISION={}", revision.unwrap_or_default());
 }
 
 /// The git checkout that the crate is part of.
@@ -47,6 +50,13 @@ impl Repository {
                 println!("cargo::rerun-if-changed={}", path.display());
             }
         }
+    }
+
+    /// Returns the commit, with `.m` behind it as containerd has it when the working tree has local changes.
+    fn revision(&self) -> Option<String> {
+        let commit = self.git(&["rev-parse", "HEAD"])?;
+        let changed = self.git(&["status", "--porcelain", "--untracked-files=no"])?;
+        Some(format!("{commit}{}", if changed.is_empty() { "" } else { ".m" }))
     }
 
     fn describe(&self, version: &str) -> Option<String> {

@@ -4,3 +4,7 @@
 
 /// The version, such as `v1.2.0-3-g7953e96.m`.
 pub(crate) const VERSION: &str = env!("DIST_VERSION");
+
+/// The commit that was built, such as `7953e961…`, with `.m` behind it when there were local changes; empty for a build that is not
+/// of the project's own git checkout, of which nobody knows it.
+pub(crate) const REVISION: &str = env!("DIST_REVISION");

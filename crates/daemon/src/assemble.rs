@@ -107,22 +107,30 @@ impl Assembly {
     /// [`order`].
     pub(crate) fn plan(config: &Config) -> Result<Self> {
         let proxies = config.proxy_plugins.iter();
+        // One of a proxy's kind and name that is left out is one that the proxy takes the place of.
+        let replaced = |kind: &str, id: &str| {
+            let proxy = config.proxy_plugins.get(id);
+            proxy.is_some_and(|proxy| kind_of(proxy.kind) == kind)
+                && config.disabled_plugins.contains(&format!("{kind}.{id}"))
+        };
         let nodes: Vec<(Node, Part)> = TABLE
             .iter()
+            .filter(|(kind, id, _, part)| *part != Part::Snapshotter || !replaced(kind, id))
             .map(|(kind, id, requires, part)| (node(kind, id, requires), *part))
             .chain(proxies.map(|(id, proxy)| (node(kind_of(proxy.kind), id, &[]), Part::Proxy(proxy.kind))))
             .collect();
         let places: Vec<Node> = nodes.iter().map(|(node, _)| node.clone()).collect();
         let mut planned = Vec::new();
         for (node, part) in order(&places)?.into_iter().filter_map(|at| nodes.get(at).cloned()) {
-            let disabled = config.disabled_plugins.contains(&node.uri());
+            let takes_place = matches!(part, Part::Proxy(_)) && is_built_in(&node);
+            let disabled = config.disabled_plugins.contains(&node.uri()) && !takes_place;
             if disabled && part == Part::Core {
                 return Err(Error::invalid_argument(format!("plugin {} cannot be left out", node.uri()))
                     .hint("nothing works without it: take it out of disabled_plugins"));
             }
             let settled = match part {
                 _ if disabled => Some(Outcome::Skipped { reason: "it is disabled by the configuration".to_owned() }),
-                Part::Proxy(ProxyKind::Content | ProxyKind::Diff) => Some(not_taken(&node.id)),
+                Part::Proxy(ProxyKind::Content) => Some(not_taken(&node.id)),
                 _ => None,
             };
             planned.push(Planned { node, part, settled });
@@ -152,7 +160,7 @@ impl Assembly {
         self.planned.iter().any(|planned| wanted(&planned))
     }
 
-    /// Returns the snapshotters that are processes of their own and are wanted.
+    /// Returns the plugins of a kind that are processes of their own and are wanted.
     pub(crate) fn proxies(&self, kind: ProxyKind) -> impl Iterator<Item = (&String, &ProxyPlugin)> {
         self.proxies.iter().filter(move |(id, proxy)| proxy.kind == kind && self.wants(kind_of(kind), id))
     }
@@ -292,9 +300,14 @@ pub(crate) fn left_out(plugins: &[Plugin]) -> BTreeMap<&'static str, String> {
     left_out
 }
 
-/// Content stores and differs of others are known, and nothing here would use them.
+/// Tells whether there is a plugin of ours of that kind and name.
+fn is_built_in(node: &Node) -> bool {
+    TABLE.iter().any(|(kind, id, ..)| *kind == node.kind && *id == node.id)
+}
+
+/// Content stores of others are known, and nothing here would use them.
 fn not_taken(name: &str) -> Outcome {
-    let reason = format!("proxy plugin {name} is no snapshotter, and only those are taken so far");
+    let reason = format!("proxy plugin {name} is a content store, and those are not taken so far");
     Outcome::Skipped { reason }
 }
 

@@ -1,14 +1,15 @@
 //! What every call goes through: while the daemon stops, no new one begins, those that run are answered, and streams end
-//! with a status that says why.
+//! with a status that says why. Whether it stops is answered all the time.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -18,6 +19,10 @@ use tower::Layer;
 
 use crate::metrics::{Counted, Numbers};
 
+/// The service that is not refused, and says itself that the daemon stops.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+/// How often it is looked whether calls still run.
+const LOOK: Duration = Duration::from_millis(10);
 /// The header and trailer that says how a call ended.
 const STATUS: &str = "grpc-status";
 
@@ -42,7 +47,7 @@ impl Calls {
 
     /// Says why a call cannot begin, if it cannot.
     fn refusal(&self, path: &str) -> Option<Status> {
-        if *self.stopping.borrow() {
+        if *self.stopping.borrow() && !path.starts_with(HEALTH) {
             return Some(stopping());
         }
         let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
@@ -52,6 +57,18 @@ impl Calls {
     /// Lets no new call begin, and ends streams.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
+    }
+
+    /// Waits until no call runs.
+    pub(crate) async fn ended(&self) {
+        while self.numbers.open() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Returns what says whether the daemon stops.
+    pub(crate) fn stopping(&self) -> &Arc<watch::Sender<bool>> {
+        &self.stopping
     }
 
     /// Waits until the daemon stops.
@@ -102,10 +119,11 @@ where
         let mut counted = self.calls.numbers.begin(path);
         if let Some(refusal) = self.calls.refusal(path) {
             counted.code = Some(refusal.code());
-            return futures::future::ready(Ok(refusal.into_http())).boxed();
+            return future::ready(Ok(refusal.into_http())).boxed();
         }
+        // What is asked for health ends by itself.
+        let stopped = if path.starts_with(HEALTH) { future::pending().boxed() } else { self.calls.stopped().boxed() };
         let answered = self.inner.call(request);
-        let stopped = self.calls.stopped().boxed();
         async move {
             let answered = answered.await?;
             // A call that failed at once has only headers.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use windlass::Engine;
 use windlass::activations::Activations;
@@ -14,6 +15,7 @@ use windlass::transfer::Pull;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::plugin::Introspection;
 use windlass_core::{Error, Host, Result, activation};
+use windlass_grpc::health;
 use windlass_grpc::server::{self, Limits};
 use windlass_proto::containerd::types::Envelope;
 
@@ -72,6 +74,8 @@ pub struct Daemon {
     engine: Engine,
     calls: Calls,
     grpc: JoinHandle<Result<(), tonic::transport::Error>>,
+    // Listens until it is dropped.
+    listening: oneshot::Sender<()>,
     // What else is served, until it is dropped.
     _others: JoinSet<()>,
     // Remove the sockets.
@@ -91,13 +95,14 @@ impl Daemon {
         let verifier = config.verifier()?;
         let foreign = proxy::snapshotters(&assembly)?;
         let engine = assembly.apply(Engine::builder(&config.root), &config, foreign).open().await?;
+        let host: Arc<dyn Host> = Arc::new(engine.clone());
+        let differing = proxy::differing(&assembly, &config.diff.default, &engine)?;
         let plugins = assembly.finish(&engine, &config).await?;
         let calls = Calls::new(assemble::left_out(&plugins));
         let about: Arc<dyn Introspection> =
             Arc::new(About::new(&config.root, plugins, process.version, process.revision)?);
         let activations = Activations::open(&config.state.join("mounts")).await?;
         let activations: Arc<dyn activation::Manager> = Arc::new(activations);
-        let host: Arc<dyn Host> = Arc::new(engine.clone());
 
         let Grpc { address, uid, gid, max_recv_message_size, max_send_message_size } = &config.grpc;
         let Socket { listener, name } = Socket::bind(address, *uid, *gid)?;
@@ -109,10 +114,12 @@ impl Daemon {
         others.spawn(ttrpc::serve(shims.listener, Arc::new(Exchange(host.clone())), calls.clone()));
         let pull = Pull { verifier, ..config.pull() };
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
-        let routes = server::routes_within(limits, &host, &about, &activations);
+        let health = health::Server::new(calls.stopping().clone());
+        let routes = server::routes_within(limits, &differing, &about, &activations, health);
         let remote = Remote::new(Options::default())?;
         let routes = transfer::added_to(routes, limits, &host, pull, remote);
-        let grpc = serve::grpc(listener, routes, &calls);
+        let (listening, until) = oneshot::channel();
+        let grpc = serve::grpc(listener, routes, &calls, until);
         // Who reads it works in another directory.
         let address = std::path::absolute(&config.grpc.address).attempt(|| "find the working directory".to_owned())?;
         engine.announce(Some(&address))?;
@@ -122,7 +129,7 @@ impl Daemon {
             "ready after {} ms",
             began.elapsed().as_millis()
         );
-        Ok(Self { engine, calls, grpc, _others: others, _names: [name, shims.name] })
+        Ok(Self { engine, calls, grpc, listening, _others: others, _names: [name, shims.name] })
     }
 
     /// Returns the engine that is served.
@@ -130,13 +137,20 @@ impl Daemon {
         &self.engine
     }
 
-    /// Stops: no new call begins, those that run have four seconds to end, and streams end with a status.
+    /// Stops: no new call begins, those that run have four seconds to end, and streams end with a status. Until then it is
+    /// answered whether the daemon serves: it does not.
     pub async fn stop(mut self) {
         if let Err(error) = self.engine.announce(None) {
             tracing::warn!(%error, "the lock of the root still says where this process answered");
         }
         self.calls.stop();
-        match tokio::time::timeout(DRAIN, &mut self.grpc).await {
+        let listening = self.listening;
+        let drain = async {
+            self.calls.ended().await;
+            drop(listening);
+            (&mut self.grpc).await
+        };
+        match tokio::time::timeout(DRAIN, drain).await {
             Ok(Ok(Ok(()))) => tracing::info!("stopped"),
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the end of serving was not in order"),
             Ok(Err(error)) => tracing::warn!(%error, "the end of serving was not in order"),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::stream;
 use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use windlass_grpc::server;
@@ -13,13 +14,14 @@ use crate::calls::Calls;
 /// The pause after a connection could not be accepted, because no file could be opened for instance.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the calls are told to stop, and then until the last one has ended.
+/// Serves until the sender is dropped, and then until the last call has ended.
 pub(crate) fn grpc(
     listener: UnixListener,
     routes: Routes,
     calls: &Calls,
+    until: oneshot::Receiver<()>,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    let stopped = calls.stopped();
+    let stopped = async { drop(until.await) };
     let server = server::builder().layer(calls.clone()).add_routes(routes);
     tokio::spawn(async move { server.serve_with_incoming_shutdown(connections(listener), stopped).await })
 }

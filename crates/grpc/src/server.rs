@@ -57,15 +57,16 @@ pub fn routes(
     daemon: &Arc<dyn Introspection>,
     activations: &Arc<dyn activation::Manager>,
 ) -> Routes {
-    routes_within(Limits::default(), host, daemon, activations)
+    routes_within(Limits::default(), host, daemon, activations, health::Server::default())
 }
 
-/// Returns every service, with limits of its messages.
+/// Returns every service, with limits of its messages, and who says whether they answer.
 pub fn routes_within(
     limits: Limits,
     host: &Arc<dyn Host>,
     daemon: &Arc<dyn Introspection>,
     activations: &Arc<dyn activation::Manager>,
+    health: health::Server,
 ) -> Routes {
     let about = introspection::Server::new(daemon.clone());
     Routes::new(service!(limits, NamespacesServer, namespaces::Server::new(host.clone())))
@@ -78,7 +79,7 @@ pub fn routes_within(
         .add_service(service!(limits, EventsServer, events::Server::new(host.clone())))
         .add_service(service!(limits, IntrospectionServer, about.clone()))
         .add_service(service!(limits, VersionServer, about))
-        .add_service(service!(limits, HealthServer, health::Server))
+        .add_service(service!(limits, HealthServer, health))
         .add_service(service!(limits, MountsServer, mounts::Server::new(activations.clone())))
         .add_service(service!(limits, TasksServer, tasks::Server::new(host.clone())))
         .add_service(service!(limits, MaintenanceServer, maintenance::Server::new(host.clone())))

@@ -9,7 +9,7 @@ use windlass_daemon::{Config, Process};
 use crate::context::{Context, is_root};
 use crate::failure::{Failure, Outcome};
 use crate::log::{self, Level};
-use crate::version::VERSION;
+use crate::version::{REVISION, VERSION};
 
 /// Where containerd keeps its configuration.
 const CONTAINERDS_FILE: &str = "/etc/containerd/config.toml";
@@ -87,8 +87,11 @@ async fn serve(context: &Context, flags: &Flags) -> Outcome {
     for note in &loaded.notes {
         tracing::warn!("{note}");
     }
-    let process =
-        Process { version: VERSION.to_owned(), revision: String::new(), notify: std::env::var_os("NOTIFY_SOCKET") };
+    let process = Process {
+        version: VERSION.to_owned(),
+        revision: REVISION.to_owned(),
+        notify: std::env::var_os("NOTIFY_SOCKET"),
+    };
     windlass_daemon::run(loaded.config, process).await?;
     Ok(())
 }

@@ -50,7 +50,7 @@ const PLUGINS: [(&str, &str); 36] = [
     ("io.containerd.metrics.v1.grpc-prometheus", "latencies are always counted"),
     ("io.containerd.differ.v1.walking", "layers are compared and applied in this process"),
     ("io.containerd.differ.v1.erofs", "EROFS images are written in this process"),
-    ("io.containerd.service.v1.diff-service", "there is one differ"),
+    ("io.containerd.service.v1.diff-service", ""),
     ("io.containerd.service.v1.tasks-service", "there are no tasks here yet"),
     ("io.containerd.runtime.v1.linux", "there are no tasks here yet"),
     ("io.containerd.runtime.v2.task", "there are no tasks here yet"),
@@ -226,6 +226,7 @@ impl Read {
             }
             "io.containerd.cri.v1.images" => self.images(&mut table, config)?,
             "io.containerd.transfer.v1.local" => self.transfer(&mut table, config)?,
+            "io.containerd.service.v1.diff-service" => self.unknown(own::diff(table, &mut config.diff)?),
             VERIFIERS => {
                 self.without_meaning(&mut table, "verify_on_run", "there are no containers here yet");
                 // The policy is a key of ours alone.

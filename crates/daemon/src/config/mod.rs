@@ -24,6 +24,8 @@ use windlass::transfer::{Budget, Pull, Verifier};
 use windlass::{Policy, Sharing, layer, verify};
 use windlass_core::{Platform, Result};
 
+use crate::proxy::WALKING;
+
 pub use load::{Loaded, SYSTEM_FILE, load};
 pub use render::render;
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub layers: layer::Options,
     /// Where images are unpacked.
     pub snapshots: Snapshots,
+    /// Who applies and compares layers for clients.
+    pub diff: Diff,
     /// Pulls that the daemon carries out itself.
     pub transfer: Transfer,
     /// Who is asked whether an image may be here.
@@ -119,6 +123,13 @@ pub struct Content {
 pub struct Snapshots {
     /// The snapshotter to use when nobody names one; the engine's own choice when there is none.
     pub default: Option<String>,
+}
+
+/// Differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diff {
+    /// Those that are asked, in this order, until one can do what is asked for.
+    pub default: Vec<String>,
 }
 
 /// Pulls that the daemon carries out itself.
@@ -210,6 +221,7 @@ impl Default for Config {
             content: Content::default(),
             layers: layer::Options::default(),
             snapshots: Snapshots::default(),
+            diff: Diff { default: vec![WALKING.to_owned()] },
             transfer: Transfer {
                 max_concurrent_downloads: pull.concurrent_downloads,
                 max_concurrent_unpacks: None,

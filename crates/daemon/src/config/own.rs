@@ -10,7 +10,9 @@ use windlass::transfer::Content as Layers;
 use windlass::{Policy, Sharing};
 use windlass_core::Result;
 
-use super::{Config, Content, Debug, Grpc, Metrics, ProxyKind, ProxyPlugin, Snapshots, Transfer, Ttrpc, Verification};
+use super::{
+    Config, Content, Debug, Diff, Grpc, Metrics, ProxyKind, ProxyPlugin, Snapshots, Transfer, Ttrpc, Verification,
+};
 use windlass_core::settings::{Table, Unknown, Value};
 
 /// Takes over what a file says, and returns the keys that nobody knows.
@@ -42,6 +44,7 @@ pub(super) fn read(mut file: Table<'_>, config: &mut Config) -> Result<Vec<Unkno
     read("content", &mut |table| content(table, &mut config.content))?;
     read("layers", &mut |table| layers(table, &mut config.layers))?;
     read("snapshots", &mut |table| snapshots(table, &mut config.snapshots))?;
+    read("diff", &mut |table| diff(table, &mut config.diff))?;
     read("transfer", &mut |table| transfer(table, &mut config.transfer))?;
     read("verification", &mut |table| verification(table, &mut config.verification))?;
     read("proxy_plugins", &mut |table| {
@@ -169,6 +172,13 @@ fn layers(mut table: Table<'_>, limits: &mut layer::Options) -> Result<Vec<Unkno
 fn snapshots(mut table: Table<'_>, snapshots: &mut Snapshots) -> Result<Vec<Unknown>> {
     if let Some(default) = table.value("default") {
         snapshots.default = Some(default.text()?).filter(|name| !name.is_empty());
+    }
+    Ok(table.rest())
+}
+
+pub(super) fn diff(mut table: Table<'_>, diff: &mut Diff) -> Result<Vec<Unknown>> {
+    if let Some(default) = table.value("default") {
+        diff.default = default.texts()?;
     }
     Ok(table.rest())
 }

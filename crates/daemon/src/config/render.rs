@@ -94,6 +94,12 @@ fn parts(out: &mut Page, config: &Config) {
     out.comment("The snapshotter to use when nobody names one: overlayfs, erofs, native or one of [proxy_plugins].");
     out.comment("The best one of this machine when it is empty.");
     out.set("default", text(config.snapshots.default.as_deref().unwrap_or_default()));
+    out.table("diff");
+    out.comment(
+        "Who applies and compares layers for clients: \"walking\" is this process, others are of [proxy_plugins].",
+    );
+    out.comment("The first of them that can do what is asked for does it. Pulls and imports of the daemon ask none.");
+    out.set("default", list(&config.diff.default));
     out.table("transfer");
     out.comment("How many blobs a pull of the daemon fetches at once, and how many layers it unpacks at once.");
     out.set("max_concurrent_downloads", config.transfer.max_concurrent_downloads);

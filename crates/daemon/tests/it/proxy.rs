@@ -1,15 +1,23 @@
-//! Snapshotters that are processes of their own, what daemons say of plugins, and events that shims forward.
+//! Snapshotters and differs that are processes of their own, what daemons say of plugins, and events that shims forward.
+
+use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use windlass_core::snapshot::{Commit, Snapshotter};
-use windlass_core::{Host as _, Labels, Namespace, Services};
+use windlass::transfer::Pull;
+use windlass_core::content::IngesterExt as _;
+use windlass_core::diff::{Applied, Whiteouts};
+use windlass_core::image::Deletion;
+use windlass_core::progress::Tracker;
+use windlass_core::snapshot::{Mount, Snapshotter};
+use windlass_core::{Host as _, Kind, Labels, Namespace, Platform, Services};
 use windlass_daemon::config::{ProxyKind, ProxyPlugin};
 use windlass_daemon::{Daemon, Process};
 use windlass_grpc::Client;
 use windlass_proto::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
 use windlass_proto::containerd::services::introspection::v1::{Plugin, PluginsRequest};
+use windlass_testkit::image::{Image, Layer};
 
 use crate::serving::{Place, start};
 
@@ -37,35 +45,31 @@ async fn services_of(place: &Place, namespace: &str) -> Services {
     Client::new(place.channel().await).services(&namespace.into()).await.unwrap()
 }
 
-/// The one in front keeps records, namespaces and garbage collection; what is behind keeps the files.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_serves_as_the_snapshotter_of_another() {
-    let (behind, front) = (Place::new(), Place::new());
-    let served = behind.start().await;
+/// Has a daemon keep its native snapshots in another one.
+fn with_native_behind(front: &Place, behind: &Place) -> windlass_daemon::Config {
     let mut config = front.config();
     config.proxy_plugins.insert("native".to_owned(), proxy(ProxyKind::Snapshot, &behind.socket()));
-    config.proxy_plugins.insert("blobs".to_owned(), proxy(ProxyKind::Content, &behind.socket()));
     config.disabled_plugins.insert("io.containerd.snapshotter.v1.native".to_owned());
-    let twice = Daemon::start(config, Process::default()).await.err().unwrap();
-    assert!(twice.to_string().contains("two plugins io.containerd.snapshotter.v1.native"), "{twice}");
-    let mut config = front.config();
-    config.proxy_plugins.insert("erofs2".to_owned(), proxy(ProxyKind::Snapshot, &behind.socket()));
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_takes_the_place_of_a_plugin_that_is_left_out_and_of_no_other() {
+    let (behind, front) = (Place::new(), Place::new());
+    let served = behind.start().await;
+    let mut config = with_native_behind(&front, &behind);
     config.proxy_plugins.insert("blobs".to_owned(), proxy(ProxyKind::Content, &behind.socket()));
+    config.proxy_plugins.insert("elsewhere".to_owned(), proxy(ProxyKind::Snapshot, &behind.socket()));
+    let mut twice = config.clone();
+    twice.disabled_plugins.clear();
+    let twice = Daemon::start(twice, Process::default()).await.err().unwrap();
+    assert!(twice.to_string().contains("two plugins io.containerd.snapshotter.v1.native"), "{twice}");
     let daemon = start(config).await;
     let listed = plugins(&front).await;
     let find = |id: &str| listed.iter().find(|plugin| plugin.id == id).unwrap();
-    assert_eq!(find("erofs2").r#type, "io.containerd.snapshotter.v1");
-    assert!(find("erofs2").init_err.is_none() && find("erofs2").exports["root"] == "/elsewhere");
+    assert_eq!(find("native").r#type, "io.containerd.snapshotter.v1");
+    assert!(find("native").init_err.is_none() && find("native").exports["root"] == "/elsewhere");
     assert!(find("blobs").init_err.as_ref().unwrap().message.contains("skip plugin"));
-    daemon.stop().await;
-
-    // By its own name behind, which is that of the plugin.
-    let mut config = front.config();
-    config.snapshots.default = Some("overlayfs".to_owned());
-    let mut named = proxy(ProxyKind::Snapshot, &behind.socket());
-    named.capabilities = vec!["rebase".to_owned()];
-    config.proxy_plugins.insert("elsewhere".to_owned(), named);
-    let daemon = start(config).await;
     let services = services_of(&front, "team").await;
     let absent = services.snapshotters["elsewhere"].prepare(&"a".parse().unwrap(), None, Labels::new()).await;
     assert!(absent.is_err(), "there is no snapshotter of that name behind");
@@ -73,36 +77,105 @@ async fn a_daemon_serves_as_the_snapshotter_of_another() {
     served.stop().await;
 }
 
+/// The one in front keeps records, namespaces and decides what is garbage; what is behind keeps the files, and collects as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_kept_behind_has_records_and_namespaces_in_front_and_is_collected() {
+async fn what_is_kept_behind_survives_the_collections_there_and_is_collected_from_in_front() {
     let (behind, front) = (Place::new(), Place::new());
-    // Nothing behind refers to what the one in front keeps there.
     let mut config = behind.config();
-    config.disabled_plugins.insert("io.containerd.gc.v1.scheduler".to_owned());
+    config.gc.deletion_threshold = 1;
+    config.gc.schedule_delay = Duration::ZERO;
     let served = start(config).await;
-    let engine = windlass::Engine::builder(front.path("root"))
-        .snapshotter("native", foreign(&behind, "native").await)
-        .open()
+    let daemon = start(with_native_behind(&front, &behind)).await;
+    let layout = tempfile::tempdir().unwrap();
+    let bundle = Image::new(&Platform::host().to_string())
+        .layer(Layer::new().dir("etc", 0o755).file("etc/a", "a\n"))
+        .layer(Layer::new().file("etc/b", "b\n"))
+        .build();
+    bundle.write_layout(layout.path(), "1").unwrap();
+    let reference = format!("oci:{}:1", layout.path().display()).parse().unwrap();
+    let remote = windlass::registry::Remote::new(windlass::registry::Options::default()).unwrap();
+    let team: Namespace = "team".parse().unwrap();
+    let options = Pull { snapshotter: Some("native".to_owned()), ..Pull::default() };
+    let tracker = Tracker::new();
+    let pulled =
+        windlass::transfer::pull(daemon.engine(), &team, &remote, &reference, &options, &tracker).await.unwrap();
+
+    let services = services_of(&front, "team").await;
+    let native = &services.snapshotters["native"];
+    let labels = Labels::new().with("containerd.io/gc.root", "test");
+    native
+        .prepare(&"work".parse().unwrap(), Some(&pulled.snapshots[0].to_string().parse().unwrap()), labels)
         .await
         .unwrap();
-    let team: Namespace = "team".parse().unwrap();
-    let native = engine.services(&team.into()).await.unwrap().snapshotters["native"].clone();
-    native.prepare(&"a".parse().unwrap(), None, Labels::new()).await.unwrap();
-    native.commit(&"layer".parse().unwrap(), &"a".parse().unwrap(), Commit::default()).await.unwrap();
-    assert_eq!(keys(&*native).await, ["layer"]);
-    let inner = services_of(&behind, "windlass").await.snapshotters["native"].clone();
-    let there = keys(&*inner).await;
-    assert!(there.len() == 1 && there[0].starts_with("team/"), "{there:?}");
-    let other = engine.services(&Namespace::default().into()).await.unwrap().snapshotters["native"].clone();
-    assert_eq!(keys(&*other).await, Vec::<String>::new(), "another namespace does not see it");
-    engine.collector().collect().await.unwrap();
-    assert_eq!(keys(&*native).await, Vec::<String>::new(), "nothing kept it");
-    assert_eq!(keys(&*inner).await, Vec::<String>::new());
+    let there = services_of(&behind, "windlass").await;
+    let inner = &there.snapshotters["native"];
+    assert_eq!(keys(&**native).await.len(), 3);
+    assert_eq!(keys(&**inner).await.len(), 3);
+    // Something of it goes, which is a reason for it to collect; then it is told to.
+    inner.prepare(&"foreign".parse().unwrap(), None, Labels::new()).await.unwrap();
+    inner.remove(&"foreign".parse().unwrap()).await.unwrap();
+    there.collector().unwrap().collect().await.unwrap();
+    assert_eq!(keys(&**inner).await.len(), 3, "the daemon behind took them for garbage");
+    let mounts = native.mounts(&"work".parse().unwrap()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(std::path::Path::new(&mounts[0].source).join("etc/b")).unwrap(), "b\n");
+    let shown = native.stat(&"work".parse().unwrap()).await.unwrap().labels;
+    assert_eq!(shown, Labels::new().with("containerd.io/gc.root", "test"), "labels are those of the one in front");
+
+    let other = services_of(&front, "default").await;
+    assert_eq!(keys(&*other.snapshotters["native"]).await, Vec::<String>::new(), "another namespace does not see it");
+    native.remove(&"work".parse().unwrap()).await.unwrap();
+    services.images.delete(&pulled.name, Deletion::Synchronous).await.unwrap();
+    assert_eq!(keys(&**native).await, Vec::<String>::new(), "nothing kept it");
+    assert_eq!(keys(&**inner).await, Vec::<String>::new(), "and what is behind went too");
+    daemon.stop().await;
     served.stop().await;
 }
 
-async fn foreign(behind: &Place, name: &str) -> std::sync::Arc<dyn Snapshotter> {
-    services_of(behind, "windlass").await.snapshotters.remove(name).unwrap()
+#[tokio::test(flavor = "multi_thread")]
+async fn differs_are_asked_in_their_order_until_one_can_do_it() {
+    let (behind, front) = (Place::new(), Place::new());
+    let served = behind.start().await;
+    let mut config = front.config();
+    config.proxy_plugins.insert("elsewhere".to_owned(), proxy(ProxyKind::Diff, &behind.socket()));
+    config.diff.default = vec!["elsewhere".to_owned(), "of nobody".to_owned(), "walking".to_owned()];
+    let daemon = start(config.clone()).await;
+    let listed = plugins(&front).await;
+    let differ = listed.iter().find(|plugin| plugin.id == "elsewhere").unwrap();
+    assert!(differ.r#type == "io.containerd.differ.v1" && differ.init_err.is_none(), "{differ:?}");
+
+    let bundle = Image::new(&Platform::host().to_string()).layer(Layer::new().file("a", "a\n")).build();
+    let layer = bundle.image().layers[0].clone();
+    let bytes = bundle.blobs[&layer.digest].clone();
+    let kept = || Labels::new().with("containerd.io/gc.root", "test");
+    let apply = async |services: &Services| {
+        let directory = tempfile::tempdir().unwrap();
+        let mount = Mount {
+            kind: "bind".into(),
+            source: directory.path().display().to_string(),
+            target: String::new(),
+            options: vec!["rbind".into(), "rw".into()],
+        };
+        let applied = services.applier.apply(&*services.content, &layer, &[mount], Whiteouts::AsMounted, None).await?;
+        let Applied::Complete { diff_id, .. } = applied else { panic!("{applied:?}") };
+        assert_eq!(std::fs::read_to_string(directory.path().join("a")).unwrap(), "a\n");
+        Ok::<_, windlass_core::Error>(diff_id)
+    };
+    // The daemon behind reads the layer from its own content, which only it has: so it was the one that applied it.
+    let (here, there) = (services_of(&front, "team").await, services_of(&behind, "team").await);
+    assert!(apply(&here).await.unwrap_err().is(Kind::NotFound));
+    there.content.write_blob(&layer, bytes.clone(), kept()).await.unwrap();
+    let diff_id = apply(&here).await.unwrap();
+    served.stop().await;
+
+    // One that has no differ leaves it to the next one, which reads what is here.
+    let mut without = behind.config();
+    without.disabled_plugins.insert("io.containerd.grpc.v1.diff".to_owned());
+    let served = start(without).await;
+    here.content.write_blob(&layer, bytes, kept()).await.unwrap();
+    assert_eq!(apply(&here).await.unwrap(), diff_id);
+    served.stop().await;
+    assert!(apply(&here).await.unwrap_err().is(Kind::Unavailable), "one that does not run is an error");
+    daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +207,7 @@ async fn events_that_a_shim_forwards_arrive_at_subscribers() {
     let mut header = [0; 10];
     stream.read_exact(&mut header).await.unwrap();
     assert_eq!(header, [0, 0, 0, 0, 0, 0, 0, 1, 2, 0], "an answer without an error");
-    let event = tokio::time::timeout(std::time::Duration::from_secs(5), events.next()).await.unwrap().unwrap().unwrap();
+    let event = tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap().unwrap();
     assert_eq!((event.namespace.as_str(), event.event.topic()), ("k8s.io", "/tasks/exit"));
     daemon.stop().await;
 }

@@ -9,8 +9,17 @@ use windlass::Owner;
 use windlass_core::content::{Expected, IngesterExt as _};
 use windlass_core::{Descriptor, Digest, Kind, Labels, MediaType, Namespace};
 use windlass_daemon::{Daemon, Process};
+use windlass_grpc::streaming::pack;
 use windlass_proto::containerd::services::content::v1 as content;
 use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
+use windlass_proto::containerd::services::namespaces::v1::ListNamespacesRequest;
+use windlass_proto::containerd::services::namespaces::v1::namespaces_client::NamespacesClient;
+use windlass_proto::containerd::services::transfer::v1::TransferRequest;
+use windlass_proto::containerd::services::transfer::v1::transfer_client::TransferClient;
+use windlass_proto::containerd::types::transfer::{ImageImportStream, ImageStore};
+use windlass_proto::grpc::health::v1::HealthCheckRequest;
+use windlass_proto::grpc::health::v1::health_check_response::ServingStatus;
+use windlass_proto::grpc::health::v1::health_client::HealthClient;
 
 use crate::serving::{Place, start};
 
@@ -98,6 +107,45 @@ async fn a_stop_ends_streams_with_a_status_and_lets_nothing_begin() {
     let statuses = place.services().await.content.statuses(&[]).await.unwrap();
     assert_eq!(statuses.len(), 1);
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_drains_says_that_it_does_not_serve() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let channel = place.channel().await;
+    let whole = || HealthCheckRequest { service: String::new() };
+    let mut watch = HealthClient::new(channel.clone()).watch(whole()).await.unwrap().into_inner();
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    // A call that goes on: an archive that does not come.
+    let client = windlass_grpc::Client::new(channel.clone());
+    let archive = client.open_stream(&windlass_core::Scope::default(), "in").await.unwrap();
+    let request = TransferRequest {
+        source: Some(pack(&ImageImportStream { stream: "in".into(), ..ImageImportStream::default() })),
+        destination: Some(pack(&ImageStore::default())),
+        options: None,
+    };
+    let mut request = tonic::Request::new(request);
+    request.metadata_mut().insert("containerd-namespace", "default".parse().unwrap());
+    let mut transfers = TransferClient::new(channel.clone());
+    let running = tokio::spawn(async move { transfers.transfer(request).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let began = Instant::now();
+    let stopping = tokio::spawn(daemon.stop());
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(watch.next().await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+    let other = place.channel().await;
+    let health = HealthClient::new(other.clone()).check(whole()).await.unwrap().into_inner();
+    assert_eq!(health.status(), ServingStatus::NotServing);
+    let mut namespaces = NamespacesClient::new(other);
+    let refused = namespaces.list(ListNamespacesRequest::default()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (tonic::Code::Unavailable, "the daemon is stopping"));
+    assert!(!stopping.is_finished(), "what runs is waited for");
+    drop(archive);
+    assert!(running.await.unwrap().is_err(), "the archive was none");
+    stopping.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4), "and no longer: {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

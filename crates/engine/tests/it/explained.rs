@@ -73,7 +73,7 @@ struct Same(Known);
 
 #[async_trait::async_trait]
 impl Credentials for Same {
-    async fn of(&self, _host: &str) -> core::Result<Known> {
+    async fn of(&self, _host: &str, _repository: &str) -> core::Result<Known> {
         Ok(self.0.clone())
     }
 }

@@ -68,7 +68,7 @@ impl<'a> Followed<'a> {
         let wire::Progress { downloaded, reused, pulled, .. } = progress;
         self.tracker.add_downloaded(downloaded.saturating_sub(self.totals.downloaded));
         self.tracker.add_reused(reused.saturating_sub(self.totals.reused));
-        self.totals = Totals { downloaded, reused };
+        self.totals = Totals { downloaded, reused, ..self.totals };
         self.pulled = pulled.or(self.pulled.take());
         Ok(())
     }
@@ -86,6 +86,8 @@ fn of_state(state: &State) -> wire::State {
         State::Exists => plain("exists"),
         State::Fetched => plain("fetched"),
         State::Unpacking { offset, total } => part("unpacking", *offset, *total),
+        State::Uploading { offset, total } => part("uploading", *offset, *total),
+        State::Mounted { from } => why("mounted", from),
         State::Checking { offset, total } => part("checking", *offset, *total),
         State::Waiting { reason } => why("waiting", reason),
         State::Retrying { reason } => why("retrying", reason),
@@ -105,6 +107,8 @@ fn to_state(wire: wire::State) -> Result<State> {
         "fetched" => State::Fetched,
         "unpacking" => State::Unpacking { offset, total },
         "checking" => State::Checking { offset, total },
+        "uploading" => State::Uploading { offset, total },
+        "mounted" => State::Mounted { from: reason },
         "waiting" => State::Waiting { reason },
         "retrying" => State::Retrying { reason },
         "done" => State::Done,

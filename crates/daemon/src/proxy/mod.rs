@@ -3,8 +3,11 @@
 //! They need not run when the daemon starts: a call connects when there is no connection. What is asked of them while they do
 //! not run fails; who does not answer at the start is named in the log, with the socket.
 //!
-//! A snapshotter that collects garbage by itself, as a daemon of ours or containerd's behind the socket does, must not do so: nothing
-//! there refers to what is kept for this one.
+//! What a snapshotter keeps is marked there, so that a daemon of ours or containerd's behind the socket does not collect it
+//! ([`kept`]).
+
+mod differs;
+mod kept;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -12,13 +15,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tonic::transport::{Channel, Endpoint};
+use windlass::Engine;
 use windlass_core::snapshot::{Capabilities, Snapshotter};
-use windlass_core::{Error, Namespace, Result, Scope};
+use windlass_core::{Error, Host, Namespace, Result, Scope};
 use windlass_grpc::Client;
 use windlass_grpc::snapshots::Remote;
 
 use crate::assemble::Assembly;
 use crate::config::{ProxyKind, ProxyPlugin};
+use differs::{Differ, Differing};
+use kept::Kept;
+
+pub(crate) use differs::WALKING;
 
 /// The namespace that is told to snapshotters of others. The engine's own namespaces are apart already in the names of its
 /// snapshots, and a snapshotter that is a daemon itself asks for one.
@@ -36,9 +44,36 @@ pub(crate) fn snapshotters(assembly: &Assembly) -> Result<BTreeMap<String, Arc<d
         let capabilities = Capabilities { rebase: has(proxy, "rebase") };
         let channel = channel(&proxy.address)?;
         let scope = Scope::from(namespace.clone());
-        snapshotters.insert(name.clone(), Arc::new(Remote::new(channel, scope, name.clone(), capabilities)));
+        let behind = Remote::new(channel, scope, name.clone(), capabilities);
+        snapshotters.insert(name.clone(), Arc::new(Kept::new(Arc::new(behind))));
     }
     Ok(snapshotters)
+}
+
+/// Returns the host whose layers are applied and compared by the differs of that order. A name that is nobody's is logged, and not
+/// asked.
+///
+/// # Errors
+/// Those of making a channel.
+pub(crate) fn differing(assembly: &Assembly, order: &[String], engine: &Engine) -> Result<Arc<dyn Host>> {
+    let mut differs = Vec::new();
+    for name in order {
+        match assembly.proxies(ProxyKind::Diff).find(|(proxy, _)| *proxy == name) {
+            _ if name == WALKING => differs.push(Differ::Own),
+            Some((name, proxy)) => {
+                warn_unless_there(name, &proxy.address);
+                differs.push(Differ::Behind(channel(&proxy.address)?));
+            }
+            None => tracing::warn!("diff.default names {name:?}, which is no differ here, and is not asked"),
+        }
+    }
+    for (name, _) in assembly.proxies(ProxyKind::Diff).filter(|(name, _)| !order.contains(name)) {
+        tracing::warn!("differ {name} is asked for nothing: diff.default does not name it");
+    }
+    if let [Differ::Own] = differs.as_slice() {
+        return Ok(Arc::new(engine.clone()));
+    }
+    Ok(Arc::new(Differing::new(engine.clone(), differs)))
 }
 
 /// Makes a channel that connects when it is used.
