@@ -8,6 +8,7 @@ mod by_daemon;
 mod content;
 mod ctr;
 mod daemon;
+mod daemon_killed;
 mod differences;
 mod dist;
 mod fixture;

@@ -1,11 +1,14 @@
 //! Many clients, and clients that do not do their part.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::future::join_all;
+use windlass_core::any::Any;
 use windlass_core::content::{Expected, IngesterExt as _};
-use windlass_core::{Descriptor, Digest, Labels, MediaType, Services};
+use windlass_core::event::{Envelope, Event, Missed};
+use windlass_core::{Descriptor, Digest, Host as _, Labels, MediaType, Namespace, Services};
 use windlass_proto::containerd::services::content::v1::ReadContentRequest;
 use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
 
@@ -94,6 +97,98 @@ async fn clients_that_stop_reading_take_little_memory_and_hold_nobody_up() {
     let answered = tokio::time::timeout(Duration::from_secs(5), services.namespaces.list());
     answered.await.expect("others are answered").unwrap();
     drop(stuck);
+    let after = settle(files + 4).await;
+    assert!(after <= files + 4, "{after} files are open, {files} were");
+    daemon.stop().await;
+}
+
+/// Ten events a millisecond for two seconds, through sockets that nobody reads, and one that somebody does.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_events_a_second_pass_subscribers_that_stopped_reading() {
+    const STALLED: usize = 20;
+    const EVENTS: u64 = 20_000;
+    let place = Place::new();
+    let daemon = place.start().await;
+    let services = place.services().await;
+    let publisher = daemon.engine().services(&Namespace::default().into()).await.unwrap().events;
+    let (files, before) = (open_files(), resident());
+    let mut stalled = Vec::new();
+    for _ in 0..STALLED {
+        let events = place.services().await.events;
+        stalled.push(events.subscribe(&[]).await.unwrap());
+    }
+    let mut quick = services.events.subscribe(&[]).await.unwrap();
+    let reader = tokio::spawn(async move {
+        let (mut read, mut missed) = (0, 0);
+        while read + missed < EVENTS {
+            match quick.next().await.unwrap() {
+                Ok(_) => read += 1,
+                Err(error) => missed += Missed::of(&error).unwrap().0,
+            }
+        }
+        (read, missed)
+    });
+    let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+    for number in 0..EVENTS {
+        let payload = Any::new("type.example/Number", vec![7; 256]);
+        let event = Event::Other { topic: "/test/event".to_owned(), payload };
+        publisher.publish(Envelope::now(Namespace::default(), event)).await.unwrap();
+        if number % 10 == 9 {
+            tokio::time::sleep(Duration::from_millis(number / 10).saturating_sub(began.elapsed())).await;
+        }
+        if number % 2000 == 0 {
+            let asked = Instant::now();
+            services.namespaces.list().await.unwrap();
+            slowest = slowest.max(asked.elapsed());
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(6), "publishing took {:?}", began.elapsed());
+    assert!(slowest < Duration::from_secs(1), "a call took {slowest:?}");
+    let (read, missed) = tokio::time::timeout(Duration::from_secs(30), reader).await.unwrap().unwrap();
+    assert_eq!(read + missed, EVENTS, "every event is read or counted");
+    assert!(read > EVENTS / 20, "{read} were read, {missed} missed");
+    // What waits for one is bounded: 4096 events of a third of a KiB, and the windows of its connection.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < STALLED * 8 * MIB, "{} MiB for {STALLED} subscribers", grown / MIB);
+    drop(stalled);
+    let after = settle(files + 4).await;
+    assert!(after <= files + 4, "{after} files are open, {files} were");
+    daemon.stop().await;
+}
+
+/// Clients that begin to write and say nothing more: others write, and what was sent can be continued when they are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_that_stop_writing_hold_up_nobody_but_themselves() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let files = open_files();
+    let mut stuck = Vec::new();
+    for number in 0..50 {
+        let services = place.services().await;
+        let ingest = format!("stuck{number}").parse().unwrap();
+        let mut writer = services.content.writer(&ingest, Expected::default()).await.unwrap();
+        writer.write(Bytes::from_static(b"half")).await.unwrap();
+        stuck.push((services, writer));
+    }
+    let services = place.services().await;
+    let work = async {
+        write(&services, Bytes::from_static(b"another")).await;
+        services.content.statuses(&[]).await.unwrap()
+    };
+    let statuses = tokio::time::timeout(Duration::from_secs(5), work).await.expect("others are answered");
+    assert_eq!(statuses.len(), 50);
+    drop(stuck);
+    let reference = "stuck7".parse().unwrap();
+    let began = Instant::now();
+    let mut writer = loop {
+        match services.content.writer(&reference, Expected::default()).await {
+            Ok(writer) => break writer,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(5), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(writer.status().await.unwrap().offset, 4);
+    drop(writer);
     let after = settle(files + 4).await;
     assert!(after <= files + 4, "{after} files are open, {files} were");
     daemon.stop().await;

@@ -4,8 +4,10 @@
 
 mod bad_input;
 mod config;
+mod every_call;
 mod load;
 mod proxy;
+mod raw;
 mod second_client;
 mod served;
 mod serving;
