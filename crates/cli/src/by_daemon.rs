@@ -37,6 +37,9 @@ fn of_source(source: &Source) -> Option<&'static str> {
     if source.reference.host().is_none() {
         return Some("the reference is no registry's");
     }
+    if source.verification.is_asked_for() || source.with_referrers.is_some() {
+        return Some("it is verified, or brought with what is attached to it, as this command line says");
+    }
     (!source.transfers.default_per_host()).then_some("connections of hosts are for the daemon to count")
 }
 
@@ -62,7 +65,8 @@ pub(crate) struct Ask<'a> {
 /// As [`Remote::pull`]; those of reading the user's credentials.
 pub(crate) async fn pull(transfers: &Remote, ask: Ask<'_>, tracker: &Tracker) -> Result<Pulled> {
     let Ask { namespace, source, options, keep_layers, fetch } = ask;
-    let credentials = Users(remote::credentials()?);
+    let repository = source.reference.repository().unwrap_or_default().to_owned();
+    let credentials = Users { credentials: remote::credentials()?, repository };
     let mut told = source.transfers.told();
     (told.ignore_space, told.metadata_only, told.fetch) = (options.ignore_space, options.metadata_only, fetch);
     told.keep_layers = keep_layers;
@@ -86,12 +90,16 @@ fn platforms(selection: &Selection) -> Vec<Platform> {
 }
 
 /// The credentials of the user who runs the command.
-struct Users(std::sync::Arc<dyn registry::Credentials>);
+struct Users {
+    credentials: std::sync::Arc<dyn registry::Credentials>,
+    /// What they are for.
+    repository: String,
+}
 
 #[async_trait]
 impl Credentials for Users {
     async fn of(&self, host: &str) -> Result<Answer> {
-        Ok(match self.0.of(host).await? {
+        Ok(match self.credentials.of(host, &self.repository).await? {
             Known::Nothing => Answer::Nothing,
             Known::Unusable { hint } => Answer::Unusable(hint),
             Known::Credential(Credential::Password { username, password }) => {

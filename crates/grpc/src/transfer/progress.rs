@@ -132,6 +132,8 @@ mod tests {
             State::Fetched,
             State::Unpacking { offset: 2, total: 9 },
             State::Checking { offset: 3, total: 9 },
+            State::Uploading { offset: 4, total: 9 },
+            State::Mounted { from: reason() },
             State::Waiting { reason: reason() },
             State::Retrying { reason: reason() },
             State::Done,
