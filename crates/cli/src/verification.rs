@@ -40,6 +40,11 @@ fn time(text: &str) -> Result<Time> {
 }
 
 impl Verification {
+    /// Tells whether somebody is to be asked.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.policy.is_some() || self.verifier_dir.is_some()
+    }
+
     /// Returns who is asked; nobody when nothing was said. An empty value, as an environment often has it, is nothing.
     ///
     /// # Errors
