@@ -152,6 +152,12 @@ impl Authorizer {
         Ok(authorization.filter(|authorization| Some(authorization) != refused))
     }
 
+    /// Returns what is known of the host of a repository, and where that is from.
+    pub(crate) async fn known_of(&self, repository: &Repository) -> Result<(Known, Option<String>)> {
+        let (host, name) = (&repository.host.name, &repository.name);
+        Ok((self.credentials.of(host, name).await?, self.credentials.source(host, name).await?))
+    }
+
     /// Tells how a host sees us.
     pub(crate) async fn standing(&self, repository: &Repository) -> Standing {
         match self.credentials.of(&repository.host.name, &repository.name).await {

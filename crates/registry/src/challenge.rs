@@ -28,7 +28,7 @@ pub(crate) fn of_headers(headers: &HeaderMap) -> Vec<Challenge> {
 
 /// Parses the value of one header. What is malformed is left out: a challenge that cannot be read is one that cannot be
 /// answered.
-fn parse(value: &str) -> Vec<Challenge> {
+pub(crate) fn parse(value: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
     let mut rest = value;
     loop {

@@ -81,7 +81,7 @@ impl Dial {
     }
 
     /// Returns the proxy between us and a URL.
-    fn proxy(&self, uri: &Uri) -> Option<&Proxy> {
+    pub(crate) fn proxy(&self, uri: &Uri) -> Option<&Proxy> {
         if self.connection.socket.is_some() {
             return None;
         }

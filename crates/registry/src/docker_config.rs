@@ -61,7 +61,7 @@ impl DockerConfig {
     }
 
     /// Reads the bytes of a file; `path` is for messages.
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let value = json(path, bytes)?;
         let mut config = Self {
             path: path.to_owned(),

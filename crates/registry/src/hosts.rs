@@ -26,6 +26,8 @@ use crate::options::PlainHttp;
 use crate::redirect;
 
 pub(crate) use directories::Directories;
+#[cfg(fuzzing)]
+pub(crate) use file::HostsFile;
 pub(crate) use walk::Repositories;
 
 /// What Docker Hub is called in references.

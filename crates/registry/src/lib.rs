@@ -30,10 +30,13 @@ mod credentials;
 mod delete;
 mod dial;
 mod docker_config;
+mod doctor;
 mod error;
 mod exchange;
 mod failure;
 mod fetcher;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hosts;
 mod layout;
 mod line;
@@ -56,6 +59,7 @@ mod token;
 mod traffic;
 mod transport;
 mod validators;
+mod x509;
 
 pub use balance::Balance;
 pub use credentials::{Anonymous, Credential, Credentials, ForHost, InOrder, Known, Secret};

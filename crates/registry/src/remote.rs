@@ -16,6 +16,7 @@ use crate::balance::Balance;
 use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::delete::Deleted;
+use crate::doctor::Probe;
 use crate::exchange::Exchange;
 use crate::fetcher::RegistryFetcher;
 use crate::hosts::{Capability, Directories, RegistryHost, Repositories, Repository};
@@ -43,8 +44,10 @@ use crate::validators::{Origins, Validators};
 /// ```
 #[derive(Clone)]
 pub struct Remote {
-    client: Arc<Client>,
-    directories: Arc<Directories>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) directories: Arc<Directories>,
+    /// What a check-up connects with.
+    pub(crate) probe: Arc<Probe>,
 }
 
 impl fmt::Debug for Remote {
@@ -61,7 +64,7 @@ impl Remote {
     pub fn new(options: Options) -> Result<Self> {
         let user_agent = HeaderValue::from_str(&options.user_agent)
             .map_err(|_| Error::invalid_argument(format!("{:?} cannot be sent as a user agent", options.user_agent)))?;
-        let transport = Box::new(Network::new(&options));
+        let (transport, probe) = (Box::new(Network::new(&options)), Arc::new(Probe::new(&options)));
         let client = Client {
             exchange: Arc::new(Exchange::new(transport, options.retry, options.timeouts, user_agent)),
             authorizer: Authorizer::new(options.credentials),
@@ -69,11 +72,11 @@ impl Remote {
             transfers_per_host: options.transfers_per_host,
         };
         let directories = Directories::new(options.hosts_dirs, options.plain_http, options.fallback);
-        Ok(Self { client: Arc::new(client), directories: Arc::new(directories) })
+        Ok(Self { client: Arc::new(client), directories: Arc::new(directories), probe })
     }
 
     /// Returns where a reference is served.
-    async fn repositories(&self, reference: &Reference) -> Result<Repositories> {
+    pub(crate) async fn repositories(&self, reference: &Reference) -> Result<Repositories> {
         let (directories, reference) = (self.directories.clone(), reference.clone());
         tokio::task::spawn_blocking(move || directories.repositories(&reference))
             .await
@@ -91,21 +94,21 @@ impl Remote {
             hosts: hosts.clone(),
             transfers_per_host: *transfers_per_host,
         };
-        Self { client: Arc::new(client), directories: self.directories.clone() }
+        Self { client: Arc::new(client), ..self.clone() }
     }
 
     /// Makes a remote that speaks plain HTTP to other hosts, and is this one otherwise.
     pub fn with_plain_http(&self, plain_http: PlainHttp) -> Self {
         let Directories { search, fallback, .. } = &*self.directories;
         let directories = Directories::new(search.clone(), plain_http, *fallback);
-        Self { client: self.client.clone(), directories: Arc::new(directories) }
+        Self { directories: Arc::new(directories), ..self.clone() }
     }
 
     /// Makes a remote that looks for directories of hosts elsewhere, and is this one otherwise.
     pub fn with_hosts_dirs(&self, search: Vec<PathBuf>) -> Self {
         let Directories { plain_http, fallback, .. } = &*self.directories;
         let directories = Directories::new(search, *plain_http, *fallback);
-        Self { client: self.client.clone(), directories: Arc::new(directories) }
+        Self { directories: Arc::new(directories), ..self.clone() }
     }
 
     /// Returns what a host, by its name in references, said last about a quota of requests; none when it has said nothing.

@@ -245,11 +245,6 @@ impl RegistryResolver {
 
     /// Lists the first tags of a repository; `None` when there is no such repository.
     async fn tags(&self, repository: &Repository) -> Result<Option<Vec<String>>> {
-        #[derive(Deserialize)]
-        struct List {
-            #[serde(default)]
-            tags: Option<Vec<String>>,
-        }
         let part = format!("tags/list?n={}", NAMED_TAGS + 1);
         let answer = self.client.send(Ask::new(Method::GET, repository, &part)).await?;
         match answer.response.status() {
@@ -259,11 +254,21 @@ impl RegistryResolver {
         }
         let idle = self.client.exchange.timeouts.idle;
         let bytes = body::read(answer.response, &answer.host, "the list of tags", MAX_TAGS, idle).await?;
-        let list: List = serde_json::from_slice(&bytes).map_err(|e| {
+        let tags = parse_tags(&bytes).map_err(|e| {
             Error::unavailable(format!("the list of tags of {} is malformed", repository.name)).source(e)
         })?;
-        Ok(Some(list.tags.unwrap_or_default()))
+        Ok(Some(tags))
     }
+}
+
+/// Reads a list of tags. OCI distribution-spec, "Listing Tags"; some write `null` for none.
+pub(crate) fn parse_tags(bytes: &[u8]) -> serde_json::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct List {
+        #[serde(default)]
+        tags: Option<Vec<String>>,
+    }
+    serde_json::from_slice::<List>(bytes).map(|list| list.tags.unwrap_or_default())
 }
 
 impl Client {

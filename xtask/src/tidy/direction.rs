@@ -18,7 +18,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("http-body", &["daemon", "registry", "testkit"]),
     ("reqwest", &[]),
     ("rustls", &["registry", "testkit"]),
-    ("ring", &["transfer"]),
+    ("ring", &["transfer", "testkit"]),
     ("redb", &["store", "snapshot"]),
     ("clap", &["cli", "daemon", "xtask"]),
     ("indicatif", &["cli"]),

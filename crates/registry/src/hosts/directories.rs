@@ -60,6 +60,16 @@ impl Directories {
         Ok(vec![RegistryHost::itself(namespace, self.plain_http)])
     }
 
+    /// Returns the keys of the file about a registry that nobody knows. Blocks.
+    pub(crate) fn unknown(&self, namespace: &str) -> Result<Vec<Unknown>> {
+        for directory in self.candidates(namespace) {
+            if let Some(file) = load(&directory)? {
+                return Ok(file.unknown);
+            }
+        }
+        Ok(Vec::new())
+    }
+
     /// Returns the directories that may be about a registry: those of its own in any place go before those for all.
     fn candidates(&self, namespace: &str) -> Vec<PathBuf> {
         let mut names = Vec::new();

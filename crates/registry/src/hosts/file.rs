@@ -22,7 +22,7 @@ const MAX_PEM: u64 = 1 << 20;
 
 /// What a file says.
 #[derive(Debug, Default)]
-pub(super) struct HostsFile {
+pub(crate) struct HostsFile {
     /// The hosts before the last one, first choice first.
     pub(super) hosts: Vec<Entry>,
     /// The last one; without an address it is the registry itself.
@@ -60,7 +60,7 @@ impl HostsFile {
     ///
     /// # Errors
     /// `InvalidArgument` naming file, line and key.
-    pub(super) fn parse(path: &Path, text: String) -> Result<Self> {
+    pub(crate) fn parse(path: &Path, text: String) -> Result<Self> {
         let source = Source::new(path, text);
         let root = source.parse()?;
         let directory = path.parent().unwrap_or(Path::new("."));

@@ -5,6 +5,7 @@
 mod access;
 mod connection;
 mod docker;
+mod doctor;
 mod fetch;
 mod foreign;
 mod hosts;

@@ -1,11 +1,12 @@
 //! What is attached to a manifest: the API of a registry that has it, and the tag of one that has not.
 
 use serde_json::json;
-use windlass_core::remote::Resolver as _;
+use windlass_core::content::{Commit, copy};
+use windlass_core::remote::{Push, Resolver as _};
 use windlass_core::{Descriptor, Digest, Kind, MediaType, Result};
 use windlass_registry::Remote;
 use windlass_testkit::image::{Bundle, Image, Layer, artifact_of};
-use windlass_testkit::registry::{Fake, Fault};
+use windlass_testkit::registry::{DockerRegistry, Fake, Fault};
 
 use crate::support::remote;
 
@@ -111,6 +112,32 @@ async fn a_registry_without_the_api_keeps_the_list_under_a_tag() {
         let found = list(&remote(), &fake.host(), &image.root.digest, Some(SIGNATURE)).await.unwrap();
         assert_eq!(digests(&found), roots(&artifacts[1..]), "{status}");
     }
+}
+
+#[tokio::test]
+async fn what_is_attached_at_debians_registry_is_found_there() {
+    let (registry, image) = (DockerRegistry::start(), image());
+    let artifacts = artifacts(&image.root);
+    let name = format!("{}/app:1", registry.host()).parse().unwrap();
+    let pusher = remote().pusher(&name).await.unwrap();
+    for bundle in std::iter::once(&image).chain(&artifacts) {
+        // What a manifest refers to comes before it.
+        let (last, first): (Vec<_>, Vec<_>) =
+            bundle.blobs.iter().partition(|(digest, _)| **digest == bundle.root.digest);
+        for (digest, bytes) in first.into_iter().chain(last) {
+            let blob = Descriptor::new(MediaType::OCTET_STREAM, digest.clone(), bytes.len() as u64);
+            let descriptor = if *digest == bundle.root.digest { &bundle.root } else { &blob };
+            if let Push::Upload(mut writer) = pusher.push(descriptor).await.unwrap() {
+                copy(&mut *writer, &mut bytes.clone(), None).await.unwrap();
+                writer.commit(Commit::default()).await.unwrap();
+            }
+        }
+    }
+    let found = list(&remote(), registry.host(), &image.root.digest, None).await.unwrap();
+    assert_eq!(digests(&found), roots(&artifacts));
+    let found = list(&remote(), registry.host(), &image.root.digest, Some(SBOM)).await.unwrap();
+    assert_eq!(digests(&found), roots(&artifacts[..1]));
+    assert_eq!(list(&remote(), registry.host(), &artifacts[0].root.digest, None).await.unwrap(), []);
 }
 
 #[tokio::test]

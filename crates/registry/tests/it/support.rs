@@ -57,7 +57,7 @@ pub(crate) fn password(username: &str, password: &str) -> Known {
 }
 
 /// The same for every host.
-struct Same(Known);
+pub(crate) struct Same(pub(crate) Known);
 
 #[async_trait::async_trait]
 impl Credentials for Same {
