@@ -11,8 +11,10 @@ use windlass_core::remote::{Body, ByteRange, Fetcher, Resolver};
 use windlass_core::{Descriptor, Digest, Reference, Result, ResultExt as _};
 
 use crate::fetch::read_document;
+use crate::inlined::Inlined;
 use crate::pull::{resolve, source_labels};
 use crate::push::{self, Origin, Push, Pushed, Tree};
+use crate::verify::{self, InRepository, Subject};
 
 /// How many bytes of documents are remembered, so that they are fetched once.
 const REMEMBERED: usize = 8 << 20;
@@ -21,7 +23,8 @@ const REMEMBERED: usize = 8 << 20;
 /// from another repository of its own, is not sent.
 ///
 /// # Errors
-/// Those of the resolver, the fetcher and the pusher, with what was attempted. `NotFound` when no image fits a platform.
+/// Those of the resolver, the fetcher and the pusher, with what was attempted. `NotFound` when no image fits a platform;
+/// `PermissionDenied` when a verifier refuses the image.
 ///
 /// # Cancel safety
 /// As [`fn@crate::push`].
@@ -34,7 +37,10 @@ pub async fn copy(
 ) -> Result<Pushed> {
     let copied = async {
         let resolved = resolve(resolver, from, progress).await?;
-        let fetcher = resolver.fetcher(&resolved.name).await?;
+        let subject = Subject { name: &from.to_string(), descriptor: &resolved.descriptor };
+        let documents = InRepository { resolver, reference: from };
+        verify::check(options.verifier.as_ref(), &subject, &documents).await?;
+        let fetcher: Arc<dyn Fetcher> = Arc::new(Inlined(resolver.fetcher(&resolved.name).await?));
         let came_from = source_labels(from).into_iter().collect();
         let origin = Remote { fetcher, came_from, documents: Mutex::default() };
         let tree = Tree::of(&origin, &resolved.descriptor, options).await?;

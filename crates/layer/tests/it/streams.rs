@@ -70,6 +70,47 @@ fn every_compression_gives_the_same_tree_and_diff_id() {
     }
 }
 
+/// A member of gzip without content that tells where the table of contents is: stargz-snapshotter, `docs/estargz.md`,
+/// "Footer".
+fn estargz_footer(offset: usize) -> Vec<u8> {
+    let mut footer = vec![0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 26, 0, b'S', b'G', 22, 0];
+    footer.extend(format!("{offset:016x}STARGZ").bytes());
+    footer.extend([1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
+    footer
+}
+
+#[test]
+fn layers_that_could_be_pulled_lazily_are_plain_ones() {
+    let parts = [
+        Archive::new().file(".prefetch.landmark", "\u{f}").0,
+        Archive::new().dir("d").file("d/f", "content").0,
+        Archive::new().file("empty", "").0,
+    ];
+    let toc = Archive::new().file("stargz.index.json", r#"{"version":1,"entries":[]}"#).end();
+    let tar: Vec<u8> = parts.iter().flatten().chain(&toc).copied().collect();
+    // eStargz: a member for each entry, one for the table of contents, and one that tells where that begins.
+    let mut estargz: Vec<u8> = parts.iter().flat_map(|part| gzip(part)).collect();
+    let offset = estargz.len();
+    estargz.extend(gzip(&toc));
+    estargz.extend(estargz_footer(offset));
+    // zstd:chunked: a frame for each, and what nobody else is to read in frames that are skipped.
+    let mut chunked: Vec<u8> = parts.iter().chain([&toc]).flat_map(|part| zstd(part)).collect();
+    for skipped in [&b"a table of contents"[..], b"a footer"] {
+        chunked.extend([0x50, 0x2a, 0x4d, 0x18]);
+        chunked.extend(u32::try_from(skipped.len()).unwrap().to_le_bytes());
+        chunked.extend(skipped);
+    }
+    for layer in [estargz, chunked] {
+        let root = tempfile::tempdir().unwrap();
+        let Applied::Complete { diff_id, size } = apply(&layer, root.path()).unwrap() else { panic!() };
+        assert_eq!((diff_id.0, size), (Digest::sha256(&tar), tar.len() as u64));
+        // What is for lazy pulls is in the tree, as containerd has it.
+        let shape = shape(root.path());
+        let names: Vec<&str> = shape.iter().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(names, [".prefetch.landmark", "d", "d/f", "empty", "stargz.index.json"]);
+    }
+}
+
 #[test]
 fn padding_after_the_archive_counts_for_the_diff_id() {
     let root = tempfile::tempdir().unwrap();

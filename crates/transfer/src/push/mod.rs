@@ -23,6 +23,7 @@ use windlass_core::progress::Tracker;
 use windlass_core::remote::Resolver;
 use windlass_core::{Descriptor, Host, Labels, Leased, Namespace, Reference, Result, ResultExt as _, image};
 
+use crate::verify::Verifier;
 use local::Local;
 pub(crate) use tree::{Origin, Tree};
 pub(crate) use upload::Upload;
@@ -42,6 +43,9 @@ pub struct Push {
     pub skip_non_distributable: bool,
     /// What becomes of what is not here.
     pub missing: Missing,
+    /// Who is asked whether an image may be copied that is not here; nobody when there is none. What is here has been asked for
+    /// when it came.
+    pub verifier: Option<Arc<dyn Verifier>>,
 }
 
 /// What becomes of what is to be pushed and is not here.
@@ -61,6 +65,7 @@ impl Default for Push {
             concurrent_uploads: 4,
             skip_non_distributable: false,
             missing: Missing::default(),
+            verifier: None,
         }
     }
 }

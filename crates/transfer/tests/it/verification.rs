@@ -7,13 +7,13 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use windlass_core::gc::Deletion;
 use windlass_core::progress::Tracker;
-use windlass_core::{ByteStream, Descriptor, Error, Kind, Namespace, Result};
+use windlass_core::{ByteStream, Descriptor, Error, Kind, Namespace, Reference, Result};
 use windlass_testkit::image::{Bundle, Signature, Signer, payload, signatures};
 use windlass_testkit::memory::Fault;
 use windlass_transfer::verify::cosign;
 use windlass_transfer::verify::policy::Policy;
 use windlass_transfer::verify::{All, Documents, Subject, Verdict};
-use windlass_transfer::{Import, Imported, Naming, Pull, Verifier};
+use windlass_transfer::{Import, Imported, Naming, Pull, Push, Verifier};
 
 use crate::site::{Held, Site, three_layers};
 
@@ -246,4 +246,21 @@ async fn an_archive_brings_its_signature_along_or_finds_it_here() {
     // The signature is here by now, under its name.
     along.services().await.images.delete(&"registry.test/app:1".parse().unwrap(), Deletion::Synchronous).await.unwrap();
     import(&along, archive(&[("1", &bundle)]), with_rule).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_refused_is_not_copied_through() {
+    let site = Site::serving(&three_layers().build());
+    let to: Reference = "other.test/app:1".parse().unwrap();
+    let copy = async |verifier: Arc<Same>| {
+        let options = Push { verifier: Some(verifier), ..Push::default() };
+        windlass_transfer::copy(&site.remote, &site.reference, &to, &options, &Tracker::new()).await
+    };
+    let error = copy(Same::refuses()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::PermissionDenied);
+    assert_eq!(site.remote.target("other.test/app:1"), None);
+    let allows = Same::allows();
+    copy(allows.clone()).await.unwrap();
+    assert_eq!(allows.asked.lock().unwrap()[0].0, "registry.test/app:1", "it is where it comes from that counts");
+    assert!(site.remote.target("other.test/app:1").is_some());
 }
