@@ -11,8 +11,8 @@ use windlass::{Sharing, layer};
 use windlass_core::{Error, Namespace, Result};
 
 use crate::commands::{
-    content, copy, daemon, delete, events, fetch, fetch_object, fsck, gc, images, inspect, leases, namespaces, plugins,
-    pull, push, push_object, referrers, snapshots, tags, why,
+    content, copy, daemon, delete, doctor, events, fetch, fetch_object, fsck, gc, images, inspect, leases, namespaces,
+    plugins, pull, push, push_object, referrers, snapshots, tags, why,
 };
 use crate::log::Level;
 use crate::render::Format;
@@ -74,6 +74,7 @@ Examples:
   dist images import FILE        from an archive; `images export` makes one
   dist gc --plan                 what nothing needs any more
   dist why DIGEST                what keeps something
+  dist doctor quay.io/x/y:1      what is wrong with this machine, or on the way there
   dist -n k8s.io images ls       in another namespace
   dist -a /run/containerd/containerd.sock images ls
                                  on a daemon, ours or containerd's
@@ -222,6 +223,7 @@ pub(crate) enum Command {
     Gc(gc::Args),
     Why(why::Args),
     Fsck(fsck::Args),
+    Doctor(doctor::Args),
     Events(events::Args),
     #[command(subcommand)]
     Plugins(plugins::Command),

@@ -7,6 +7,7 @@ pub(crate) mod content;
 pub(crate) mod copy;
 pub(crate) mod daemon;
 pub(crate) mod delete;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod fetch_object;
@@ -51,6 +52,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Namespaces(command) => namespaces::run(context, command).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Why(args) => why::run(context, args).await,
+        Command::Doctor(args) => doctor::run(context, args).await,
         Command::Fsck(args) => fsck::run(context, args).await,
         Command::Events(args) => events::run(context, args).await,
         Command::Plugins(command) => plugins::run(context, command).await,

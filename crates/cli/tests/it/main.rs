@@ -11,6 +11,7 @@ mod daemon;
 mod daemon_killed;
 mod differences;
 mod dist;
+mod doctor;
 mod fixture;
 mod fsck;
 mod full;
