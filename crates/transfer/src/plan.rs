@@ -45,7 +45,10 @@ pub struct ImagePlan {
     pub config: Descriptor,
     /// What the image runs on, if it says.
     pub platform: Option<Platform>,
-    /// The layers, bottom first; none for an artifact, which has no root filesystem.
+    /// The type of an artifact, which has no root filesystem; none for an image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The layers, bottom first; none for an artifact.
     pub layers: Vec<LayerPlan>,
 }
 
@@ -180,7 +183,9 @@ impl Plan {
                 Some(config) => layers(&manifest, config)?,
                 None => Vec::new(),
             };
-            images.push(ImagePlan { manifest: candidate.manifest, config: manifest.config, platform, layers });
+            let artifact_type = config.is_none().then(|| artifact_type(&manifest));
+            let (manifest, config) = (candidate.manifest, manifest.config.clone());
+            images.push(ImagePlan { manifest, config, platform, artifact_type, layers });
         }
         Ok(Self { name: name.clone(), target: target.clone(), images, blobs, attached: Vec::new(), room: None })
     }
@@ -256,6 +261,12 @@ async fn image_config(fetch: &Fetch, manifest: &Manifest) -> Result<Option<Image
 fn is_no_layer(media_type: &MediaType) -> bool {
     const FAMILIES: [&str; 2] = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
     media_type.role() == Role::Opaque && !FAMILIES.iter().any(|family| media_type.as_str().starts_with(family))
+}
+
+/// Returns what an artifact says that it is: by its type, by that of its config, or by that of its first blob.
+fn artifact_type(manifest: &Manifest) -> String {
+    let blob = manifest.layers.first().filter(|_| manifest.is_image()).unwrap_or(&manifest.config);
+    manifest.artifact_type.clone().unwrap_or_else(|| blob.media_type.to_string())
 }
 
 /// Returns what is to be fetched of a manifest beside the manifest: an image's config has been read already, an

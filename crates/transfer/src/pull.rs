@@ -144,6 +144,9 @@ pub struct Pulled {
     pub target: Descriptor,
     /// The topmost snapshot of each image that was unpacked.
     pub snapshots: Vec<ChainId>,
+    /// The types of what is no image: artifacts, which have no root filesystem and are kept as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
     /// What was moved.
     #[serde(flatten)]
     pub totals: Totals,
@@ -413,7 +416,8 @@ async fn execute(
     referrers::keep(&*leased.content, plan).await?;
     leased.images.put(&Image::new(plan.name.clone(), plan.target.clone())).await?;
     let totals = fetch.progress.totals();
-    Ok(Pulled { name: plan.name.clone(), target: plan.target.clone(), snapshots, totals })
+    let artifacts = plan.images.iter().filter_map(|image| image.artifact_type.clone()).collect();
+    Ok(Pulled { name: plan.name.clone(), target: plan.target.clone(), snapshots, artifacts, totals })
 }
 
 /// Returns what unpacks; none when nothing is to be unpacked.

@@ -179,12 +179,12 @@ struct Report<'a> {
 /// Prints what came of a pull or a fetch.
 pub(crate) fn print_pulled(context: &Context, pulled: &Pulled) -> Outcome {
     context.output().record(&Report { digest: &pulled.target.digest, pulled }, |_| {
-        fields(&[
-            ("name", pulled.name.to_string()),
-            ("digest", pulled.target.digest.to_string()),
-            ("downloaded", size(pulled.totals.downloaded)),
-            ("reused", size(pulled.totals.reused)),
-        ])
+        let mut shown = vec![("name", pulled.name.to_string()), ("digest", pulled.target.digest.to_string())];
+        // Whoever wonders where its root filesystem is reads that there is none.
+        shown.extend(pulled.artifacts.iter().map(|kind| ("artifact", format!("{kind}, kept as it is"))));
+        shown.push(("downloaded", size(pulled.totals.downloaded)));
+        shown.push(("reused", size(pulled.totals.reused)));
+        fields(&shown)
     })
 }
 
@@ -202,7 +202,11 @@ fn print_plan(context: &Context, plan: &Plan) -> Outcome {
     }
     let images = plan.images.iter().map(|image| {
         let platform = image.platform.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-        format!("{platform} {} ({})", digest(&image.manifest.digest), count(image.layers.len() as u64, "layer"))
+        let kind = match &image.artifact_type {
+            Some(kind) => format!("artifact {kind}"),
+            None => count(image.layers.len() as u64, "layer"),
+        };
+        format!("{platform} {} ({kind})", digest(&image.manifest.digest))
     });
     let total: u64 = plan.blobs.iter().map(|blob| blob.descriptor.size).sum();
     let missing = plan.missing_bytes();

@@ -109,13 +109,15 @@ async fn inlined_content_is_not_fetched_and_wrong_inlined_content_is() {
 #[tokio::test]
 async fn artifacts_and_signatures_are_kept_and_not_unpacked() {
     let content: [(&str, &[u8]); 1] = [("text/plain", b"hello")];
-    for bundle in [
-        artifact("application/vnd.example", &content),
-        signatures(&[Signer::new().sign(&windlass_core::Digest::sha256(b"image"))]),
+    let signed = Signer::new().sign(&windlass_core::Digest::sha256(b"image"));
+    for (bundle, kind) in [
+        (artifact("application/vnd.example", &content), "application/vnd.example"),
+        (signatures(&[signed]), "application/vnd.dev.cosign.simplesigning.v1+json"),
     ] {
         let site = Site::serving(&bundle);
         let pulled = site.pull().await.unwrap();
         assert_eq!(pulled.snapshots, []);
+        assert_eq!(pulled.artifacts, [kind]);
         assert_eq!(site.holds().await, Held { blobs: 3, images: 1, snapshots: 0, ingests: 0, leases: 0 });
     }
     // A layer of a kind that is not known is a layer all the same.
