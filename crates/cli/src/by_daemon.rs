@@ -78,8 +78,8 @@ pub(crate) async fn pull(transfers: &Remote, ask: Ask<'_>, tracker: &Tracker) ->
         options: told,
     };
     let pulled = transfers.pull(namespace, &pull, &credentials, tracker).await?;
-    let windlass_grpc::transfer::Pulled { name, target, snapshots, totals } = pulled;
-    Ok(Pulled { name, target, snapshots, totals })
+    let windlass_grpc::transfer::Pulled { name, target, snapshots, artifacts, totals } = pulled;
+    Ok(Pulled { name, target, snapshots, artifacts, totals })
 }
 
 fn platforms(selection: &Selection) -> Vec<Platform> {

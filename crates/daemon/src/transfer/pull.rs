@@ -67,7 +67,7 @@ async fn carry_out(work: &Work<'_>, remote: &Renamed, reference: &Reference, pas
 }
 
 fn message(pulled: &Pulled) -> ours::Pulled {
-    let Pulled { name, target, snapshots, .. } = pulled;
+    let Pulled { name, target, snapshots, artifacts, .. } = pulled;
     ours::Pulled {
         name: name.to_string(),
         target: Some(Descriptor {
@@ -77,6 +77,7 @@ fn message(pulled: &Pulled) -> ours::Pulled {
             annotations: target.annotations.clone().into_iter().collect(),
         }),
         snapshots: snapshots.iter().map(ToString::to_string).collect(),
+        artifacts: artifacts.clone(),
     }
 }
 

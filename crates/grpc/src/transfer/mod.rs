@@ -83,6 +83,8 @@ pub struct Pulled {
     pub target: Descriptor,
     /// The topmost snapshot of each image that was unpacked.
     pub snapshots: Vec<ChainId>,
+    /// The types of what is no image.
+    pub artifacts: Vec<String>,
     /// What was moved.
     pub totals: Totals,
 }
@@ -173,13 +175,14 @@ async fn read(stream: &mut Stream, followed: &mut progress::Followed<'_>) -> Res
 
 fn pulled(followed: progress::Followed<'_>) -> Result<Pulled> {
     let totals = followed.totals();
-    let ours::Pulled { name, target, snapshots } =
+    let ours::Pulled { name, target, snapshots, artifacts } =
         followed.pulled.ok_or_else(|| Error::internal("the daemon did not say what it pulled"))?;
     let target = target.ok_or_else(|| Error::internal(format!("the daemon did not say what {name} is")))?;
     Ok(Pulled {
         name: name.parse()?,
         target: messages::descriptor(target)?,
         snapshots: snapshots.iter().map(|chain_id| chain_id.parse()).collect::<Result<_>>()?,
+        artifacts,
         totals,
     })
 }

@@ -118,6 +118,9 @@ pub struct Pulled {
     /// The chain ids of the topmost snapshots.
     #[prost(string, repeated, tag = "3")]
     pub snapshots: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The types of what is no image.
+    #[prost(string, repeated, tag = "4")]
+    pub artifacts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for Pulled {
     const NAME: &'static str = "Pulled";
