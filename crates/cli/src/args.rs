@@ -11,8 +11,8 @@ use windlass::{Sharing, layer};
 use windlass_core::{Error, Namespace, Result};
 
 use crate::commands::{
-    content, copy, daemon, delete, doctor, events, fetch, fetch_object, fsck, gc, images, inspect, leases, namespaces,
-    plugins, pull, push, push_object, referrers, snapshots, tags, why,
+    content, copy, daemon, delete, doctor, events, fetch, fetch_object, fsck, gc, images, inspect, leases, login,
+    namespaces, plugins, pull, push, push_object, referrers, snapshots, tags, why,
 };
 use crate::log::Level;
 use crate::render::Format;
@@ -66,6 +66,7 @@ Examples:
   dist push reg.test/x:1 redis   to another registry; `copy` needs nothing here
   dist tags redis                what a registry has; `inspect` looks into it
   dist referrers redis           signatures and other artifacts attached to it
+  dist login HOST                keep credentials; `logout` forgets them
   dist content ls                blobs; `content active` has those on their way
   dist content get DIGEST        one of them, to standard output
   dist leases ls                 what is kept though nothing refers to it
@@ -206,6 +207,8 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Delete(delete::Args),
     Referrers(referrers::Args),
+    Login(login::Args),
+    Logout(login::LogoutArgs),
     #[command(subcommand)]
     Images(images::Command),
     #[command(hide = true)]

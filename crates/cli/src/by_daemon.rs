@@ -14,7 +14,6 @@ use windlass_grpc::transfer::{Answer, Credentials, Pull, Remote};
 
 use crate::commands::pull::Source;
 use crate::context::Place;
-use crate::remote;
 
 /// Returns who carries the pull out instead of this process, if anybody does.
 pub(crate) async fn transfers(place: &Place, source: &Source) -> Result<Option<Remote>> {
@@ -39,6 +38,9 @@ fn of_source(source: &Source) -> Option<&'static str> {
     }
     if source.verification.is_asked_for() || source.with_referrers.is_some() {
         return Some("it is verified, or brought with what is attached to it, as this command line says");
+    }
+    if source.registries.hosts.are_named() {
+        return Some("which hosts are asked is said by this command line");
     }
     (!source.transfers.default_per_host()).then_some("connections of hosts are for the daemon to count")
 }
@@ -66,13 +68,13 @@ pub(crate) struct Ask<'a> {
 pub(crate) async fn pull(transfers: &Remote, ask: Ask<'_>, tracker: &Tracker) -> Result<Pulled> {
     let Ask { namespace, source, options, keep_layers, fetch } = ask;
     let repository = source.reference.repository().unwrap_or_default().to_owned();
-    let credentials = Users { credentials: remote::credentials()?, repository };
+    let credentials = Users { credentials: source.registries.credentials(&source.reference)?, repository };
     let mut told = source.transfers.told();
     (told.ignore_space, told.metadata_only, told.fetch) = (options.ignore_space, options.metadata_only, fetch);
     told.keep_layers = keep_layers;
     let pull = Pull {
         reference: source.reference.to_string(),
-        scheme: source.plain_http.then_some("http"),
+        scheme: source.registries.hosts.plain_http.then_some("http"),
         platforms: platforms(&options.platforms),
         unpack: (options.unpack == Unpack::Yes && !fetch).then(|| options.snapshotter.clone()),
         options: told,

@@ -9,6 +9,7 @@ mod args;
 mod by_daemon;
 mod commands;
 mod context;
+mod credentials;
 mod failure;
 mod input;
 mod interrupt;

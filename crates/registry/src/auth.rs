@@ -65,7 +65,7 @@ impl Authorization {
 
 /// What a host wants to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Scheme {
+pub(crate) enum Scheme {
     Basic,
     Bearer(TokenServer),
 }
@@ -243,7 +243,7 @@ fn lookup<K: Eq + Hash, V: Clone>(map: &Mutex<HashMap<K, V>>, key: &K) -> Option
 }
 
 /// Chooses the challenge to answer: a token is worth less to a thief than a password.
-fn scheme_of(repository: &Repository, challenges: &[Challenge]) -> Result<Option<Scheme>> {
+pub(crate) fn scheme_of(repository: &Repository, challenges: &[Challenge]) -> Result<Option<Scheme>> {
     let of = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
     if let Some(bearer) = of("bearer") {
         return TokenServer::of_challenge(repository, bearer).map(|server| Some(Scheme::Bearer(server)));

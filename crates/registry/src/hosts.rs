@@ -30,6 +30,9 @@ pub(crate) use directories::Directories;
 pub(crate) use file::HostsFile;
 pub(crate) use walk::Repositories;
 
+/// Where directories of registries usually are: those of containerd, Docker and podman.
+pub const HOSTS_DIRS: [&str; 3] = ["/etc/containerd/certs.d", "/etc/docker/certs.d", "/etc/containers/certs.d"];
+
 /// What Docker Hub is called in references.
 pub(crate) const DOCKER_HUB: &str = "docker.io";
 /// Where Docker Hub serves the distribution API.

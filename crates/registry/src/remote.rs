@@ -14,13 +14,14 @@ use windlass_core::{Descriptor, Digest, Error, Listing, Reference, Result, Resul
 use crate::auth::Authorizer;
 use crate::balance::Balance;
 use crate::client::Client;
-use crate::credentials::Credentials;
+use crate::credentials::{Credential, Credentials};
 use crate::delete::Deleted;
 use crate::doctor::Probe;
 use crate::exchange::Exchange;
 use crate::fetcher::RegistryFetcher;
 use crate::hosts::{Capability, Directories, RegistryHost, Repositories, Repository};
 use crate::layout::{self, LayoutFetcher, LayoutPusher};
+use crate::login::{self, Login};
 use crate::options::{Options, PlainHttp};
 use crate::pusher::RegistryPusher;
 use crate::resolver::RegistryResolver;
@@ -73,6 +74,15 @@ impl Remote {
         };
         let directories = Directories::new(options.hosts_dirs, options.plain_http, options.fallback);
         Ok(Self { client: Arc::new(client), directories: Arc::new(directories), probe })
+    }
+
+    /// Checks a credential with a registry, and returns what is to be kept of it. Of whom else is asked in its place nobody is asked.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when the registry, or its token server, refuses the credential; `FailedPrecondition` when it is no registry, or when
+    /// others are configured in its place; why there is no answer.
+    pub async fn login(&self, host: &str, credential: &Credential) -> Result<Login> {
+        login::login(&self.client, self.directories.clone(), host, credential).await
     }
 
     /// Returns where a reference is served.

@@ -8,7 +8,7 @@ use super::push::{What, print};
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
-use crate::{familiar, remote};
+use crate::familiar;
 
 /// Copy an image from registry to registry, or from and to a directory in OCI layout. Nothing is stored here.
 ///
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 
 /// Copies.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let resolver = remote::resolver(args.what.plain_http)?;
+    let resolver = args.what.hosts.resolver()?;
     let (tracker, options) = (Tracker::new(), args.what.options());
     let work = Box::pin(async { Ok(transfer::copy(&resolver, &args.from, &args.to, &options, &tracker).await?) });
     let copied = context.display().during(&tracker, interruptible(work)).await?;

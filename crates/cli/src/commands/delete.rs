@@ -4,7 +4,8 @@ use windlass_core::{Reference, ResultExt as _};
 
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::{familiar, remote};
+use crate::familiar;
+use crate::remote::Registries;
 
 /// Delete from a registry: a tag, or a manifest by its digest with all of its tags. What is here stays.
 ///
@@ -20,14 +21,13 @@ pub(crate) struct Args {
     #[arg(help = "What to delete: HOST/REPOSITORY:TAG or HOST/REPOSITORY@DIGEST")]
     #[arg(value_name = "REF", value_parser = familiar::parse_locator)]
     reference: Reference,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    registries: Registries,
 }
 
 /// Deletes.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let resolver = remote::resolver(args.plain_http)?;
+    let resolver = args.registries.resolver(&args.reference)?;
     resolver.delete(&args.reference).await.context(|| format!("delete {}", args.reference))?;
     context.output().name(&args.reference.to_string())
 }

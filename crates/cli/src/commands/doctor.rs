@@ -12,7 +12,8 @@ use windlass_grpc::Client;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::render::printable;
-use crate::{familiar, remote};
+use crate::familiar;
+use crate::remote::Hosts;
 
 /// Look at this machine and, when an image is named, at the way to its registry. Nothing is stored.
 ///
@@ -34,9 +35,8 @@ pub(crate) struct Args {
     #[arg(help = "Image whose registry is looked at: NAME[:TAG][@DIGEST], HOST/REPOSITORY…, or oci:DIRECTORY[:TAG]")]
     #[arg(value_name = "REF", value_parser = familiar::parse)]
     reference: Option<Reference>,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    hosts: Hosts,
 }
 
 /// Everything that was looked at.
@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let mut checks = machine(context).await?;
     checks.push(daemon(context).await?);
     if let Some(reference) = &args.reference {
-        match remote::resolver(args.plain_http) {
+        match args.hosts.resolver() {
             Ok(remote) => checks.extend(remote.check_up(reference).await),
             Err(error) => checks.push(Check::failed("credentials", &error)),
         }

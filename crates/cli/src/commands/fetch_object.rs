@@ -5,8 +5,9 @@ use windlass_core::remote::{Body, ByteRange, Resolver};
 use windlass_core::{Descriptor, Digest, Error, MediaType, Reference, Result, ResultExt, image};
 
 use crate::failure::Outcome;
+use crate::familiar;
+use crate::remote::Registries;
 use crate::render::write_bytes;
-use crate::{familiar, remote};
 
 /// Print one object: the manifest of a tag, or a blob by its digest.
 ///
@@ -30,14 +31,13 @@ pub(crate) struct Args {
     /// What the object is; a manifest by its digest is looked for among the manifests.
     #[arg(long, value_name = "TYPE", requires = "digest", value_parser = |text: &str| Ok::<_, Error>(MediaType::new(text)))]
     media_type: Option<MediaType>,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    registries: Registries,
 }
 
 /// Prints the object.
 pub(crate) async fn run(args: Args) -> Outcome {
-    let resolver = remote::resolver(args.plain_http)?;
+    let resolver = args.registries.resolver(&args.reference)?;
     let (descriptor, size, body) = open(&resolver, &args).await?;
     copy(&descriptor.digest, size, body).await
 }

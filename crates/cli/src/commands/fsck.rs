@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use windlass::fsck::{Depth, Fsck, remains};
+use windlass::registry::Remote;
 use windlass_core::Error;
 use windlass_core::fsck::{Finding, Outcome as Repair, Severity};
 use windlass_core::progress::Tracker;
@@ -10,7 +11,7 @@ use windlass_core::progress::Tracker;
 use crate::context::{Context, daemon_of};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::interruptible;
-use crate::remote;
+use crate::remote::Hosts;
 use crate::render::{Format, count, line, printable, size};
 
 /// Check blobs, records and snapshots.
@@ -33,9 +34,8 @@ pub(crate) struct Args {
     /// Repair what can be repaired, and touch nothing else.
     #[arg(long)]
     repair: bool,
-    /// Use plain HTTP for every registry, when something is fetched again.
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    hosts: Hosts,
 }
 
 /// Checks.
@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let fsck = Fsck::new(&root).lock_wait(context.lock_wait()).depth(depth);
     let work = Box::pin(async {
         if args.repair {
-            let resolver = remote::resolver(args.plain_http)?;
+            let resolver = Remote::new(args.hosts.options()?)?;
             return Ok(fsck.repair(&resolver, &tracker).await?);
         }
         Ok(fsck.check(&tracker).await?)

@@ -15,7 +15,8 @@ use super::pull::role;
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::render::{fields, printable, size};
-use crate::{familiar, remote};
+use crate::familiar;
+use crate::remote::Registries;
 
 /// Show what an image at a registry consists of: platforms, sizes, layers, configuration, annotations. Nothing is stored.
 ///
@@ -38,9 +39,8 @@ pub(crate) struct Args {
     /// Read every platform.
     #[arg(long, conflicts_with = "platforms")]
     all_platforms: bool,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    registries: Registries,
 }
 
 #[derive(Serialize)]
@@ -52,7 +52,7 @@ struct Report<'a> {
 
 /// Shows the image.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let resolver = remote::resolver(args.plain_http)?;
+    let resolver = args.registries.resolver(&args.reference)?;
     let selection = match args.platforms.as_slice() {
         _ if args.all_platforms => Some(Selection::All),
         [] => None,

@@ -16,6 +16,7 @@ pub(crate) mod gc;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod leases;
+pub(crate) mod login;
 pub(crate) mod namespaces;
 pub(crate) mod plugins;
 pub(crate) mod pull;
@@ -49,6 +50,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Content(command) => content::run(context, command).await,
         Command::Snapshots(command) => snapshots::run(context, command).await,
         Command::Leases(command) => leases::run(context, command).await,
+        Command::Login(args) => login::run(context, args).await,
+        Command::Logout(args) => login::logout(context, args).await,
         Command::Namespaces(command) => namespaces::run(context, command).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Why(args) => why::run(context, args).await,

@@ -12,10 +12,11 @@ use windlass_core::{Descriptor, Digest, Error, Platform, Reference, Result};
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
+use crate::remote::Registries;
 use crate::render::{Format, count, digest, fields, line, size};
 use crate::transfers::{Transfers, content};
 use crate::verification::Verification;
-use crate::{by_daemon, familiar, remote};
+use crate::{by_daemon, familiar};
 
 /// Pull an image: fetch what is missing, unpack it, and record its name.
 ///
@@ -63,9 +64,6 @@ pub(crate) struct Source {
     /// Every platform there is.
     #[arg(long, conflicts_with = "platforms")]
     all_platforms: bool,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    pub(crate) plain_http: bool,
     /// Try although too little space seems to be free.
     #[arg(long)]
     pub(crate) ignore_space: bool,
@@ -80,6 +78,8 @@ pub(crate) struct Source {
     )]
     pub(crate) with_referrers: Option<Referrers>,
     #[command(flatten)]
+    pub(crate) registries: Registries,
+    #[command(flatten)]
     pub(crate) transfers: Transfers,
     #[command(flatten)]
     pub(crate) verification: Verification,
@@ -88,7 +88,7 @@ pub(crate) struct Source {
 impl Source {
     /// Makes the resolver of the reference.
     pub(crate) fn resolver(&self) -> Result<Remote> {
-        remote::resolver_with(self.plain_http, self.transfers.per_host())
+        self.registries.resolver_with(&self.reference, self.transfers.per_host())
     }
 
     /// Returns the platforms to bring.

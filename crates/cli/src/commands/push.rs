@@ -16,7 +16,9 @@ use windlass_core::inspect::manifest_of;
 use crate::interrupt::interruptible;
 use crate::render::{fields, size};
 use crate::transfers::count;
-use crate::{familiar, remote};
+use crate::credentials::User;
+use crate::familiar;
+use crate::remote::Hosts;
 
 /// Push an image to a registry, or into a directory in OCI layout.
 ///
@@ -44,6 +46,8 @@ pub(crate) struct Args {
     /// Stream what is not here from where it came, and not only layers that were dropped.
     #[arg(long)]
     fetch_missing: bool,
+    #[command(flatten)]
+    user: User,
 }
 
 /// What is pushed or copied of an image, and how.
@@ -55,9 +59,6 @@ pub(crate) struct What {
     /// Leave out layers that may not be passed on.
     #[arg(long)]
     skip_non_distributable: bool,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    pub(crate) plain_http: bool,
     /// How many blobs are uploaded at once.
     #[arg(
         long,
@@ -68,6 +69,8 @@ pub(crate) struct What {
         value_parser = count
     )]
     max_concurrent_uploads: usize,
+    #[command(flatten)]
+    pub(crate) hosts: Hosts,
 }
 
 impl What {
@@ -89,7 +92,7 @@ impl What {
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let missing = if args.fetch_missing { Missing::Fetch } else { Missing::default() };
     let options = Push { missing, ..args.what.options() };
-    let resolver = Arc::new(remote::resolver(args.what.plain_http)?);
+    let resolver = Arc::new(args.what.hosts.resolver_for(&args.to, &args.user)?);
     let tracker = Tracker::new();
     let work = Box::pin(async {
         let host = context.host().await?;

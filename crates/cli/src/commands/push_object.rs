@@ -11,7 +11,8 @@ use super::push::print;
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::interrupt::interruptible;
-use crate::{familiar, remote};
+use crate::familiar;
+use crate::remote::Registries;
 
 /// Push one object that is here, without what it refers to: a blob, or a manifest under a tag.
 #[derive(Debug, clap::Args)]
@@ -36,14 +37,13 @@ pub(crate) struct Args {
         value_parser = |text: &str| Ok::<_, Error>(MediaType::new(text))
     )]
     media_type: MediaType,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    registries: Registries,
 }
 
 /// Pushes the object.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let resolver = Arc::new(remote::resolver(args.plain_http)?);
+    let resolver = Arc::new(args.registries.resolver(&args.to)?);
     let tracker = Tracker::new();
     let work = Box::pin(async {
         let host = context.host().await?;

@@ -8,7 +8,8 @@ use windlass_core::{Descriptor, Digest, Error, Reference, Result, ResultExt as _
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::render::{digest, printable, size};
-use crate::{familiar, remote};
+use crate::familiar;
+use crate::remote::Registries;
 
 /// How deep it is looked: a signature of a list of parts of an image is two.
 const MAX_DEPTH: usize = 4;
@@ -33,9 +34,8 @@ pub(crate) struct Args {
     /// Type of artifact; what is attached to one is not listed then.
     #[arg(long = "type", value_name = "TYPE")]
     artifact_type: Option<String>,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    registries: Registries,
 }
 
 /// An image and what is attached to it.
@@ -56,7 +56,7 @@ struct Branch {
 
 /// Lists.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let resolver = remote::resolver(args.plain_http)?;
+    let resolver = args.registries.resolver(&args.reference)?;
     let reference = &args.reference;
     let resolved = resolver.resolve(reference).await.context(|| format!("resolve {reference}"))?;
     let digest = resolved.descriptor.digest;

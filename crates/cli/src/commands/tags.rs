@@ -5,7 +5,8 @@ use windlass_core::{Reference, ResultExt as _};
 
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::{familiar, remote};
+use crate::familiar;
+use crate::remote::Registries;
 
 /// List the tags of a repository, or of a directory in OCI layout.
 #[derive(Debug, clap::Args)]
@@ -19,14 +20,13 @@ pub(crate) struct Args {
     #[arg(help = "Repository: NAME, HOST/REPOSITORY, or oci:DIRECTORY")]
     #[arg(value_name = "REPO", value_parser = familiar::parse_locator)]
     repository: Reference,
-    /// Talk HTTP without TLS to any host, not only to loopback ones.
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    registries: Registries,
 }
 
 /// Lists.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
-    let resolver = remote::resolver(args.plain_http)?;
+    let resolver = args.registries.resolver(&args.repository)?;
     let mut tags = resolver.tags(&args.repository);
     let mut list = context.output().names();
     while let Some(tag) = tags.try_next().await.context(|| format!("list the tags of {}", args.repository))? {

@@ -11,6 +11,7 @@ mod foreign;
 mod hosts;
 mod layout;
 mod push;
+mod real;
 mod redirect;
 mod referrers;
 mod resolve;

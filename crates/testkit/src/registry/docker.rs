@@ -134,6 +134,12 @@ impl DockerRegistry {
         self.directory.path().join("storage")
     }
 
+    /// Takes everything over that another registry has.
+    pub fn take_over(&self, other: &Self) {
+        let copied = Command::new("cp").args(["-aT"]).arg(other.storage()).arg(self.storage()).status().unwrap();
+        assert!(copied.success(), "{copied}");
+    }
+
     /// Returns what the registry has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -39,6 +39,10 @@ impl Identity {
         let authority_key = KeyPair::generate().unwrap();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Nobody else has its name either.
+        let name: String =
+            authority_key.public_key_raw().iter().take(16).map(|byte| char::from(b'a' + byte % 26)).collect();
+        authority.distinguished_name.push(DnType::CommonName, name);
         let authority_certificate = authority.self_signed(&authority_key).unwrap();
 
         let key = KeyPair::generate().unwrap();

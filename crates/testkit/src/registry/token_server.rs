@@ -28,6 +28,8 @@ use super::tls::Identity;
 
 /// How long a token is good, in seconds, until [`TokenServer::tokens_live`] says otherwise.
 const LIFE: u64 = 300;
+/// How long a token is good at docker-registry after it says that it is not any more, in seconds.
+const LEEWAY: u64 = 60;
 
 /// A running token server. It stops when it is dropped.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct TokenRequest {
     pub method: String,
     /// Who asked; nobody in particular when it is empty.
     pub user: String,
+    /// By what the server knew: nothing, `basic`, `password` or `refresh_token`.
+    pub by: String,
     /// The scopes that were asked for.
     pub asked: Vec<String>,
     /// The scopes that were granted; none when the request was refused.
@@ -115,7 +119,7 @@ impl TokenServer {
         self.state().requests.clear();
     }
 
-    /// From now on says that tokens live so many seconds, and means it.
+    /// From now on gives tokens that are good for so many seconds, although it says that they are good for longer.
     pub fn tokens_live(&self, seconds: u64) {
         self.state().life = seconds;
     }
@@ -198,7 +202,8 @@ impl State {
             }
         };
         let user = user.unwrap_or_default().to_owned();
-        self.requests.push(TokenRequest { method: method.to_string(), user, asked, granted, status });
+        let by = field("grant_type").or(header.map(|_| "basic")).unwrap_or_default().to_owned();
+        self.requests.push(TokenRequest { method: method.to_string(), user, by, asked, granted, status });
         (status, body)
     }
 
@@ -215,8 +220,8 @@ impl State {
         let name = if post { "access_token" } else { "token" };
         let refresh = (offline && user == TokenServer::WRITER.0).then(|| self.refresh_token());
         match refresh {
-            Some(refresh) => json!({ name: token, "expires_in": self.life, "refresh_token": refresh }),
-            None => json!({ name: token, "expires_in": self.life }),
+            Some(refresh) => json!({ name: token, "expires_in": LIFE, "refresh_token": refresh }),
+            None => json!({ name: token, "expires_in": LIFE }),
         }
     }
 
@@ -265,7 +270,7 @@ fn sign(
     let header = json!({ "typ": "JWT", "alg": "ES256", "x5c": [STANDARD.encode(identity.certificate_der())] });
     let claims = json!({
         "iss": TokenServer::ISSUER, "sub": user, "aud": TokenServer::SERVICE,
-        "exp": now + life, "nbf": now - 10, "iat": now, "jti": number.to_string(), "access": access,
+        "exp": now + life - LEEWAY, "nbf": now - 600, "iat": now, "jti": number.to_string(), "access": access,
     });
     let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
     let random = SystemRandom::new();
