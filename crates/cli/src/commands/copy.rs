@@ -7,8 +7,8 @@ use windlass_core::progress::Tracker;
 use super::push::{What, print};
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::interrupt::interruptible;
 use crate::familiar;
+use crate::interrupt::interruptible;
 
 /// Copy an image from registry to registry, or from and to a directory in OCI layout. Nothing is stored here.
 ///

@@ -11,9 +11,9 @@ use windlass_grpc::Client;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::render::printable;
 use crate::familiar;
 use crate::remote::Hosts;
+use crate::render::printable;
 
 /// Look at this machine and, when an image is named, at the way to its registry. Nothing is stored.
 ///

@@ -14,9 +14,9 @@ use windlass_core::{Digest, Platform, Reference};
 use super::pull::role;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::render::{fields, printable, size};
 use crate::familiar;
 use crate::remote::Registries;
+use crate::render::{fields, printable, size};
 
 /// Show what an image at a registry consists of: platforms, sizes, layers, configuration, annotations. Nothing is stored.
 ///

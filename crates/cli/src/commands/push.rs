@@ -11,14 +11,14 @@ use windlass_core::{Digest, Platform, Reference, Result, Services};
 
 use super::images::find;
 use crate::context::Context;
+use crate::credentials::User;
 use crate::failure::Outcome;
-use windlass_core::inspect::manifest_of;
+use crate::familiar;
 use crate::interrupt::interruptible;
+use crate::remote::Hosts;
 use crate::render::{fields, size};
 use crate::transfers::count;
-use crate::credentials::User;
-use crate::familiar;
-use crate::remote::Hosts;
+use windlass_core::inspect::manifest_of;
 
 /// Push an image to a registry, or into a directory in OCI layout.
 ///

@@ -10,8 +10,8 @@ use windlass_core::{Descriptor, Digest, Error, MediaType, Reference};
 use super::push::print;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::interrupt::interruptible;
 use crate::familiar;
+use crate::interrupt::interruptible;
 use crate::remote::Registries;
 
 /// Push one object that is here, without what it refers to: a blob, or a manifest under a tag.

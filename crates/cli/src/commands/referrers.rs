@@ -7,9 +7,9 @@ use windlass_core::{Descriptor, Digest, Error, Reference, Result, ResultExt as _
 
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::render::{digest, printable, size};
 use crate::familiar;
 use crate::remote::Registries;
+use crate::render::{digest, printable, size};
 
 /// How deep it is looked: a signature of a list of parts of an image is two.
 const MAX_DEPTH: usize = 4;

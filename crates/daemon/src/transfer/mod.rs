@@ -51,7 +51,8 @@ const PRIORITY: &str = "windlass-priority";
 pub(crate) fn added_to(routes: Routes, limits: Limits, host: &Arc<dyn Host>, pull: Pull, remote: Remote) -> Routes {
     let streams = Streams::default();
     let opened = StreamingServer::new(streaming::Server::new(streams.clone()));
-    let transfers = TransferServer::new(Server { host: host.clone(), streams, pull, remote, running: Mutex::default() });
+    let transfers =
+        TransferServer::new(Server { host: host.clone(), streams, pull, remote, running: Mutex::default() });
     routes
         .add_service(opened.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
         .add_service(transfers.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))

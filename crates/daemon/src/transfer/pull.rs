@@ -163,7 +163,11 @@ pub(super) fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &s
         "https" => remote.with_plain_http(PlainHttp::Never),
         other => return Err(Error::invalid_argument(format!("scheme {other:?} is neither http nor https"))),
     };
-    Ok(if resolver.host_dir.is_empty() { remote } else { remote.with_hosts_dirs(vec![resolver.host_dir.clone().into()]) })
+    Ok(if resolver.host_dir.is_empty() {
+        remote
+    } else {
+        remote.with_hosts_dirs(vec![resolver.host_dir.clone().into()])
+    })
 }
 
 /// A remote whose images are recorded under another name.
