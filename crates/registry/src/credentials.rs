@@ -2,7 +2,7 @@
 //!
 //! A secret is never printed: it has no `Display`, and its `Debug` is a placeholder.
 
-mod helper;
+mod program;
 mod sources;
 
 use std::fmt;
@@ -10,7 +10,7 @@ use std::fmt;
 use async_trait::async_trait;
 use windlass_core::Result;
 
-pub(crate) use helper::Helper;
+pub(crate) use program::Helper;
 pub use sources::{ForHost, InOrder};
 
 /// A password or a token.
@@ -92,7 +92,7 @@ pub trait Credentials: Send + Sync {
     /// Whatever keeps the source from answering; having nothing is not an error.
     async fn of(&self, host: &str, repository: &str) -> Result<Known>;
 
-    /// Says where that is from, without the secret: `/root/.docker/config.json, entry a.test`. Nothing when nothing is known of the host, or when
+    /// Says where that is from, without the secret: `config.json, entry a.test`. Nothing when nothing is known of the host, or when
     /// the source does not say.
     ///
     /// # Errors

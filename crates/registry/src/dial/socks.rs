@@ -57,21 +57,7 @@ where
         [VERSION, _] => return Err(no("wants to know who we are: a user and a password belong into its URL")),
         _ => return Err(no("does not answer in SOCKS 5")),
     }
-    if let Some((user, password)) = &proxy.credential {
-        let mut message = vec![1];
-        for text in [user, password] {
-            message.push(
-                u8::try_from(text.expose().len())
-                    .map_err(|_| no("takes no user or password of more than 255 bytes"))?,
-            );
-            message.extend_from_slice(text.expose().as_bytes());
-        }
-        stream.write_all(&message).await.map_err(broken)?;
-        let [_, refused] = read::<2, _>(stream).await.map_err(broken)?;
-        if refused != 0 {
-            return Err(no("refuses the user and password that its URL has"));
-        }
-    }
+    identify(stream, proxy).await?;
     let mut request = vec![VERSION, CONNECT, 0];
     match target {
         Target::Address(IpAddr::V4(address)) => {
@@ -108,6 +94,24 @@ where
     let mut bound = vec![0; length + 2];
     stream.read_exact(&mut bound).await.map_err(broken)?;
     Ok(())
+}
+
+/// Says who we are, to a proxy that wants to know: RFC 1929 section 2.
+async fn identify<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, proxy: &Proxy) -> Result<(), NoWay> {
+    let Some((user, password)) = &proxy.credential else { return Ok(()) };
+    let broken = |error: std::io::Error| NoWay::broken(proxy, error);
+    let mut message = vec![1];
+    for text in [user, password] {
+        let length = u8::try_from(text.expose().len())
+            .map_err(|_| NoWay::through(proxy, false, "takes no user or password of more than 255 bytes"))?;
+        message.push(length);
+        message.extend_from_slice(text.expose().as_bytes());
+    }
+    stream.write_all(&message).await.map_err(broken)?;
+    match read::<2, _>(stream).await.map_err(broken)? {
+        [_, 0] => Ok(()),
+        _ => Err(NoWay::through(proxy, false, "refuses the user and password that its URL has")),
+    }
 }
 
 async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<[u8; N]> {

@@ -30,6 +30,8 @@ const TOKEN_USER: &str = "<token>";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Helper {
     name: String,
+    /// Where it is, or what it is called.
+    program: String,
     patience: Duration,
 }
 
@@ -56,7 +58,7 @@ impl Helper {
     pub(crate) fn new(name: &str) -> Option<Self> {
         let valid =
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        valid.then(|| Self { name: name.to_owned(), patience: PATIENCE })
+        valid.then(|| Self { name: name.to_owned(), program: format!("{PREFIX}{name}"), patience: PATIENCE })
     }
 
     /// Returns what the helper has for a server; nothing when it has nothing.
@@ -114,14 +116,14 @@ impl Helper {
             Ok(done) => done,
             Err(_) => Err(self
                 .fails(what, &format!("it has not ended after {} s", patience.as_secs_f64()))
-                .hint(format!("run `{PREFIX}{} {what}` by hand to see what it waits for", self.name))),
+                .hint(format!("run `{} {what}` by hand to see what it waits for", self.program))),
         }
     }
 
     async fn talk(&self, what: &str, input: &[u8]) -> Result<Option<Vec<u8>>> {
-        let program = format!("{PREFIX}{}", self.name);
+        let program = &self.program;
         let io = |error: std::io::Error| self.fails(what, &error.to_string());
-        let mut process = Command::new(&program)
+        let mut process = Command::new(program)
             .arg(what)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -172,5 +174,69 @@ impl Helper {
 impl fmt::Display for Helper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "credential helper {:?}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Instant;
+
+    use windlass_core::Kind;
+
+    use super::*;
+
+    /// A helper that is a script.
+    fn script(directory: &tempfile::TempDir, text: &str) -> Helper {
+        let path = directory.path().join("helper");
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Helper { name: "x".to_owned(), program: path.display().to_string(), patience: Duration::from_secs(20) }
+    }
+
+    #[tokio::test]
+    async fn a_helper_is_told_and_asked_by_the_protocol() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = directory.path().join("kept");
+        let text =
+            format!("echo $1 >> {0}; cat >> {0}; echo '{{\"Username\":\"<token>\",\"Secret\":\"t\"}}'", kept.display());
+        let helper = script(&directory, &text);
+        let token = Credential::IdentityToken(Secret::new("t"));
+        assert_eq!(helper.get("a.test").await.unwrap(), Some(token.clone()));
+        helper.store("a.test", &token).await.unwrap();
+        helper.erase("a.test").await.unwrap();
+        let told = std::fs::read_to_string(&kept).unwrap();
+        assert_eq!(
+            told,
+            "get\na.teststore\n{\"ServerURL\":\"a.test\",\"Username\":\"<token>\",\"Secret\":\"t\"}erase\na.test"
+        );
+        let nothing = script(&directory, "echo credentials not found in native keychain; exit 1");
+        assert_eq!(nothing.get("a.test").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_does_not_end_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let helper = Helper { patience: Duration::from_millis(200), ..script(&directory, "exec sleep 30") };
+        let began = Instant::now();
+        let error = helper.get("a.test").await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(20));
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert!(error.to_string().contains("has not ended after 0.2 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_helper_says_has_no_secret_and_nothing_for_a_terminal_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let echo = script(&directory, "cat; exit 1");
+        let error = echo.store("a.test", &Credential::password("u", "hunter2")).await.unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        let error = script(&directory, "printf '\\033[31mno'; exit 1").get("a.test").await.unwrap_err();
+        assert!(error.to_string().ends_with("fails to get:  [31mno"), "{error}");
+        let error = script(&directory, "echo '{\"Secret\":hunter2'").get("a.test").await.unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        for name in ["", "../x", "a b", "x\n"] {
+            assert_eq!(Helper::new(name), None, "{name:?}");
+        }
     }
 }
