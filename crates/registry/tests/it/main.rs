@@ -15,6 +15,7 @@ mod real;
 mod redirect;
 mod referrers;
 mod resolve;
+mod retries;
 mod sample;
 mod support;
 mod transfer;
