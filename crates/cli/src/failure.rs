@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
-use windlass_core::{Error, Kind};
+use windlass_core::{Attempt, Error, Kind};
 
 use crate::render::{Format, printable};
 
@@ -43,7 +43,10 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Body<'a> {
     code: &'a str,
+    reason: &'a str,
     message: String,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tried: &'a [Attempt],
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,
 }
@@ -105,14 +108,18 @@ fn print(error: &Error, hint: Option<&str>, format: Format) {
     let mut out = anstream::stderr().lock();
     let _ = match format {
         Format::Json => {
-            let body = Body { code: error.kind().code(), message: error.to_string(), hint };
+            let (code, reason) = (error.kind().code(), error.code());
+            let body = Body { code, reason, message: error.to_string(), tried: error.trace(), hint };
             let line = serde_json::to_string(&Document { error: body }).unwrap_or_default();
             writeln!(out, "{line}")
         }
         Format::Table => {
             let bad = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
             let good = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
-            let said = writeln!(out, "{bad}dist:{bad:#} {}", printable(&error.to_string()));
+            let mut said = writeln!(out, "{bad}dist:{bad:#} {}", printable(&error.to_string()));
+            for attempt in error.trace() {
+                said = said.and(writeln!(out, "{good}tried:{good:#} {}", printable(&attempt.to_string())));
+            }
             hint.map_or(said, |hint| writeln!(out, "{good}hint:{good:#} {}", printable(hint)))
         }
     };

@@ -42,7 +42,10 @@ pub(crate) async fn stream(path: &Path) -> Result<ByteStream> {
         return Ok(standard()?.open(0).await?.stream);
     }
     let attempt = || format!("open {}", path.display());
-    let opened = File::open(path).attempt(attempt)?;
+    // That of a pipe takes until somebody writes.
+    let name = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || File::open(name)).await;
+    let opened = opened.map_err(|e| Error::internal("opening a file panicked").source(e))?.attempt(attempt)?;
     let metadata = opened.metadata().attempt(attempt)?;
     if metadata.is_dir() {
         return Err(Error::failed_precondition(format!("{} is a directory", path.display()))

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use windlass::registry::{
-    Credential, Credentials, Fallback, ForHost, HOSTS_DIRS, InOrder, Options, PlainHttp, Proxies, Remote,
+    Credential, Credentials, Fallback, ForHost, HOSTS_DIRS, InOrder, Options, PlainHttp, Proxies, Remote, Retry,
 };
 use windlass_core::{Error, Reference, Result};
 
@@ -94,13 +95,16 @@ impl Registries {
         }
     }
 
-    /// Makes a resolver that gives a host so many connections for blobs.
-    pub(crate) fn resolver_with(&self, reference: &Reference, transfers_per_host: usize) -> Result<Remote> {
-        let mut options = Options { transfers_per_host, ..self.hosts.options()? };
-        if let Some(credential) = self.user.credential()? {
-            options.credentials = first(reference, credential, options.credentials)?;
-        }
-        Remote::new(options)
+    /// Makes a resolver that gives a host so many connections for blobs, and whose requests stand in line that long.
+    pub(crate) fn resolver_with(
+        &self,
+        reference: &Reference,
+        transfers_per_host: usize,
+        patience: Duration,
+    ) -> Result<Remote> {
+        let retry = Retry { patience, ..Retry::default() };
+        let credentials = self.credentials(reference)?;
+        Remote::new(Options { transfers_per_host, retry, credentials, ..self.hosts.options()? })
     }
 }
 

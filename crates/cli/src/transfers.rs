@@ -1,7 +1,10 @@
 //! How blobs are transferred: the options that every command takes which brings an image.
 
+use std::num::NonZeroU64;
+use std::time::Duration;
+
 use windlass::registry::Options;
-use windlass::transfer::{Content, Parts, Pull};
+use windlass::transfer::{Content, Parts, Priority, Pull};
 use windlass_core::{Error, Result};
 use windlass_grpc::transfer::PullOptions;
 
@@ -64,7 +67,38 @@ pub(crate) struct Transfers {
         value_parser = part
     )]
     range_size: u64,
+    /// How many bytes come in a second, at most: 10MiB, 500KiB/s.
+    #[arg(long, value_name = "RATE", env = "DIST_LIMIT_RATE", hide_env_values = true, value_parser = rate)]
+    limit_rate: Option<Said<NonZeroU64>>,
+    /// Who goes first where several pulls share a process: low, which keeps to one connection for a layer and gives way to
+    /// the others, normal or high.
+    #[arg(
+        long,
+        value_name = "PRIORITY",
+        env = "DIST_PRIORITY",
+        hide_env_values = true,
+        default_value = "normal",
+        value_parser = priority
+    )]
+    priority: Priority,
+    /// Give up after this long (30s, 10m); what came by then stays for the next try.
+    #[arg(long, value_name = "DURATION", env = "DIST_TIMEOUT", hide_env_values = true, value_parser = timeout)]
+    timeout: Option<Said<Duration>>,
+    /// For how long a request waits for its turn at a registry that limits their rate, before the command fails.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "DIST_RATE_LIMIT_WAIT",
+        hide_env_values = true,
+        default_value = "2m",
+        value_parser = patience
+    )]
+    rate_limit_wait: Duration,
 }
+
+/// A value, or that an empty one says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Said<T>(Option<T>);
 
 impl Transfers {
     /// Returns what a pull is told.
@@ -76,6 +110,8 @@ impl Transfers {
                 size: self.range_size,
                 at_once: self.max_concurrent_ranges,
             },
+            limit_rate: self.limit_rate.and_then(|said| said.0),
+            priority: self.priority,
             ..Pull::default()
         }
     }
@@ -99,6 +135,16 @@ impl Transfers {
         self.max_connections_per_host == Options::default().transfers_per_host
     }
 
+    /// Returns how long the command may take.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout.and_then(|said| said.0)
+    }
+
+    /// Returns for how long a request waits for its turn.
+    pub(crate) fn rate_limit_wait(&self) -> Duration {
+        self.rate_limit_wait
+    }
+
     /// Returns how many connections a host is given.
     pub(crate) fn per_host(&self) -> usize {
         self.max_connections_per_host
@@ -113,6 +159,40 @@ pub(crate) fn content(text: &str) -> Result<Content> {
         _ => Err(Error::invalid_argument(format!("{text:?} does not say what becomes of content"))
             .hint("it is keep or drop")),
     }
+}
+
+/// An empty value, as an environment often has it, is the default.
+fn priority(text: &str) -> Result<Priority> {
+    if text.is_empty() { Ok(Priority::default()) } else { text.parse() }
+}
+
+/// Reads a rate: a size, in each second. An empty value is none.
+fn rate(text: &str) -> Result<Said<NonZeroU64>> {
+    if text.is_empty() {
+        return Ok(Said(None));
+    }
+    let wrong = |error: Error| {
+        Error::invalid_argument(format!("{text:?} is not a rate: {error}")).hint("a rate looks like 10MiB or 500KiB/s")
+    };
+    let size = bytes(text.strip_suffix("/s").unwrap_or(text)).map_err(wrong)?;
+    NonZeroU64::new(size)
+        .map(|rate| Said(Some(rate)))
+        .ok_or_else(|| wrong(Error::invalid_argument("nothing would ever come")))
+}
+
+/// Reads how long a command may take. An empty value is for ever.
+fn timeout(text: &str) -> Result<Said<Duration>> {
+    if text.is_empty() { Ok(Said(None)) } else { duration(text).map(|time| Said(Some(time))) }
+}
+
+fn patience(text: &str) -> Result<Duration> {
+    duration(if text.is_empty() { "2m" } else { text })
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    humantime::parse_duration(text).map_err(|error| {
+        Error::invalid_argument(format!("{text:?} is not a duration: {error}")).hint("a duration looks like 30s or 5m")
+    })
 }
 
 /// Reads how many of something there may be at once.
@@ -189,6 +269,21 @@ mod tests {
             ..PullOptions::default()
         };
         assert_eq!(told(&some), expected);
+    }
+
+    #[test]
+    fn rates_and_times_have_units_and_what_is_empty_is_not_said() {
+        for (text, expected) in [("", None), ("1048576", Some(1 << 20)), ("500KiB/s", Some(500 << 10))] {
+            assert_eq!(rate(text).unwrap().0.map(NonZeroU64::get), expected, "{text}");
+        }
+        for text in ["0", "fast", "10MB", "/s", "-1"] {
+            assert!(rate(text).unwrap_err().hint_text().is_some(), "{text}");
+        }
+        assert_eq!(timeout("").unwrap(), Said(None));
+        assert_eq!(timeout("1m30s").unwrap(), Said(Some(Duration::from_secs(90))));
+        assert!(timeout("soon").unwrap_err().hint_text().is_some());
+        assert_eq!(patience("2m").unwrap(), windlass::registry::Retry::default().patience);
+        assert_eq!((priority("").unwrap(), priority("low").unwrap()), (Priority::Normal, Priority::Low));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::pull::{Source, print_pulled};
 use crate::by_daemon;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::interrupt::interruptible;
+use crate::interrupt::{interruptible, within};
 
 /// Fetch all content of an image into the store and record its name, without unpacking.
 ///
@@ -44,6 +44,6 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         let resolver = source.resolver()?;
         Ok(transfer::fetch(place.host(), namespace, &resolver, &source.reference, &options, &tracker).await?)
     });
-    let fetched = context.display().during(&tracker, interruptible(work)).await?;
+    let fetched = context.display().during(&tracker, interruptible(within(source.transfers.timeout(), work))).await?;
     print_pulled(context, &fetched)
 }

@@ -11,7 +11,7 @@ use windlass_core::{Descriptor, Digest, Error, Platform, Reference, Result};
 
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::interrupt::interruptible;
+use crate::interrupt::{interruptible, within};
 use crate::remote::Registries;
 use crate::render::{Format, count, digest, fields, line, size};
 use crate::transfers::{Transfers, content};
@@ -88,7 +88,8 @@ pub(crate) struct Source {
 impl Source {
     /// Makes the resolver of the reference.
     pub(crate) fn resolver(&self) -> Result<Remote> {
-        self.registries.resolver_with(&self.reference, self.transfers.per_host())
+        let (per_host, patience) = (self.transfers.per_host(), self.transfers.rate_limit_wait());
+        self.registries.resolver_with(&self.reference, per_host, patience)
     }
 
     /// Returns the platforms to bring.
@@ -152,7 +153,7 @@ async fn pull(context: &Context, source: &Source, options: &Pull, keep_layers: O
         let resolver = source.resolver()?;
         Ok(transfer::pull(place.host(), namespace, &resolver, &source.reference, options, &tracker).await?)
     });
-    let pulled = context.display().during(&tracker, interruptible(work)).await?;
+    let pulled = context.display().during(&tracker, interruptible(within(source.transfers.timeout(), work))).await?;
     print_pulled(context, &pulled)
 }
 
@@ -164,7 +165,7 @@ async fn plan(context: &Context, source: &Source, options: &Pull) -> Outcome {
         let namespace = &context.globals.namespace;
         Ok(transfer::plan(&*host, namespace, &resolver, &source.reference, options, &tracker).await?)
     });
-    let plan = context.display().during(&tracker, interruptible(work)).await?;
+    let plan = context.display().during(&tracker, interruptible(within(source.transfers.timeout(), work))).await?;
     print_plan(context, &plan)
 }
 

@@ -31,7 +31,9 @@ impl Transcript {
     fn pull(&mut self, what: &str, reference: &str) {
         let line = format!("--progress none pull --platform linux/amd64 {reference}");
         let said = self.dist.run(&line).failed();
-        assert!(said.starts_with("dist: ") && said.contains("\nhint: ") && said.lines().count() == 2, "{what}: {said}");
+        let between = said.lines().skip(1).filter(|line| !line.starts_with("tried: "));
+        assert!(said.starts_with("dist: ") && between.clone().count() == 1, "{what}: {said}");
+        assert!(between.last().is_some_and(|last| last.starts_with("hint: ")), "{what}: {said}");
         self.text.extend(["# ", what, "\n", &said, "\n"]);
         for (text, name) in &self.secret {
             self.text = self.text.replace(text, name);

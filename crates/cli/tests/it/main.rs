@@ -20,6 +20,7 @@ mod help;
 mod images;
 mod kill;
 mod leases;
+mod limits;
 mod login;
 mod namespaces;
 mod no_sync;
