@@ -88,6 +88,7 @@ fn assert_full(run: Run, words: &[&str]) {
     let said = run.failed();
     let last: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!(last["error"]["code"], "resource-exhausted", "{said}");
+    assert!(["disk-full", "resource-exhausted"].contains(&last["error"]["reason"].as_str().unwrap()), "{said}");
     let message = last["error"]["message"].as_str().unwrap();
     for word in words {
         assert!(message.contains(word), "{word:?} in {message}");

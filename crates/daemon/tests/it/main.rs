@@ -11,4 +11,5 @@ mod raw;
 mod second_client;
 mod served;
 mod serving;
+mod shared;
 mod transfer;
