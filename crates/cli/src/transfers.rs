@@ -126,6 +126,8 @@ impl Transfers {
             parts_at_once: few(self.max_concurrent_ranges, at_once),
             part_threshold: Some(self.range_threshold).filter(|it| *it != threshold),
             part_size: Some(self.range_size).filter(|it| *it != size),
+            limit_rate: self.limit_rate.and_then(|said| said.0).map(NonZeroU64::get),
+            priority: Some(self.priority).filter(|it| *it != pull.priority).map(|it| it.to_string()),
             ..PullOptions::default()
         }
     }
@@ -262,10 +264,13 @@ mod tests {
         let told = |line: &[&str]| <Line as clap::Parser>::try_parse_from(line).unwrap().transfers.told();
         assert_eq!(told(&["x"]), PullOptions::default());
         let some = ["x", "--range-size", "1MiB", "--max-concurrent-downloads", "2", "--max-concurrent-ranges", "1"];
+        let some = [some.as_slice(), &["--limit-rate", "1KiB", "--priority", "low"]].concat();
         let expected = PullOptions {
             part_size: Some(1 << 20),
             concurrent_downloads: Some(2),
             parts_at_once: Some(1),
+            limit_rate: Some(1 << 10),
+            priority: Some("low".to_owned()),
             ..PullOptions::default()
         };
         assert_eq!(told(&some), expected);

@@ -1,6 +1,7 @@
 //! From a registry to the image store.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -83,7 +84,7 @@ fn message(pulled: &Pulled) -> ours::Pulled {
 
 /// Returns a pull with what a client of ours says of it.
 fn told(pull: Pull, told: &PullOptions) -> Result<Pull> {
-    let PullOptions { keep_layers, concurrent_downloads, part_threshold, part_size, parts_at_once, .. } = *told;
+    let PullOptions { keep_layers, concurrent_downloads, part_threshold, part_size, parts_at_once, .. } = told.clone();
     let at_once = |what: &str, number: Option<u32>, configured: usize| match number {
         None => Ok(configured),
         Some(0) => Err(Error::invalid_argument(format!("no {what} at once"))),
@@ -106,6 +107,8 @@ fn told(pull: Pull, told: &PullOptions) -> Result<Pull> {
             size: part_size.unwrap_or(pull.parts.size),
             at_once: at_once("parts", parts_at_once, pull.parts.at_once)?,
         },
+        limit_rate: told.limit_rate.map_or(pull.limit_rate, NonZeroU64::new),
+        priority: told.priority.as_deref().map_or(Ok(pull.priority), str::parse)?,
         ..pull
     })
 }
