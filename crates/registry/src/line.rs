@@ -32,6 +32,8 @@ const PERIOD: Duration = Duration::from_secs(4);
 const CAREFUL: f64 = 0.5;
 /// A gap that is this many times smaller than the first one is none, when nobody waits.
 const NO_GAP: u32 = 256;
+/// How many hosts are remembered before those are forgotten that nobody asks and that have no line.
+const MOST: usize = 1000;
 /// By how much whoever comes late may be early the next time: timers do not go off to the point.
 const SLACK: Duration = Duration::from_millis(5);
 
@@ -53,6 +55,10 @@ impl Lines {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = lines.get(host) {
             return line.clone();
+        }
+        if lines.len() >= MOST {
+            // Redirects lead to hosts of anybody's choice.
+            lines.retain(|_, line| Arc::strong_count(line) > 1 || line.pace().open().is_none());
         }
         let line = Arc::new(Line::new(self.first_gap));
         lines.insert(host.to_owned(), line.clone());
@@ -309,6 +315,21 @@ mod tests {
             assert!(answers < 10_000);
         }
         assert!(began.elapsed() < Duration::from_secs(45), "{:?} {answers}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_that_are_not_asked_any_more_are_forgotten_unless_they_have_refused() {
+        let lines = Lines::new(FIRST);
+        let refusing = lines.before("refusing.test");
+        refusing.refused(turn(&refusing), None);
+        drop(refusing);
+        let asked = lines.before("asked.test");
+        for number in 0..3 * MOST {
+            lines.before(&format!("{number}.test"));
+        }
+        assert!(lines.lines.lock().unwrap().len() <= MOST);
+        assert!(lines.before("refusing.test").pace().open().is_none());
+        assert!(Arc::ptr_eq(&lines.before("asked.test"), &asked));
     }
 
     #[tokio::test(start_paused = true)]

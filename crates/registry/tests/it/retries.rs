@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::StreamExt as _;
 use windlass_core::remote::ByteRange;
 use windlass_core::{Kind, MediaType};
-use windlass_registry::{Anonymous, Credentials, Known, Options, Remote, Retry};
-use windlass_testkit::registry::{Auth, Bearer, Fake, Fault};
+use windlass_registry::{Anonymous, Certificate, Credentials, Known, Options, Remote, Retry};
+use windlass_testkit::registry::{Auth, Bearer, Fake, Fault, Identity};
 
 use crate::support::{
-    assert_says, blob_path, fetch, fetcher, noise, one_image, options, password, read, remote, remote_with, resolve,
+    OTHER_NAME, assert_says, blob_path, fetch, fetcher, noise, one_image, options, password, read, remote, remote_with,
+    resolve,
 };
 
 const SECRET: &str = "hunter2-is-secret";
@@ -157,6 +158,34 @@ async fn the_rest_of_a_blob_is_asked_for_of_the_version_that_has_begun() {
     assert_eq!(part.offset, 200_000);
     assert_eq!(fake.requests()[0].header("if-range"), None);
     assert_eq!(fetcher.origin(&blob.digest).unwrap().host, fake.host());
+}
+
+#[tokio::test]
+async fn a_tls_connection_that_is_cut_off_in_the_middle_of_a_blob_is_an_error_that_passes() {
+    for fault in [Fault::ResetAfter(100_000), Fault::TruncateAfter(100_000)] {
+        let identity = Identity::new(&[OTHER_NAME]);
+        let fake = Fake::start_tls(&identity).await;
+        let bytes = noise(300_000);
+        let blob = fake.add_blob("a/b", MediaType::OCI_LAYER_GZIP, bytes.clone());
+        fake.fault_times("/v2/", fault.clone(), 1);
+        let extra_roots = Certificate::from_pem(identity.authority_pem().as_bytes()).unwrap();
+        let remote = Remote::new(Options { extra_roots, ..options() }).unwrap();
+        let fetcher = fetcher(&remote, &format!("{OTHER_NAME}:{}/a/b:1", fake.port())).await;
+        let mut body = fetcher.fetch(&blob, ByteRange::default()).await.unwrap();
+        let mut received = Vec::new();
+        let error = loop {
+            match body.stream.next().await {
+                Some(Ok(part)) => received.extend_from_slice(&part),
+                Some(Err(error)) => break error,
+                None => panic!("{fault:?}: it ended well after {} bytes", received.len()),
+            }
+        };
+        assert_eq!(error.kind(), Kind::Unavailable, "{fault:?}: {error}");
+        assert_eq!(error.trace().len(), 1, "{fault:?}: {:?}", error.trace());
+        let from = received.len() as u64;
+        received.extend(read(fetcher.fetch(&blob, ByteRange::from(from)).await.unwrap()).await.unwrap());
+        assert!(received == bytes, "{fault:?}");
+    }
 }
 
 #[tokio::test]
