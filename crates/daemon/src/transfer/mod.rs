@@ -146,8 +146,8 @@ impl End {
 
 async fn carry_out(work: &Work<'_>, source: End, destination: End) -> Result<()> {
     match (source, destination) {
-        (End::Registry(from), End::Images(to)) => pull::pull(work, from, to).await,
-        (End::Images(from), End::Registry(to)) => push::push(work, from, to).await,
+        (End::Registry(from), End::Images(to)) => Box::pin(pull::pull(work, from, to)).await,
+        (End::Images(from), End::Registry(to)) => Box::pin(push::push(work, from, to)).await,
         (End::Import(from), End::Images(to)) => archive::import(work, from, to).await,
         (End::Images(from), End::Export(to)) => archive::export(work, from, to).await,
         (End::Images(from), End::Images(to)) => store::tag(work, &from, &to).await,

@@ -48,6 +48,8 @@ pub(super) struct Reporter {
     tracker: Tracker,
     steps: mpsc::Sender<Step>,
     ended: Option<oneshot::Sender<()>>,
+    /// Resolves when the last report was sent, or never can be.
+    sent: Option<oneshot::Receiver<()>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -57,9 +59,10 @@ impl Reporter {
         let tracker = Tracker::new();
         let (steps, waiting) = mpsc::channel(STEPS);
         let (ended, end) = oneshot::channel();
+        let (done, sent) = oneshot::channel();
         let reports = |stream| Report { tracker: tracker.clone(), stream, messages, steps: waiting };
-        let task = stream.map(|stream| tokio::spawn(reports(stream).run(end)));
-        Self { tracker, steps, ended: Some(ended), task }
+        let task = stream.map(|stream| tokio::spawn(reports(stream).run(end, done)));
+        Self { tracker, steps, ended: Some(ended), sent: Some(sent), task }
     }
 
     /// Returns what the work notes its progress in.
@@ -85,14 +88,14 @@ impl Reporter {
         let _ = self.steps.try_send(Step::Pulled(pulled));
     }
 
-    /// Sends what is left, and closes the stream.
+    /// Sends what is left. The stream is closed by and by: clients of others close their end late, and nobody waits for that.
     pub(super) async fn end(mut self) {
         drop(self.ended.take());
-        if let Some(task) = self.task.take() {
-            let abort = task.abort_handle();
-            if tokio::time::timeout(PATIENCE, task).await.is_err() {
-                abort.abort();
-            }
+        if let Some(sent) = self.sent.take()
+            && tokio::time::timeout(PATIENCE, sent).await.is_ok()
+        {
+            // It ends within its own patience.
+            drop(self.task.take());
         }
     }
 }
@@ -114,7 +117,7 @@ struct Report {
 }
 
 impl Report {
-    async fn run(mut self, mut end: oneshot::Receiver<()>) {
+    async fn run(mut self, mut end: oneshot::Receiver<()>, done: oneshot::Sender<()>) {
         let (mut shown, mut told) = (HashMap::new(), Told::default());
         loop {
             let ended = tokio::time::timeout(INTERVAL, &mut end).await.is_ok();
@@ -130,7 +133,7 @@ impl Report {
                 break;
             }
         }
-        // The client may close its end late, or never; nothing depends on it.
+        drop(done);
         let _ = tokio::time::timeout(PATIENCE, self.stream.finish()).await;
     }
 

@@ -94,13 +94,18 @@ async fn an_image_is_pulled_under_the_name_that_is_asked_for_unpacked_and_told_a
         while let Some(any) = stream.receive().await.unwrap() {
             told.push(unpack(&any).unwrap().unwrap());
         }
-        told
+        (told, stream)
     });
     let unpack = UnpackConfiguration { platform: None, snapshotter: "native".into() };
     let labels = HashMap::from([("team".to_owned(), "a".to_owned())]);
     let to = ImageStore { labels, unpacks: vec![unpack], ..store(NAME) };
     let from = OciRegistry { reference, resolver: Some(RegistryResolver::default()) };
+    let began = std::time::Instant::now();
     caller.transfer(&from, &to, "progress").await.unwrap();
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(4),
+        "who reads progress and does not close is not waited for"
+    );
 
     let services = place.services().await;
     let images: Vec<_> = services.images.list(&[]).try_collect().await.unwrap();
@@ -110,7 +115,7 @@ async fn an_image_is_pulled_under_the_name_that_is_asked_for_unpacked_and_told_a
     let snapshots: Vec<snapshot::Info> = native.walk(&[]).try_collect().await.unwrap();
     assert_eq!(snapshots.iter().filter(|it| it.state == snapshot::State::Committed).count(), 2);
 
-    let told = told.await.unwrap();
+    let (told, _open) = told.await.unwrap();
     assert!(told[0].event.starts_with("Resolving from"), "{told:?}");
     assert!(told.last().unwrap().event.starts_with("Completed pull"), "{told:?}");
     for layer in &bundle.image().layers {

@@ -126,10 +126,11 @@ impl Remote {
     ) -> Result<Pulled> {
         let scope = Scope::from(namespace.clone());
         let (auth, told) = (stream_name("auth"), stream_name("progress"));
-        let (mut questions, mut progress) = futures::try_join!(
+        let (mut questions, progress) = futures::try_join!(
             streaming::open(self.channel.clone(), &scope, &auth),
             streaming::open(self.channel.clone(), &scope, &told)
         )?;
+        let mut progress = Some(progress);
         let mut request = scope::request(&scope, request(pull, auth, told))?;
         request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
         let options = BinaryMetadataValue::from_bytes(&pull.options.encode_to_vec());
@@ -152,7 +153,7 @@ impl Remote {
 }
 
 /// Shows progress; comes back only when there is something wrong with it.
-async fn follow(stream: &mut Stream, followed: &mut progress::Followed<'_>) -> Error {
+async fn follow(stream: &mut Option<Stream>, followed: &mut progress::Followed<'_>) -> Error {
     match read(stream, followed).await {
         Err(error) => error,
         // The answer comes next.
@@ -160,11 +161,11 @@ async fn follow(stream: &mut Stream, followed: &mut progress::Followed<'_>) -> E
     }
 }
 
-/// Shows progress until there is no more.
-async fn read(stream: &mut Stream, followed: &mut progress::Followed<'_>) -> Result<()> {
-    while !followed.ended {
-        let Some(any) = stream.receive().await? else {
-            followed.ended = true;
+/// Shows progress until there is no more, and closes the stream then.
+async fn read(stream: &mut Option<Stream>, followed: &mut progress::Followed<'_>) -> Result<()> {
+    while let Some(open) = stream {
+        let Some(any) = open.receive().await? else {
+            *stream = None;
             break;
         };
         let progress: Option<ours::Progress> = unpack(&any)?;

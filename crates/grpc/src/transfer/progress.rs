@@ -43,13 +43,11 @@ pub(super) struct Followed<'a> {
     totals: Totals,
     /// What came of it, once it was said.
     pub(super) pulled: Option<wire::Pulled>,
-    /// Whether there is no more to be heard.
-    pub(super) ended: bool,
 }
 
 impl<'a> Followed<'a> {
     pub(super) fn new(tracker: &'a Tracker) -> Self {
-        Self { tracker, totals: Totals::default(), pulled: None, ended: false }
+        Self { tracker, totals: Totals::default(), pulled: None }
     }
 
     pub(super) fn totals(&self) -> Totals {
