@@ -77,7 +77,7 @@ pub struct Daemon {
     // Listens until it is dropped.
     listening: oneshot::Sender<()>,
     // What else is served, until it is dropped.
-    _others: JoinSet<()>,
+    others: JoinSet<()>,
     // Remove the sockets.
     _names: [socket::Name; 2],
 }
@@ -129,7 +129,7 @@ impl Daemon {
             "ready after {} ms",
             began.elapsed().as_millis()
         );
-        Ok(Self { engine, calls, grpc, listening, _others: others, _names: [name, shims.name] })
+        Ok(Self { engine, calls, grpc, listening, others, _names: [name, shims.name] })
     }
 
     /// Returns the engine that is served.
@@ -159,6 +159,7 @@ impl Daemon {
                 self.grpc.abort();
             }
         }
+        self.others.shutdown().await;
     }
 }
 

@@ -37,7 +37,7 @@ fn root() -> Labels {
 
 /// Returns the bytes of a number: a few, or so many that they are no small blob.
 fn bytes(number: u64) -> Vec<u8> {
-    let length = if number % 7 == 0 { 300 << 10 } else { 100 };
+    let length = if number.is_multiple_of(7) { 300 << 10 } else { 100 };
     number.to_le_bytes().into_iter().cycle().take(length).collect()
 }
 
