@@ -13,7 +13,7 @@ use crate::content::{DROPPED_LABEL, ProviderExt, Store};
 use crate::document::{ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Root};
 use crate::filter::Filter;
 use crate::media_type::Role;
-use crate::{ChainId, Descriptor, DiffId, Digest, Kind, Labels, Listing, MediaType, Platform, Result, image};
+use crate::{ChainId, Descriptor, DiffId, Digest, Kind, Labels, Listing, Platform, Result, image};
 
 /// How many images are looked at at once: over a wire, that many questions are on their way.
 const AT_ONCE: usize = 32;
@@ -173,24 +173,6 @@ impl Node {
             child.images_mut(each);
         }
     }
-}
-
-/// Describes an index or a manifest that is here and known only by its digest.
-///
-/// # Errors
-/// `InvalidArgument` for a blob that is neither.
-pub async fn manifest_of(content: &dyn Store, digest: &Digest) -> Result<Descriptor> {
-    let size = content.info(digest).await?.size;
-    let unknown = Descriptor::new(MediaType::OCTET_STREAM, digest.clone(), size);
-    let bytes = content.read_all(&unknown, MAX_MANIFEST_SIZE).await?;
-    let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let own = document.get("mediaType").and_then(serde_json::Value::as_str).map(MediaType::new);
-    let media_type = own.unwrap_or_else(|| {
-        MediaType::new(if document.get("manifests").is_some() { MediaType::OCI_INDEX } else { MediaType::OCI_MANIFEST })
-    });
-    let descriptor = Descriptor { media_type, ..unknown };
-    Root::parse(&descriptor, &bytes).map_err(|error| error.hint("`dist push-object` pushes a blob"))?;
-    Ok(descriptor)
 }
 
 /// Each blob is descended into once: what hostile indexes list again and again is read once.

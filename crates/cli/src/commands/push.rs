@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value;
 use windlass::transfer::push::{Missing, Object};
 use windlass::transfer::{self, Push, Pushed};
+use windlass_core::content::{ProviderExt as _, Store};
+use windlass_core::document::{MAX_MANIFEST_SIZE, Root};
 use windlass_core::platform::Selection;
 use windlass_core::progress::Tracker;
-use windlass_core::{Digest, Platform, Reference, Result, Services};
+use windlass_core::{Descriptor, Digest, MediaType, Platform, Reference, Result, Services};
 
 use super::images::find;
 use crate::context::Context;
@@ -18,7 +21,6 @@ use crate::interrupt::interruptible;
 use crate::remote::Hosts;
 use crate::render::{fields, size};
 use crate::transfers::count;
-use windlass_core::inspect::manifest_of;
 
 /// Push an image to a registry, or into a directory in OCI layout.
 ///
@@ -113,6 +115,24 @@ async fn object(services: &Services, text: &str) -> Result<Object> {
     };
     let target = manifest_of(&*services.content, &digest).await?;
     Ok(Object { target, name: None, alone: false })
+}
+
+/// Describes an index or a manifest that is here and known only by its digest.
+///
+/// # Errors
+/// `InvalidArgument` for a blob that is neither.
+async fn manifest_of(content: &dyn Store, digest: &Digest) -> Result<Descriptor> {
+    let size = content.info(digest).await?.size;
+    let unknown = Descriptor::new(MediaType::OCTET_STREAM, digest.clone(), size);
+    let bytes = content.read_all(&unknown, MAX_MANIFEST_SIZE).await?;
+    let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let own = document.get("mediaType").and_then(Value::as_str).map(MediaType::new);
+    let media_type = own.unwrap_or_else(|| {
+        MediaType::new(if document.get("manifests").is_some() { MediaType::OCI_INDEX } else { MediaType::OCI_MANIFEST })
+    });
+    let descriptor = Descriptor { media_type, ..unknown };
+    Root::parse(&descriptor, &bytes).map_err(|error| error.hint("`dist push-object` pushes a blob"))?;
+    Ok(descriptor)
 }
 
 /// What a push or a copy says when it is done.

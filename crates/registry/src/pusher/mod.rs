@@ -177,13 +177,17 @@ impl Shared {
     /// keep those together.
     fn origin(&self, descriptor: &Descriptor) -> Option<String> {
         let (host, own) = (&self.named, &self.repository.name);
-        let named = descriptor.annotations.get(&format!("{SOURCE_LABEL}{host}"))?;
+        // containerd leaves the port out. If another registry of the machine is meant, ours has nothing to mount.
+        let without_port = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+        let labels =
+            [host.as_str(), without_port].map(|host| descriptor.annotations.get(&format!("{SOURCE_LABEL}{host}")));
         let is_name = |from: &&str| {
             let reference = format!("{host}/{from}").parse::<Reference>();
             *from != own && reference.is_ok_and(|reference| reference.object().is_none())
         };
         let alike = |from: &&str| own.split('/').zip(from.split('/')).take_while(|(a, b)| a == b).count();
-        named.split(',').map(str::trim).filter(is_name).max_by_key(alike).map(str::to_owned)
+        let named = labels.iter().flatten().flat_map(|named| named.split(',')).map(str::trim);
+        named.filter(is_name).max_by_key(alike).map(str::to_owned)
     }
 
     /// Begins an upload.

@@ -26,7 +26,7 @@ impl Shared {
     /// Turns an answer that is not success into an error.
     pub(super) async fn refused(&self, object: &str, answer: Answer) -> Error {
         let refusal = Refusal::read(&self.repository, object, answer, self.client.exchange.timeouts.idle).await;
-        self.into_error(refusal).await
+        self.error_of(refusal).await
     }
 
     /// Turns an answer to a body, which is not success, into what is to be done about it.
@@ -41,12 +41,12 @@ impl Shared {
             Error::unavailable(format!("{host} broke off the upload of {object}: {answer}{}", refusal.complaint))
                 .hint("run the command again; the operator of the registry has to look at it when that does not help")
         } else {
-            self.into_error(refusal).await
+            self.error_of(refusal).await
         };
         NotTaken { error, lost, too_large }
     }
 
-    async fn into_error(&self, refusal: Refusal<'_>) -> Error {
+    async fn error_of(&self, refusal: Refusal<'_>) -> Error {
         let standing = self.client.authorizer.standing(&self.repository).await;
         let Repository { name, host: registry } = &self.repository;
         let Refusal { object, host, complaint, status, from, .. } = &refusal;

@@ -4,6 +4,7 @@
 
 mod access;
 mod connection;
+mod cut;
 mod docker;
 mod doctor;
 mod fetch;
@@ -14,6 +15,7 @@ mod push;
 mod real;
 mod redirect;
 mod referrers;
+mod repositories;
 mod resolve;
 mod retries;
 mod sample;

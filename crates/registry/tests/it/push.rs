@@ -49,7 +49,6 @@ async fn push(pusher: &dyn Pusher, descriptor: &Descriptor, bytes: &[u8]) -> Res
                 Err(error) if error.is(Kind::Unavailable) => {
                     failed = error;
                     writer.status().await?;
-                    continue;
                 }
                 Err(error) => return Err(error),
             }
@@ -122,9 +121,12 @@ async fn a_blob_is_mounted_from_where_it_came_if_that_is_the_same_host() {
     assert_eq!(asked(&fake), ["HEAD sha256", "POST uploads/"]);
     drop(writer);
     let mounted = pusher.push(&from(&fake.host(), "q/r, x/y,a/b")).await.unwrap();
-    let Push::Mounted { from } = mounted else { panic!("it was not mounted") };
-    assert_eq!(from, "x/y");
+    let Push::Mounted { from: repository } = mounted else { panic!("it was not mounted") };
+    assert_eq!(repository, "x/y");
     assert_eq!(fake.blob("a/b", &blob.digest).unwrap(), bytes);
+    // As containerd writes it, without the port.
+    fake.remove("a/b", &blob.digest);
+    let Push::Mounted { .. } = pusher.push(&from("127.0.0.1", "x/y")).await.unwrap() else { panic!("not mounted") };
 }
 
 #[tokio::test]
@@ -474,68 +476,4 @@ async fn a_real_registry_goes_on_with_a_cut_upload_and_takes_chunks() {
     assert_eq!(push(&*to, &blob, &bytes).await.unwrap(), "uploaded");
     let (_, _, back) = fetch(&remote(), &name, &blob, windlass_core::remote::ByteRange::default()).await.unwrap();
     assert_eq!(back, bytes);
-}
-
-async fn tags(remote: &Remote, name: &str) -> Result<Vec<String>> {
-    use futures::TryStreamExt as _;
-    remote.tags(&name.parse().unwrap()).try_collect().await
-}
-
-#[tokio::test]
-async fn tags_are_listed_page_by_page() {
-    let (fake, name, _, _) = nothing().await;
-    let remote = remote();
-    assert_says(tags(&remote, &name).await, Kind::NotFound, &["repository a/b", &fake.host()]);
-    let all: Vec<String> = (0..2500).map(|number| format!("t{number:04}")).collect();
-    for tag in &all {
-        fake.add_manifest("a/b", Some(tag), MediaType::OCI_INDEX, "{}");
-    }
-    fake.forget_requests();
-    assert_eq!(tags(&remote, &name).await.unwrap(), all);
-    assert_eq!(fake.count("/v2/a/b/tags/list"), 3);
-
-    for (link, kind) in [
-        ("</v2/a/b/tags/list?n=1000>; rel=\"next\"".to_owned(), Kind::ResourceExhausted),
-        ("<http://other.test/x>; rel=\"next\"".to_owned(), Kind::FailedPrecondition),
-    ] {
-        fake.fault("/v2/a/b/tags", Fault::header("link", link));
-        assert_says(tags(&remote, &name).await, kind, &["list of tags", "a/b", &fake.host()]);
-    }
-    fake.clear_faults();
-    fake.fault("/v2/a/b/tags", Fault::Bytes("<html>".into()));
-    assert_says(tags(&remote, &name).await, Kind::Unavailable, &["malformed"]);
-}
-
-#[tokio::test]
-async fn a_tag_or_a_manifest_is_deleted() {
-    let (fake, name, target) = crate::support::one_image().await;
-    let remote = remote();
-    let delete = async |name: &str| remote.delete(&name.parse().unwrap()).await;
-    let error = assert_says(delete(&name).await, Kind::Unimplemented, &["does not delete tag \"1\"", &fake.host()]);
-    assert_hints(&error, "NAME@DIGEST");
-    fake.take(Taking { deletes_tags: true, ..Taking::default() });
-    delete(&name).await.unwrap();
-    assert!(fake.manifest("a/b", "1").is_none() && fake.manifest("a/b", &target.digest.to_string()).is_some());
-    let by_digest = format!("{}/a/b@{}", fake.host(), target.digest);
-    fake.fault_method("DELETE", "/v2/", Fault::error(405, "UNSUPPORTED", "off"), 1);
-    assert_hints(&assert_says(delete(&by_digest).await, Kind::Unimplemented, &["does not delete"]), "switched off");
-    delete(&by_digest).await.unwrap();
-    assert_says(delete(&by_digest).await, Kind::NotFound, &[&target.digest.to_string()]);
-    assert_says(delete(&format!("{name}@{}", target.digest)).await, Kind::InvalidArgument, &["a tag or a manifest"]);
-}
-
-#[tokio::test]
-async fn a_real_registry_lists_and_deletes() {
-    let (registry, sample) = (DockerRegistry::start(), sample::layout());
-    registry.push_layout(format!("{}:multi", sample.path().display()), "a/b:7");
-    registry.push_layout(format!("{}:single", sample.path().display()), "a/b:8");
-    let remote = remote();
-    let name = |object: &str| format!("{}/a/b{object}", registry.host());
-    let mut found = tags(&remote, &name("")).await.unwrap();
-    found.sort();
-    assert_eq!(found, ["7", "8"]);
-    remote.delete(&name(&format!("@{}", sample.index.digest)).parse().unwrap()).await.unwrap();
-    assert_eq!(resolve(&remote, &name(":7")).await.unwrap_err().kind(), Kind::NotFound);
-    let deleted = remote.delete(&name(":8").parse().unwrap()).await;
-    println!("{deleted:?}");
 }

@@ -94,14 +94,12 @@ impl Access {
                     "DELETE" => "delete",
                     _ => "pull,push",
                 };
-                let mut scope = format!("repository:{repository}:{action}");
+                let mounted = mounts_from.map_or_else(String::new, |from| format!(" repository:{from}:pull"));
+                let scope = format!("repository:{repository}:{action}{mounted}");
                 let token = given.strip_prefix("Bearer ").unwrap_or_default();
                 let reads_there = mounts_from.is_none_or(|from| allows(token, from, "pull"));
                 if self.valid.contains(token) && allows(token, repository, action) && reads_there {
                     return None;
-                }
-                if let Some(from) = mounts_from {
-                    scope.push_str(&format!(" repository:{from}:pull"));
                 }
                 let realm = bearer.realm.clone().unwrap_or_else(|| format!("{url}/token"));
                 let extra = bearer.extra_scope.as_ref().map_or_else(String::new, |scope| format!(" {scope}"));

@@ -16,6 +16,7 @@ pub(super) struct Upload {
 
 /// How the fake takes what it is given.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they have nothing to do with each other")]
 pub struct Taking {
     /// The largest body that it takes, as a proxy in front may limit it; any by default.
     pub largest: Option<usize>,
