@@ -26,7 +26,7 @@ struct Same(Known);
 
 #[async_trait::async_trait]
 impl Credentials for Same {
-    async fn of(&self, _host: &str) -> windlass_core::Result<Known> {
+    async fn of(&self, _host: &str, _repository: &str) -> windlass_core::Result<Known> {
         Ok(self.0.clone())
     }
 }
