@@ -218,14 +218,14 @@ impl Read {
             | "io.containerd.snapshotter.v1.native"
             | "io.containerd.snapshotter.v1.erofs" => self.snapshotter(table),
             "io.containerd.grpc.v1.cri" => {
-                self.images(&mut table, config)?;
+                Self::images(&mut table, config)?;
                 if let Some(mut table) = table.table("containerd")? {
-                    self.images(&mut table, config)?;
+                    Self::images(&mut table, config)?;
                 }
                 self.notes.push(note(&place, &key, "there is no CRI here yet; what it says of images is taken over"));
             }
-            "io.containerd.cri.v1.images" => self.images(&mut table, config)?,
-            "io.containerd.transfer.v1.local" => self.transfer(&mut table, config)?,
+            "io.containerd.cri.v1.images" => Self::images(&mut table, config)?,
+            "io.containerd.transfer.v1.local" => Self::transfer(&mut table, config)?,
             "io.containerd.service.v1.diff-service" => self.unknown(own::diff(table, &mut config.diff)?),
             VERIFIERS => {
                 self.without_meaning(&mut table, "verify_on_run", "there are no containers here yet");
@@ -267,7 +267,7 @@ impl Read {
     }
 
     /// Reads what the CRI says of images, in whichever table it does.
-    fn images(&mut self, table: &mut Table<'_>, config: &mut Config) -> Result<()> {
+    fn images(table: &mut Table<'_>, config: &mut Config) -> Result<()> {
         if let Some(downloads) = table.value("max_concurrent_downloads").filter(|value| !is_unset(value)) {
             config.transfer.max_concurrent_downloads = own::at_least_one(&downloads)?;
         }
@@ -283,7 +283,7 @@ impl Read {
         Ok(())
     }
 
-    fn transfer(&mut self, table: &mut Table<'_>, config: &mut Config) -> Result<()> {
+    fn transfer(table: &mut Table<'_>, config: &mut Config) -> Result<()> {
         if let Some(downloads) = table.value("max_concurrent_downloads").filter(|value| !is_unset(value)) {
             config.transfer.max_concurrent_downloads = own::at_least_one(&downloads)?;
         }

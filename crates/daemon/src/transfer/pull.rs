@@ -154,23 +154,31 @@ pub(super) fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &s
     if resolver.http_debug() != HttpDebug::Disabled {
         tracing::warn!("requests are not traced for a client; --log-level debug shows them");
     }
+    let mut remote = work.remote.clone();
+    if !resolver.host_dir.is_empty() {
+        let directory = Path::new(&resolver.host_dir);
+        // The client's working directory is not ours, and a name that is wrong would mean other hosts than were wanted.
+        if !directory.is_absolute() || !directory.is_dir() {
+            return Err(Error::invalid_argument(format!(
+                "{} is not a directory of hosts on this machine",
+                directory.display()
+            ))
+            .hint("name the whole path of one that the daemon sees"));
+        }
+        remote = remote.with_hosts_dirs(vec![directory.to_owned()]);
+    }
+    match resolver.default_scheme.as_str() {
+        "" => {}
+        "http" => remote = remote.with_plain_http(PlainHttp::Always),
+        "https" => remote = remote.with_plain_http(PlainHttp::Never),
+        other => return Err(Error::invalid_argument(format!("scheme {other:?} is neither http nor https"))),
+    }
     // Each transfer has credentials and tokens of its own, if only none: nobody pulls with what another client brought.
     let credentials: Arc<dyn Credentials> = match resolver.auth_stream.as_str() {
         "" => Arc::new(Anonymous),
         stream => Arc::new(Asked::new(work.stream(stream)?, reference.to_owned())),
     };
-    let remote = work.remote.with_credentials(credentials);
-    let remote = match resolver.default_scheme.as_str() {
-        "" => remote,
-        "http" => remote.with_plain_http(PlainHttp::Always),
-        "https" => remote.with_plain_http(PlainHttp::Never),
-        other => return Err(Error::invalid_argument(format!("scheme {other:?} is neither http nor https"))),
-    };
-    Ok(if resolver.host_dir.is_empty() {
-        remote
-    } else {
-        remote.with_hosts_dirs(vec![resolver.host_dir.clone().into()])
-    })
+    Ok(remote.with_credentials(credentials))
 }
 
 /// A remote whose images are recorded under another name.
