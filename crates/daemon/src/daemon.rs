@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use windlass::Engine;
 use windlass::activations::Activations;
-use windlass::registry::{Options, Remote};
+use windlass::registry::{Options, Proxies, Remote};
 use windlass::transfer::Pull;
 use windlass_core::error::IoResultExt as _;
 use windlass_core::plugin::Introspection;
@@ -39,6 +39,8 @@ pub struct Process {
     pub revision: String,
     /// Where the service manager listens: the value of the variable `NOTIFY_SOCKET`.
     pub notify: Option<OsString>,
+    /// The proxies between this machine and registries: those that the variables name.
+    pub proxies: Proxies,
 }
 
 /// Runs a daemon until a signal ends it: the first one lets calls that run end, the second one does not.
@@ -116,7 +118,8 @@ impl Daemon {
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
         let health = health::Server::new(calls.stopping().clone());
         let routes = server::routes_within(limits, &differing, &about, &activations, health);
-        let remote = Remote::new(Options::default())?;
+        let hosts_dirs = config.registry.hosts_dirs.clone();
+        let remote = Remote::new(Options { hosts_dirs, proxies: process.proxies, ..Options::default() })?;
         let routes = transfer::added_to(routes, limits, &host, pull, remote);
         let (listening, until) = oneshot::channel();
         let grpc = serve::grpc(listener, routes, &calls, until);

@@ -9,6 +9,7 @@ use windlass_daemon::{Config, Process};
 use crate::context::{Context, is_root};
 use crate::failure::{Failure, Outcome};
 use crate::log::{self, Level};
+use crate::remote::proxies;
 use crate::version::{REVISION, VERSION};
 
 /// Where containerd keeps its configuration.
@@ -91,6 +92,7 @@ async fn serve(context: &Context, flags: &Flags) -> Outcome {
         version: VERSION.to_owned(),
         revision: REVISION.to_owned(),
         notify: std::env::var_os("NOTIFY_SOCKET"),
+        proxies: proxies()?,
     };
     windlass_daemon::run(loaded.config, process).await?;
     Ok(())

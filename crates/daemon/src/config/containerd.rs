@@ -278,7 +278,7 @@ impl Read {
             config.content.layers = if discard.flag()? { Layers::Drop } else { Layers::Keep };
         }
         if let Some(mut registry) = table.table("registry")? {
-            self.without_meaning(&mut registry, "config_path", "hosts.toml is not read yet");
+            hosts_dirs(&mut registry, config)?;
         }
         Ok(())
     }
@@ -290,9 +290,18 @@ impl Read {
         if let Some(unpacks) = table.value("max_concurrent_unpacks").filter(|value| !is_unset(value)) {
             config.transfer.max_concurrent_unpacks = Some(own::at_least_one(&unpacks)?);
         }
-        self.without_meaning(table, "config_path", "hosts.toml is not read yet");
+        hosts_dirs(table, config)?;
         Ok(())
     }
+}
+
+/// Reads where directories of registries are: a list with colons.
+fn hosts_dirs(table: &mut Table<'_>, config: &mut Config) -> Result<()> {
+    if let Some(value) = table.value("config_path").filter(|value| !is_unset(value)) {
+        let places = value.text()?;
+        config.registry.hosts_dirs = places.split(':').filter(|place| !place.is_empty()).map(PathBuf::from).collect();
+    }
+    Ok(())
 }
 
 fn note(place: &str, key: &str, what: &str) -> String {

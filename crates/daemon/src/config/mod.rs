@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use windlass::registry::HOSTS_DIRS;
 use windlass::transfer::{Budget, Pull, Verifier};
 use windlass::{Policy, Sharing, layer, verify};
 use windlass_core::{Platform, Result};
@@ -65,6 +66,8 @@ pub struct Config {
     pub transfer: Transfer,
     /// Who is asked whether an image may be here.
     pub verification: Verification,
+    /// Which registries are asked, and how.
+    pub registry: Registry,
     /// Plugins that are processes of their own, by name.
     pub proxy_plugins: BTreeMap<String, ProxyPlugin>,
 }
@@ -167,6 +170,13 @@ impl Default for Verification {
     }
 }
 
+/// Registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registry {
+    /// Directories with a directory for each registry, first choice first: containerd's `hosts.toml` in it, or Docker's certificates.
+    pub hosts_dirs: Vec<PathBuf>,
+}
+
 /// A plugin that is a process of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyPlugin {
@@ -228,6 +238,7 @@ impl Default for Config {
                 limit_rate: None,
             },
             verification: Verification::default(),
+            registry: Registry { hosts_dirs: HOSTS_DIRS.map(PathBuf::from).to_vec() },
             proxy_plugins: BTreeMap::new(),
         }
     }

@@ -11,7 +11,8 @@ use windlass::{Policy, Sharing};
 use windlass_core::Result;
 
 use super::{
-    Config, Content, Debug, Diff, Grpc, Metrics, ProxyKind, ProxyPlugin, Snapshots, Transfer, Ttrpc, Verification,
+    Config, Content, Debug, Diff, Grpc, Metrics, ProxyKind, ProxyPlugin, Registry, Snapshots, Transfer, Ttrpc,
+    Verification,
 };
 use windlass_core::settings::{Table, Unknown, Value};
 
@@ -47,6 +48,7 @@ pub(super) fn read(mut file: Table<'_>, config: &mut Config) -> Result<Vec<Unkno
     read("diff", &mut |table| diff(table, &mut config.diff))?;
     read("transfer", &mut |table| transfer(table, &mut config.transfer))?;
     read("verification", &mut |table| verification(table, &mut config.verification))?;
+    read("registry", &mut |table| registry(table, &mut config.registry))?;
     read("proxy_plugins", &mut |table| {
         let mut unknown = Vec::new();
         for (name, value) in table.entries() {
@@ -214,6 +216,13 @@ pub(super) fn verification(mut table: Table<'_>, verification: &mut Verification
         if verification.per_verifier_timeout.is_zero() {
             return Err(timeout.wrong("is 0").hint("no program could ever answer: 10s is usual"));
         }
+    }
+    Ok(table.rest())
+}
+
+fn registry(mut table: Table<'_>, registry: &mut Registry) -> Result<Vec<Unknown>> {
+    if let Some(directories) = table.value("hosts_dirs") {
+        registry.hosts_dirs = directories.list()?.iter().map(directory).collect::<Result<_>>()?;
     }
     Ok(table.rest())
 }

@@ -109,6 +109,9 @@ fn parts(out: &mut Page, config: &Config) {
     }
     out.comment("How many bytes all pulls of the daemon together bring in a second; any number with 0.");
     out.set("limit_rate", config.transfer.limit_rate.map_or(0, NonZeroU64::get));
+    out.table("registry");
+    out.comment("Directories with a directory for each registry: a hosts.toml of containerd's in it, or certificates as Docker has them.");
+    out.set("hosts_dirs", list(config.registry.hosts_dirs.iter().map(|it| it.display().to_string())));
     verification(out, &config.verification);
     if config.proxy_plugins.is_empty() {
         out.gap();

@@ -352,12 +352,34 @@ async fn what_cannot_be_transferred_is_said() {
     refused(caller.transfer(&registry, &store(NAME), "no stream").await, Kind::NotFound, "no stream").await;
     let strange = Progress::default();
     refused(caller.transfer(&strange, &registry, "").await, Kind::Unimplemented, "Progress").await;
-    let hosts = RegistryResolver { host_dir: "/etc/hosts.d".into(), ..RegistryResolver::default() };
-    let registry = OciRegistry { resolver: Some(hosts), ..registry };
-    refused(caller.transfer(&registry, &store(NAME), "").await, Kind::Unimplemented, "/etc/hosts.d").await;
+    for directory in ["/no/such/directory", "relative"] {
+        let hosts = RegistryResolver { host_dir: directory.into(), ..RegistryResolver::default() };
+        let registry = OciRegistry { resolver: Some(hosts), ..registry.clone() };
+        refused(caller.transfer(&registry, &store(NAME), "").await, Kind::InvalidArgument, directory).await;
+    }
     // Nothing was recorded.
     let scope: Scope = Namespace::default().into();
     let services = caller.client.services(&scope).await.unwrap();
     assert_eq!(services.images.list(&[]).try_collect::<Vec<_>>().await.unwrap(), []);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_hosts_in_the_directory_of_a_client_are_asked() {
+    let (place, bundle) = (Place::new(), bundle());
+    let daemon = place.start().await;
+    let (registry, _) = serve(&bundle);
+    let caller = Caller::new(&place).await;
+    let hosts = tempfile::tempdir().unwrap();
+    std::fs::create_dir(hosts.path().join("a.test")).unwrap();
+    std::fs::write(hosts.path().join("a.test/hosts.toml"), format!("server = \"http://{}\"\n", registry.host()))
+        .unwrap();
+    let host_dir = hosts.path().display().to_string();
+    let resolver = Some(RegistryResolver { host_dir, ..RegistryResolver::default() });
+    let from = OciRegistry { reference: "a.test/app:1".to_owned(), resolver };
+    caller.transfer(&from, &store(NAME), "").await.unwrap();
+    let scope: Scope = Namespace::default().into();
+    let services = caller.client.services(&scope).await.unwrap();
+    assert_eq!(services.images.get(&NAME.parse().unwrap()).await.unwrap().target.digest, bundle.root.digest);
     daemon.stop().await;
 }

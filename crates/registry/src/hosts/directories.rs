@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_core::error::IoResultExt as _;
 use windlass_core::settings::Unknown;
@@ -21,18 +21,18 @@ const DEFAULT: &str = "_default";
 const MAX_WARNED: usize = 1024;
 
 /// Says where a reference is served. Files are read anew each time, so that a change holds from the next pull on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Directories {
     /// Where directories of registries are, first choice first.
     pub(crate) search: Vec<PathBuf>,
     pub(crate) plain_http: PlainHttp,
     pub(crate) fallback: Fallback,
-    warned: Mutex<HashSet<String>>,
+    warned: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Directories {
     pub(crate) fn new(search: Vec<PathBuf>, plain_http: PlainHttp, fallback: Fallback) -> Self {
-        Self { search, plain_http, fallback, warned: Mutex::default() }
+        Self { search, plain_http, fallback, warned: Arc::default() }
     }
 
     /// Returns where a reference is served, first choice first. Blocks.

@@ -134,16 +134,17 @@ impl Asked<'_> {
 
     async fn read(self, response: Response) -> Result<Given> {
         let asked = Instant::now();
-        let attempt = attempt_of(&response).cloned();
         let about = format!("the token for {}", self.repository.name);
         let idle = self.exchange.timeouts.idle;
+        let attempt = attempt_of(&response).cloned();
+        let no_token = || self.no_token(attempt.clone());
         let bytes = body::read(response, self.server.host(), &about, MAX_ANSWER, idle).await?;
         // The parser's words could quote the token.
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| self.no_token(attempt.clone()))?;
+        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| no_token())?;
         let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
-        let life = Duration::from_secs(answer.expires_in.unwrap_or(USUAL_LIFE).clamp(USUAL_LIFE, 24 * 3600));
-        let token = token.ok_or_else(|| self.no_token(attempt))?;
+        let token = token.ok_or_else(no_token)?;
         let scopes = Scopes::asked(self.scopes).granted(answer.scope.as_deref(), &token);
+        let life = Duration::from_secs(answer.expires_in.unwrap_or(USUAL_LIFE).clamp(USUAL_LIFE, 24 * 3600));
         let token = Token {
             authorization: Authorization::bearer(&token)?.for_scopes(scopes),
             expires: asked + life.saturating_sub(MARGIN),

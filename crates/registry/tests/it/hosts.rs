@@ -132,8 +132,7 @@ async fn each_operation_has_hosts_of_its_own() {
 #[tokio::test]
 async fn what_a_mirror_does_not_do_the_registry_does_whatever_the_failure() {
     let mirrored = Mirrored::new().await;
-    let remote = mirrored.remote();
-    let target = resolve(&remote, &mirrored.reference).await.unwrap().descriptor;
+    let target = resolve(&mirrored.remote(), &mirrored.reference).await.unwrap().descriptor;
     for fault in [
         Fault::error(404, "NAME_UNKNOWN", "not here"),
         Fault::status(500, "broken"),
@@ -145,6 +144,8 @@ async fn what_a_mirror_does_not_do_the_registry_does_whatever_the_failure() {
     ] {
         mirrored.mirror.clear_faults();
         mirrored.mirror.fault("/v2/", fault.clone());
+        // What one has learned of the mirror the next one does not know.
+        let remote = mirrored.remote();
         let resolved = resolve(&remote, &mirrored.reference).await;
         assert_eq!(resolved.unwrap().descriptor.digest, target.digest, "{fault:?}");
         let fetched = fetch(&remote, &mirrored.reference, &target, ByteRange::default()).await;
