@@ -18,6 +18,7 @@ use windlass_core::settings::Unknown;
 use windlass_core::{Error, Reference, Result};
 
 use crate::ask::Ask;
+use crate::balance::Balance;
 use crate::client::Answer;
 use crate::credentials::{Credential, Known};
 use crate::error::status_text;
@@ -147,7 +148,7 @@ impl Remote {
         };
         let goes_on = check.verdict != Verdict::Fail;
         checks.push(check);
-        checks.extend(rate(&headers));
+        checks.extend(Balance::of(&headers).and_then(|balance| rate(&balance)));
         goes_on
     }
 
@@ -199,13 +200,12 @@ fn clock(headers: &HeaderMap, now: SystemTime) -> Option<Check> {
     })
 }
 
-/// Tells how many requests are left, as Docker Hub says it: `ratelimit-remaining: 76;w=21600`.
-fn rate(headers: &HeaderMap) -> Option<Check> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.split([';', ',']).next()?.trim().parse::<u64>().ok();
-    let left = number("ratelimit-remaining")?;
-    let limit = number("ratelimit-limit");
+/// Tells how many requests are left.
+fn rate(balance: &Balance) -> Option<Check> {
+    let (left, limit) = (balance.remaining?, balance.limit);
     let of = limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
-    let found = format!("{left}{of} requests are left");
+    let source = balance.source.as_ref().map(|source| format!(", counted for {source}")).unwrap_or_default();
+    let found = format!("{left}{of} requests are left{source}");
     Some(match left {
         0 => Check::fail("rate", found).hint("wait, or log in: users may ask more often than strangers"),
         left if limit.is_some_and(|limit| left < limit / 10) => {
@@ -237,7 +237,9 @@ mod tests {
         let rate = |left: &str| {
             let headers = [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", left)];
             let headers = headers.map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
-            rate(&HeaderMap::from_iter(headers)).map(|check| (check.verdict, check.found))
+            Balance::of(&HeaderMap::from_iter(headers))
+                .and_then(|it| rate(&it))
+                .map(|check| (check.verdict, check.found))
         };
         assert_eq!(rate("76;w=21600"), Some((Verdict::Ok, "76 of 100 requests are left".to_owned())));
         assert_eq!(rate("3;w=21600").unwrap().0, Verdict::Warn);

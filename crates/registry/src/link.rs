@@ -75,7 +75,7 @@ mod tests {
             (r#"</p>; rel="prev", </n>; rel="next""#, Some("/n")),
             (r#"</n>; title="a, b; rel=\"prev\""; rel="first next""#, Some("/n")),
             (r#"</n> ; REL = "NEXT""#, Some("/n")),
-            (r#"</p>; rel=prev; rel=next"#, None),
+            ("</p>; rel=prev; rel=next", None),
             ("</n>", None),
             ("<>; rel=next", None),
             ("</n; rel=next", None),

@@ -7,9 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use http::header::LINK;
-use http::{HeaderMap, Method, StatusCode, Uri};
-use serde::Deserialize;
+use http::{Method, StatusCode, Uri};
 use windlass_core::{Error, Listing, Result};
 
 use crate::ask::Ask;
@@ -17,7 +15,9 @@ use crate::body;
 use crate::client::Client;
 use crate::error::Complaint;
 use crate::hosts::Repository;
+use crate::link;
 use crate::redirect;
+use crate::resolver::parse_tags;
 
 /// How many tags are asked for at once.
 const PAGE: usize = 1000;
@@ -26,12 +26,6 @@ const MAX_PAGE: u64 = 4 << 20;
 /// How many pages and tags are read at most.
 const MAX_PAGES: usize = 10_000;
 const MAX_TAGS: usize = 1_000_000;
-
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    tags: Option<Vec<String>>,
-}
 
 /// Where a listing stands.
 struct Walk {
@@ -83,18 +77,17 @@ impl Walk {
             }
             _ => return Err(self.client.refused(&self.repository, object, answer).await),
         }
-        self.next = match next_page(answer.response.headers()) {
+        self.next = match link::next(answer.response.headers()) {
             Some(link) => Some(self.follow(&answer.url, &link)?),
             None => None,
         };
         let idle = self.client.exchange.timeouts.idle;
         let bytes = body::read(answer.response, &answer.host, object, MAX_PAGE, idle).await?;
-        let page: Page = serde_json::from_slice(&bytes).map_err(|e| {
+        let page = parse_tags(&bytes).map_err(|e| {
             Error::unavailable(format!("{object} of {name} at {} is malformed", answer.host))
                 .source(e)
                 .hint("look whether a proxy or a login page is in between")
         })?;
-        let page = page.tags.unwrap_or_default();
         self.tags += page.len();
         if self.tags > MAX_TAGS {
             return Err(endless(&format!("has more than {MAX_TAGS} tags")));
@@ -110,60 +103,5 @@ impl Walk {
             Error::failed_precondition(format!("the list of tags of {name} goes on elsewhere than at {}", host.name))
                 .hint("the registry, or a proxy before it, gives wrong links; its operator has to look at it")
         })
-    }
-}
-
-/// Returns the target of the link whose relation is `next`: RFC 8288 section 3.
-fn next_page(headers: &HeaderMap) -> Option<String> {
-    let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
-    links
-        .flat_map(targets)
-        .find(|(_, relation)| relation.split(' ').any(|it| it.eq_ignore_ascii_case("next")))
-        .map(|it| it.0)
-}
-
-/// Returns the targets of a list of links with their relations.
-fn targets(value: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut rest = value;
-    while let Some((target, after)) = rest.split_once('<').and_then(|(_, rest)| rest.split_once('>')) {
-        let parameters = after.split('<').next().unwrap_or(after);
-        let relation = parameters.split([';', ',']).find_map(|parameter| {
-            let (name, value) = parameter.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("rel").then(|| value.trim().trim_matches('"').to_owned())
-        });
-        found.push((target.to_owned(), relation.unwrap_or_default()));
-        rest = after;
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn next(value: &str) -> Option<String> {
-        next_page(&HeaderMap::from_iter([(LINK, value.parse().ok()?)]))
-    }
-
-    #[test]
-    fn the_next_page_is_found_among_links() {
-        assert_eq!(next(r#"</v2/a/tags/list?n=2&last=b>; rel="next""#).as_deref(), Some("/v2/a/tags/list?n=2&last=b"));
-        assert_eq!(next("<x>; rel=next").as_deref(), Some("x"));
-        assert_eq!(next(r#"<a>; rel="prev", <b>; title="c"; Rel="last NEXT""#).as_deref(), Some("b"));
-        for none in ["", "<a>", "a; rel=next", "<a; rel=next", r#"<a>; rel="prev""#, "<a>; next"] {
-            assert_eq!(next(none), None, "{none}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_link_makes_the_parser_fail(value in "[ -~]{0,120}") {
-            if let Some(target) = next(&value) {
-                prop_assert!(value.contains(&target));
-            }
-        }
     }
 }

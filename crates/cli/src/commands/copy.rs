@@ -1,6 +1,6 @@
 //! `dist copy`: from registry to registry, past the store.
 
-use windlass::transfer;
+use windlass::transfer::{self, Push};
 use windlass_core::Reference;
 use windlass_core::progress::Tracker;
 
@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::failure::Outcome;
 use crate::familiar;
 use crate::interrupt::interruptible;
+use crate::verification::Verification;
 
 /// Copy an image from registry to registry, or from and to a directory in OCI layout. Nothing is stored here.
 ///
@@ -21,7 +22,9 @@ Examples:
   dist copy registry.test/a:1 registry.test/b:1 within one registry: no layer is sent
   dist copy --platform linux/arm64 redis:7 registry.test/redis:7-arm64
   dist copy redis:7 oci:./layout:7              into a directory
-  dist copy oci:./layout:7 registry.test/x:7    and back")]
+  dist copy oci:./layout:7 registry.test/x:7    and back
+  dist copy --policy policy.toml redis:7 registry.test/redis:7
+                                                when the policy allows it")]
 pub(crate) struct Args {
     /// Image to copy.
     #[arg(help = "Image to copy: NAME[:TAG][@DIGEST], HOST/REPOSITORY…, or oci:DIRECTORY[:TAG]")]
@@ -33,12 +36,15 @@ pub(crate) struct Args {
     to: Reference,
     #[command(flatten)]
     what: What,
+    #[command(flatten)]
+    verification: Verification,
 }
 
 /// Copies.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let resolver = args.what.hosts.resolver()?;
-    let (tracker, options) = (Tracker::new(), args.what.options());
+    let options = Push { verifier: args.verification.verifier()?, ..args.what.options() };
+    let tracker = Tracker::new();
     let work = Box::pin(async { Ok(transfer::copy(&resolver, &args.from, &args.to, &options, &tracker).await?) });
     let copied = context.display().during(&tracker, interruptible(work)).await?;
     print(context, &copied)

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod archives;
+mod attached;
 mod bad_input;
 mod by_daemon;
 mod content;

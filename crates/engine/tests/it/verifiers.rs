@@ -165,7 +165,7 @@ async fn what_a_program_leaves_behind_neither_holds_the_answer_up_nor_stays() {
     let pid = directory.path().with_extension("pid");
     program(directory.path(), "leaves", &format!("sleep 100 & echo $! > {}; echo left; exit 0", pid.display()));
     let began = Instant::now();
-    let programs = Programs { timeout: Duration::from_secs(60), ..programs };
+    let programs = Programs { timeout: Duration::from_mins(1), ..programs };
     assert_eq!(allowed(asked(&programs).await.unwrap()), "verifier leaves: left");
     assert!(began.elapsed() < Duration::from_secs(30));
     assert_gone(&pid);

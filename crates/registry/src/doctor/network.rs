@@ -76,11 +76,11 @@ impl Probe {
             let stream = connect(host, dial.clone(), url).await?;
             let took = began.elapsed().as_millis();
             checks.push(Check::ok("tcp", format!("a connection is made within {took} ms")));
-            if url.scheme() != Some(&Scheme::HTTP) {
-                checks.push(self.handshake(host, dial, url, stream).await?);
+            checks.push(if url.scheme() == Some(&Scheme::HTTP) {
+                plain(host)
             } else {
-                checks.push(plain(host));
-            }
+                self.handshake(host, dial, url, stream).await?
+            });
             Ok::<_, Box<Check>>(())
         };
         match reached.await {

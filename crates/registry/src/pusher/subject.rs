@@ -15,14 +15,12 @@ use windlass_core::{Descriptor, Digest, Error, MediaType, Result, ResultExt as _
 
 use super::Shared;
 use crate::body;
+use crate::referrers::fallback_tag;
 use crate::resolver::accept;
 
 /// How often a list is written that others write too, and how long to wait in between, times the number of the try.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
-/// The longest that an algorithm and its digits may be in the tag.
-const ALGORITHM: usize = 32;
-const ENCODED: usize = 64;
 
 /// A manifest and what it refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +59,7 @@ impl Subject {
 
     /// Returns the tag of the list.
     fn tag(&self) -> String {
-        let cut = |text: &str, length: usize| text.chars().take(length).collect::<String>();
-        format!("{}-{}", cut(self.digest.algorithm().as_str(), ALGORITHM), cut(self.digest.hex(), ENCODED))
+        fallback_tag(&self.digest)
     }
 
     fn is_in(&self, list: &Value) -> bool {
