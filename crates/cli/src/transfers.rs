@@ -81,9 +81,8 @@ pub(crate) struct Transfers {
         value_parser = priority
     )]
     priority: Priority,
-    /// Give up after this long (30s, 10m); what came by then stays for the next try.
-    #[arg(long, value_name = "DURATION", env = "DIST_TIMEOUT", hide_env_values = true, value_parser = timeout)]
-    timeout: Option<Said<Duration>>,
+    #[command(flatten)]
+    deadline: Deadline,
     /// For how long a request waits for its turn at a registry that limits their rate, before the command fails.
     #[arg(
         long,
@@ -94,6 +93,22 @@ pub(crate) struct Transfers {
         value_parser = patience
     )]
     rate_limit_wait: Duration,
+}
+
+/// How long a command may take.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Transfers")]
+pub(crate) struct Deadline {
+    /// Give up after this long (30s, 10m); what was transferred by then stays for the next try.
+    #[arg(long, value_name = "DURATION", env = "DIST_TIMEOUT", hide_env_values = true, value_parser = timeout)]
+    timeout: Option<Said<Duration>>,
+}
+
+impl Deadline {
+    /// Returns how long that is.
+    pub(crate) fn timeout(self) -> Option<Duration> {
+        self.timeout.and_then(|said| said.0)
+    }
 }
 
 /// A value, or that an empty one says nothing.
@@ -139,7 +154,7 @@ impl Transfers {
 
     /// Returns how long the command may take.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.timeout.and_then(|said| said.0)
+        self.deadline.timeout()
     }
 
     /// Returns for how long a request waits for its turn.

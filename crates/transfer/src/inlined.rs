@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
-use windlass_core::{Descriptor, Error, Result};
+use windlass_core::{Attempt, Descriptor, Digest, Error, Result};
 
 use crate::fetch::verify;
 
@@ -33,6 +33,10 @@ impl Fetcher for Inlined {
 
     fn lane(&self) -> Option<Lane> {
         self.0.lane()
+    }
+
+    fn origin(&self, digest: &Digest) -> Option<Attempt> {
+        self.0.origin(digest)
     }
 
     fn distrust_parts(&self) {

@@ -8,7 +8,7 @@ use super::push::{What, print};
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::familiar;
-use crate::interrupt::interruptible;
+use crate::interrupt::{interruptible, within};
 use crate::verification::Verification;
 
 /// Copy an image from registry to registry, or from and to a directory in OCI layout. Nothing is stored here.
@@ -46,6 +46,6 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let options = Push { verifier: args.verification.verifier()?, ..args.what.options() };
     let tracker = Tracker::new();
     let work = Box::pin(async { Ok(transfer::copy(&resolver, &args.from, &args.to, &options, &tracker).await?) });
-    let copied = context.display().during(&tracker, interruptible(work)).await?;
+    let copied = context.display().during(&tracker, interruptible(within(args.what.deadline.timeout(), work))).await?;
     print(context, &copied)
 }

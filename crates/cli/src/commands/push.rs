@@ -17,10 +17,10 @@ use crate::context::Context;
 use crate::credentials::User;
 use crate::failure::Outcome;
 use crate::familiar;
-use crate::interrupt::interruptible;
+use crate::interrupt::{interruptible, within};
 use crate::remote::Hosts;
 use crate::render::{fields, size};
-use crate::transfers::count;
+use crate::transfers::{Deadline, count};
 
 /// Push an image to a registry, or into a directory in OCI layout.
 ///
@@ -73,6 +73,8 @@ pub(crate) struct What {
     max_concurrent_uploads: usize,
     #[command(flatten)]
     pub(crate) hosts: Hosts,
+    #[command(flatten)]
+    pub(crate) deadline: Deadline,
 }
 
 impl What {
@@ -104,7 +106,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         let object = object(&services, args.local.as_deref().unwrap_or(&name)).await?;
         Ok(transfer::push(&*host, namespace, resolver, &object, &args.to, &options, &tracker).await?)
     });
-    let pushed = context.display().during(&tracker, interruptible(work)).await?;
+    let pushed = context.display().during(&tracker, interruptible(within(args.what.deadline.timeout(), work))).await?;
     print(context, &pushed)
 }
 

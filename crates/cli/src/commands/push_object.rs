@@ -11,8 +11,9 @@ use super::push::print;
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::familiar;
-use crate::interrupt::interruptible;
+use crate::interrupt::{interruptible, within};
 use crate::remote::Registries;
+use crate::transfers::Deadline;
 
 /// Push one object that is here, without what it refers to: a blob, or a manifest under a tag.
 #[derive(Debug, clap::Args)]
@@ -39,6 +40,8 @@ pub(crate) struct Args {
     media_type: MediaType,
     #[command(flatten)]
     registries: Registries,
+    #[command(flatten)]
+    deadline: Deadline,
 }
 
 /// Pushes the object.
@@ -55,6 +58,6 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         let options = Push::default();
         Ok(transfer::push(&*host, namespace, resolver, &object, &args.to, &options, &tracker).await?)
     });
-    let pushed = context.display().during(&tracker, interruptible(work)).await?;
+    let pushed = context.display().during(&tracker, interruptible(within(args.deadline.timeout(), work))).await?;
     print(context, &pushed)
 }

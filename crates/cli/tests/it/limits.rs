@@ -94,6 +94,21 @@ async fn a_registry_that_limits_the_rate_is_waited_for_and_given_up_when_that_ta
     dist.assert_empty();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_push_and_a_copy_are_out_of_time_too() {
+    let (dist, fake) = (Dist::new(), Fake::start().await);
+    let local = fixture::layout(&dist);
+    dist.ok(&format!("fetch --all-platforms {local}"));
+    fake.fault("/v2/", Fault::Silence);
+    let to = format!("{}/a/b:1", fake.host());
+    for line in [format!("push --timeout 700ms {to} {local}"), format!("copy --timeout 700ms {local} {to}")] {
+        let began = Instant::now();
+        let run = dist.run(&format!("--format json --progress none {line}"));
+        assert!(began.elapsed() < Duration::from_secs(5), "{line}: {:?}", began.elapsed());
+        assert_eq!((run.code, &error_of(&run)["reason"]), (Some(1), &json!("timeout")), "{line}");
+    }
+}
+
 #[test]
 fn an_interrupt_ends_a_pull_at_once() {
     let (dist, slow) = (Dist::new(), fixture::Slow::start());
