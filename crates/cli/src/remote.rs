@@ -21,8 +21,14 @@ pub(crate) struct Hosts {
     pub(crate) plain_http: bool,
     /// Directory with a directory for each registry: containerd's hosts.toml in it, or Docker's certificates; may be given again [default:
     /// /etc/containerd/certs.d, /etc/docker/certs.d, /etc/containers/certs.d].
-    #[arg(long, value_name = "DIR", env = "DIST_HOSTS_DIR", hide_env_values = true, value_delimiter = ':')]
-    hosts_dir: Vec<PathBuf>,
+    #[arg(
+        long = "hosts-dir",
+        value_name = "DIR",
+        env = "DIST_HOSTS_DIR",
+        hide_env_values = true,
+        value_delimiter = ':'
+    )]
+    search: Vec<PathBuf>,
     /// Ask only the first host that may do something, and fail when it does not.
     #[arg(long)]
     no_fallback: bool,
@@ -31,7 +37,7 @@ pub(crate) struct Hosts {
 impl Hosts {
     /// Returns the options of a remote. The environment is read, nobody is asked.
     pub(crate) fn options(&self) -> Result<Options> {
-        for directory in &self.hosts_dir {
+        for directory in &self.search {
             // A name that is wrong would mean that other hosts are asked than was wanted.
             if !directory.is_dir() {
                 return Err(Error::invalid_argument(format!("{} is not a directory of hosts", directory.display()))
@@ -42,7 +48,7 @@ impl Hosts {
         Ok(Options {
             user_agent: format!("windlass/{VERSION}"),
             plain_http: if self.plain_http { PlainHttp::Always } else { PlainHttp::default() },
-            hosts_dirs: if self.hosts_dir.is_empty() { usual() } else { self.hosts_dir.clone() },
+            hosts_dirs: if self.search.is_empty() { usual() } else { self.search.clone() },
             fallback: if self.no_fallback { Fallback::Never } else { Fallback::Allowed },
             proxies: proxies()?,
             credentials: Arc::new(InOrder::new(credentials::files()?)),
@@ -52,7 +58,7 @@ impl Hosts {
 
     /// Tells whether somebody says where hosts are named, or that one alone is asked.
     pub(crate) fn are_named(&self) -> bool {
-        !self.hosts_dir.is_empty() || self.no_fallback
+        !self.search.is_empty() || self.no_fallback
     }
 
     /// Makes a resolver of any reference. Nobody is asked before something is.

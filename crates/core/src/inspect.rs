@@ -94,16 +94,15 @@ pub fn summarize(images: Listing<image::Image>, content: Arc<dyn Store>) -> List
             // Whatever a panic elsewhere left in the map is a summary.
             let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
             let before = known().get(&image.target.digest).cloned();
-            let summary = match before {
-                Some(summary) => summary,
-                None => {
-                    let summary = Node::read(&*content, &image.target).await?.summary();
-                    let mut known = known();
-                    if known.len() < REMEMBERED {
-                        known.insert(image.target.digest.clone(), summary.clone());
-                    }
-                    summary
+            let summary = if let Some(summary) = before {
+                summary
+            } else {
+                let summary = Node::read(&*content, &image.target).await?.summary();
+                let mut known = known();
+                if known.len() < REMEMBERED {
+                    known.insert(image.target.digest.clone(), summary.clone());
                 }
+                summary
             };
             Ok(Summarized { image, summary })
         }

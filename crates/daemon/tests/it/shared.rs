@@ -44,7 +44,7 @@ async fn serve(tag: &str, size: usize) -> (Fake, String) {
         state
     };
     let noise: Vec<u8> = (0..size / 8).map(word).flat_map(u64::to_le_bytes).collect();
-    let layer = Layer::new().file("noise", noise).file("tag", tag.to_owned());
+    let layer = Layer::new().file("noise", noise).file("tag", tag);
     let bundle = Image::new(&Platform::host().to_string()).layer(layer).build();
     let fake = Fake::start().await;
     for (digest, bytes) in &bundle.blobs {

@@ -29,7 +29,7 @@ const SIZE: usize = 64 << 10;
 /// How long to wait before asking again whether a daemon answers.
 const STEP: Duration = Duration::from_micros(500);
 /// How long a daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
@@ -113,8 +113,8 @@ async fn write(socket: &Path, writers: u64, rate: u64) -> Result<Value> {
         tasks.spawn(async move {
             while !enough.load(Ordering::Relaxed) {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if rate > 0 {
-                    tokio::time::sleep_until((start + Duration::from_millis(number * 1000 / rate)).into()).await;
+                if let Some(after) = (number * 1000).checked_div(rate) {
+                    tokio::time::sleep_until((start + Duration::from_millis(after)).into()).await;
                 }
                 make(&services, number).await?;
             }

@@ -140,7 +140,8 @@ impl Outcome {
         );
         assert!(total <= 1.2 * needed, "{total} requests for {needed}");
         assert!(wave <= most, "a second has {wave} times as many as those around it");
-        assert!(peak <= 1.6 * LIMIT, "a second has {peak}, long after the crowd");
+        // As many as the registry takes in a second after one in which nobody came.
+        assert!(peak <= 2.0 * LIMIT, "a second has {peak}, long after the crowd");
         assert!(took <= 2.0 * ideal, "it took {took} s, and could have taken {ideal} s");
     }
 

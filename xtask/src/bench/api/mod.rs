@@ -21,7 +21,7 @@ use super::store::ours::{number, spread, wall_reading};
 use super::store::{containerd, noise, read};
 use crate::peer::Registry;
 use crate::{image, packages, process};
-use side::{Running, Side, Whose};
+use side::{Client, Running, Side, Whose};
 
 /// How often a short command or call is measured, with its outliers.
 const SHORT: usize = 21;
@@ -198,8 +198,7 @@ impl Bench<'_> {
         let (_our_daemon, _their_daemon) = (ours.start()?, theirs.start()?);
         let mut walls: [(Vec<f64>, Vec<f64>); 3] = Default::default();
         for _ in 0..self.options.rounds {
-            let subjects: [(&Side, fn(&Side, &[&str]) -> Command); 3] =
-                [(&ours, Side::dist), (&ours, Side::ctr), (&theirs, Side::ctr)];
+            let subjects: [(&Side, Client); 3] = [(&ours, Side::dist), (&ours, Side::ctr), (&theirs, Side::ctr)];
             for ((side, client), (ingests, gets)) in subjects.into_iter().zip(&mut walls) {
                 process::run(&mut Command::new("sync"))?;
                 read(&file)?;
@@ -244,7 +243,7 @@ impl Bench<'_> {
         let mut walls: [Vec<f64>; 3] = Default::default();
         let mut resident: [Vec<f64>; 3] = Default::default();
         for round in 0..self.options.rounds {
-            let subjects: [(Whose, fn(&Side, &[&str]) -> Command, &[&str]); 3] = [
+            let subjects: [(Whose, Client, &[&str]); 3] = [
                 (Whose::Ours, Side::dist, &by_dist),
                 (Whose::Ours, Side::ctr, &by_ctr),
                 (Whose::Containerds, Side::ctr, &by_ctr),

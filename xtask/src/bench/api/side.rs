@@ -12,7 +12,7 @@ use crate::bench::store::containerd;
 use crate::process;
 
 /// How long a daemon may take to answer.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Whose daemon it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub(super) enum Whose {
     Ours,
     Containerds,
 }
+
+/// Makes the command line of a client of a side.
+pub(super) type Client = fn(&Side, &[&str]) -> Command;
 
 /// A daemon and where it keeps everything.
 pub(super) struct Side {
