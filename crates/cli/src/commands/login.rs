@@ -25,7 +25,7 @@ Examples:
   dist login -u me --password-stdin ghcr.io < token       for scripts
   dist login                                              Docker Hub")]
 pub(crate) struct Args {
-    /// Registry, as references name it: HOST[:PORT].
+    /// Registry, as references name it: HOST or HOST:PORT.
     #[arg(value_name = "REGISTRY", default_value = USUAL)]
     registry: String,
     #[command(flatten)]
@@ -41,7 +41,7 @@ Examples:
   dist logout registry.example.com
   dist logout                           Docker Hub")]
 pub(crate) struct LogoutArgs {
-    /// Registry, as references name it: HOST[:PORT].
+    /// Registry, as references name it: HOST or HOST:PORT.
     #[arg(value_name = "REGISTRY", default_value = USUAL)]
     registry: String,
 }

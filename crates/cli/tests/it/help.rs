@@ -26,6 +26,8 @@ fn each_command_explains_itself() {
         "inspect",
         "delete",
         "referrers",
+        "login",
+        "logout",
         "images",
         "images ls",
         "images inspect",
