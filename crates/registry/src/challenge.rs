@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
+use crate::quoted;
+
 /// One way to authenticate that a server offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Challenge {
@@ -63,20 +65,10 @@ fn token(text: &str) -> (&str, &str) {
 
 /// Reads a token or a quoted string.
 fn parameter_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
+    quoted::string(text).unwrap_or_else(|| {
         let (value, rest) = token(text);
-        return (value.to_owned(), rest);
-    };
-    let mut value = String::new();
-    let mut characters = quoted.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => break,
-            '\\' => value.extend(characters.next()),
-            other => value.push(other),
-        }
-    }
-    (value, characters.as_str())
+        (value.to_owned(), rest)
+    })
 }
 
 #[cfg(test)]

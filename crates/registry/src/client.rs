@@ -13,7 +13,7 @@ use crate::ask::{Access, Ask};
 use crate::auth::{Authorization, Authorizer};
 use crate::challenge;
 use crate::error::{Earlier, attempt_of};
-use crate::exchange::{Exchange, Rule};
+use crate::exchange::{Exchange, OthersFollow, Rule};
 use crate::hosts::Repository;
 use crate::payload::Payload;
 use crate::redirect::{self, MAX_HOPS, Refused};
@@ -150,6 +150,9 @@ impl Client {
             *request.headers_mut() = headers.clone();
             repository.host.prepare(&mut request);
             request.extensions_mut().insert(rule.clone());
+            if repository.others_follow {
+                request.extensions_mut().insert(OthersFollow);
+            }
             if let Some(scopes) = authorization.and_then(Authorization::scopes).filter(|_| from == From::Registry) {
                 request.extensions_mut().insert(scopes.clone());
             }

@@ -34,6 +34,10 @@ const LONG: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Rule(pub(crate) Cow<'static, str>);
 
+/// That somebody else is asked when the host refuses, and it is not waited for: an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OthersFollow;
+
 /// Sends requests.
 pub(crate) struct Exchange {
     pub(crate) transport: Box<dyn Transport>,
@@ -88,7 +92,11 @@ impl Exchange {
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (head, mut payload) = request.into_parts();
         let line = self.lines.before(authority(&head.uri).unwrap_or(name));
-        let until = Instant::now() + self.retry.patience;
+        let patience = match head.extensions.get::<OthersFollow>() {
+            Some(OthersFollow) => Duration::ZERO,
+            None => self.retry.patience,
+        };
+        let until = Instant::now() + patience;
         let mut errand = Errand { name, head: &head, line, traffic, sent: 0, refused: 0, until };
         loop {
             let Ok(turn) = tokio::time::timeout_at(errand.until, errand.line.turn()).await else {
@@ -148,7 +156,7 @@ impl Exchange {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // The line waits for what the host asks; this is what everybody who has a problem costs.
             let again = self.retry.after_status(errand.tried(), status, headers);
-            return again.map(|_| Duration::ZERO);
+            return again.filter(|_| Instant::now() + wait < errand.until).map(|_| Duration::ZERO);
         }
         errand.refused += 1;
         if wait >= LONG {
@@ -159,13 +167,14 @@ impl Exchange {
 
     fn out_of_patience(&self, errand: &Errand<'_>) -> Error {
         let (name, patience) = (errand.name, self.retry.patience);
-        Error::resource_exhausted(format!(
-            "{name} limits the rate of requests, and the turn of this one did not come in {} s",
-            patience.as_secs_f64()
-        ))
-        .coded("rate-limited")
-        .hint("wait, or use credentials that have a higher limit")
-        .attempted(errand.attempt("waited in line"))
+        let what = match errand.head.extensions.get::<OthersFollow>() {
+            Some(OthersFollow) => "and is not waited for, because others are asked".to_owned(),
+            None => format!("and the turn of this one did not come in {} s", patience.as_secs_f64()),
+        };
+        Error::resource_exhausted(format!("{name} limits the rate of requests, {what}"))
+            .coded("rate-limited")
+            .hint("wait, or use credentials that have a higher limit")
+            .attempted(errand.attempt("waited in line"))
     }
 
     async fn once(&self, request: Request<Payload>) -> Result<Result<Response, Failure>> {

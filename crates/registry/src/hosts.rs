@@ -165,6 +165,15 @@ impl RegistryHost {
 pub(crate) struct Repository {
     pub(crate) host: Arc<RegistryHost>,
     pub(crate) name: String,
+    /// Whether another host is asked when this one refuses: nobody stands in line at it then.
+    pub(crate) others_follow: bool,
+}
+
+impl Repository {
+    /// Makes a repository at a host that is asked and no other.
+    pub(crate) fn at(host: impl Into<Arc<RegistryHost>>, name: impl Into<String>) -> Self {
+        Self { host: host.into(), name: name.into(), others_follow: false }
+    }
 }
 
 impl Repository {

@@ -48,6 +48,7 @@ mod options;
 mod payload;
 mod proxy;
 mod pusher;
+mod quoted;
 mod redirect;
 mod referrers;
 mod remote;

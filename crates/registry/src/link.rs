@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use http::header::LINK;
 
+use crate::quoted;
+
 /// Returns where the next page of a list is; as it is written, which may be relative to where this one was.
 pub(crate) fn next(headers: &HeaderMap) -> Option<String> {
     headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_of)
@@ -45,20 +47,10 @@ fn parameters(text: &str) -> (bool, &str) {
 
 /// Reads a token or a quoted string.
 fn value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
+    quoted::string(text).unwrap_or_else(|| {
         let (value, behind) = text.split_at(text.find([';', ',']).unwrap_or(text.len()));
-        return (value.trim().to_owned(), behind);
-    };
-    let mut value = String::new();
-    let mut characters = quoted.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => break,
-            '\\' => value.extend(characters.next()),
-            other => value.push(other),
-        }
-    }
-    (value, characters.as_str())
+        (value.trim().to_owned(), behind)
+    })
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(crate) async fn login(
     credential: &Credential,
 ) -> Result<Login> {
     let host = of(directories, host).await?;
-    let repository = Repository { host: Arc::new(host), name: String::new() };
+    let repository = Repository::at(host, "");
     let ask = Ask { client, repository: &repository };
     let first = ask.root(None).await?;
     let challenges = challenge::of_headers(first.headers());

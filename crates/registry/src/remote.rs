@@ -109,15 +109,19 @@ impl Remote {
 
     /// Makes a remote that speaks plain HTTP to other hosts, and is this one otherwise.
     pub fn with_plain_http(&self, plain_http: PlainHttp) -> Self {
-        let Directories { search, fallback, .. } = &*self.directories;
-        let directories = Directories::new(search.clone(), plain_http, *fallback);
-        Self { directories: Arc::new(directories), ..self.clone() }
+        let mut directories = (*self.directories).clone();
+        directories.plain_http = plain_http;
+        self.asking(directories)
     }
 
     /// Makes a remote that looks for directories of hosts elsewhere, and is this one otherwise.
     pub fn with_hosts_dirs(&self, search: Vec<PathBuf>) -> Self {
-        let Directories { plain_http, fallback, .. } = &*self.directories;
-        let directories = Directories::new(search, *plain_http, *fallback);
+        let mut directories = (*self.directories).clone();
+        directories.search = search;
+        self.asking(directories)
+    }
+
+    fn asking(&self, directories: Directories) -> Self {
         Self { directories: Arc::new(directories), ..self.clone() }
     }
 

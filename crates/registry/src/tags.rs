@@ -55,7 +55,7 @@ pub(crate) fn tags(client: Arc<Client>, repository: Repository) -> Listing<Strin
 
 impl Walk {
     async fn page(&mut self, url: Uri) -> Result<Vec<String>> {
-        let Repository { host, name } = &self.repository;
+        let Repository { host, name, .. } = &self.repository;
         let object = "the list of tags";
         let endless = |what: &str| {
             Error::resource_exhausted(format!("{object} of {name} at {} {what}", host.name))
@@ -99,7 +99,7 @@ impl Walk {
     fn follow(&self, from: &Uri, link: &str) -> Result<Uri> {
         let target = redirect::target(from, link).ok();
         target.filter(|target| redirect::same_origin(from, target)).ok_or_else(|| {
-            let Repository { host, name } = &self.repository;
+            let Repository { host, name, .. } = &self.repository;
             Error::failed_precondition(format!("the list of tags of {name} goes on elsewhere than at {}", host.name))
                 .hint("the registry, or a proxy before it, gives wrong links; its operator has to look at it")
         })

@@ -115,7 +115,7 @@ mod tests {
     use crate::options::PlainHttp;
 
     fn repository(plain_http: PlainHttp) -> Repository {
-        Repository { host: RegistryHost::itself("a.test", plain_http).into(), name: "b/c".to_owned() }
+        Repository::at(RegistryHost::itself("a.test", plain_http), "b/c")
     }
 
     fn challenge(parameters: &[(&str, &str)]) -> Challenge {

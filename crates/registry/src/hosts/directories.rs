@@ -44,7 +44,7 @@ impl Directories {
             return Err(Error::invalid_argument(format!("{reference} does not name a registry")));
         };
         let hosts = self.hosts(namespace)?;
-        let list = hosts.into_iter().map(|host| Repository { host: host.into(), name: name.to_owned() }).collect();
+        let list = hosts.into_iter().map(|host| Repository::at(host, name)).collect();
         Ok(Repositories::new(list, self.fallback))
     }
 

@@ -18,6 +18,8 @@ const AWAY: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Repositories {
     list: Vec<Repository>,
+    /// The same, for when others are left to be asked.
+    followed: Vec<Repository>,
     state: Vec<AtomicU8>,
     fallback: Fallback,
 }
@@ -25,7 +27,8 @@ pub(crate) struct Repositories {
 impl Repositories {
     pub(crate) fn new(list: Vec<Repository>, fallback: Fallback) -> Self {
         let state = list.iter().map(|_| AtomicU8::new(GOOD)).collect();
-        Self { list, state, fallback }
+        let followed = list.iter().map(|it| Repository { others_follow: true, ..it.clone() }).collect();
+        Self { list, followed, state, fallback }
     }
 
     /// Returns those of them that may be asked for something, first choice first: hosts that were not there before go last.
@@ -91,7 +94,8 @@ impl<'a> Walk<'a> {
     /// Returns who is to be asked next.
     pub(crate) fn next(&mut self) -> Option<&'a Repository> {
         self.at = self.left.pop();
-        self.repositories.list.get(self.at?)
+        let Repositories { list, followed, .. } = self.repositories;
+        if self.left.is_empty() { list } else { followed }.get(self.at?)
     }
 
     /// Takes note that who was asked last has failed. That is said, once for each host, when another one is asked instead: whatever
@@ -161,7 +165,7 @@ mod tests {
         let host = |name: &str, capabilities| {
             let rule = format!("hosts.toml:{}", name.len());
             let host = RegistryHost { capabilities, rule, ..RegistryHost::itself(name, PlainHttp::Never) };
-            Repository { host: host.into(), name: "b".to_owned() }
+            Repository::at(host, "b")
         };
         let pull = Capabilities::NONE.with(Capability::Pull);
         Repositories::new(
@@ -188,11 +192,12 @@ mod tests {
     fn a_host_that_is_not_there_is_asked_last_from_then_on_and_one_that_lacks_something_is_not() {
         let all = repositories(Fallback::Allowed);
         let mut walk = all.walk(Capability::Pull, "fetch blob x");
-        assert!(walk.next().is_some());
+        assert!(walk.next().is_some_and(|first| first.others_follow));
         walk.failed(Error::unavailable("it is away"));
         assert!(walk.next().is_some());
         walk.failed(Error::not_found("it has no such blob"));
-        assert_eq!(walk.next().unwrap().host.name, "a.test");
+        let last = walk.next().unwrap();
+        assert_eq!((last.host.name.as_str(), last.others_follow), ("a.test", false));
         walk.failed(Error::unavailable("it is away, too"));
         assert!(walk.next().is_none());
         let error = walk.into_error();

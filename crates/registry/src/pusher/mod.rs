@@ -204,7 +204,7 @@ impl Shared {
         if present {
             return Ok(());
         }
-        let Repository { host, name } = &self.repository;
+        let Repository { host, name, .. } = &self.repository;
         Err(Error::data_loss(format!("{} said that it took {object} into {name}, and has not got it", host.name))
             .hint("the registry, or its storage, loses content; its operator has to look at it"))
     }

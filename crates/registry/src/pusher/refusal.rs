@@ -48,7 +48,7 @@ impl Shared {
 
     async fn error_of(&self, refusal: Refusal<'_>) -> Error {
         let standing = self.client.authorizer.standing(&self.repository).await;
-        let Repository { name, host: registry } = &self.repository;
+        let Repository { name, host: registry, .. } = &self.repository;
         let Refusal { object, host, complaint, status, from, .. } = &refusal;
         let answer = status_text(*status);
         let code = |codes: &[&str]| codes.iter().any(|code| complaint.has(code));

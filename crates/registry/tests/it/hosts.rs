@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use windlass_core::remote::ByteRange;
 use windlass_core::{Error, Kind, MediaType};
-use windlass_registry::{Fallback, Options, Remote};
+use windlass_registry::{Fallback, Options, Remote, Retry};
 use windlass_testkit::registry::{Auth, Bearer, Fake, Fault};
 
 use crate::support::{assert_hints, assert_says, blob_path, fetch, fetcher, options, password, read, resolve};
@@ -198,6 +199,25 @@ async fn a_mirror_that_is_away_is_not_waited_for_again_by_the_same_pull() {
     mirrored.mirror.add_blob("a/b", MediaType::OCI_LAYER_GZIP, "a layer");
     mirrored.registry.remove("a/b", &layer.digest);
     read(fetcher.fetch(&layer, ByteRange::default()).await.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mirror_that_limits_requests_is_not_waited_for_while_others_can_be_asked() {
+    let mirrored = Mirrored::new().await;
+    let headers = vec![("retry-after".to_owned(), "20".to_owned())];
+    mirrored.mirror.fault("/v2/", Fault::Answer { status: 429, headers, body: "too much".into() });
+    let began = Instant::now();
+    let remote = Remote::new(Options { retry: Retry::default(), ..mirrored.options() }).unwrap();
+    resolve(&remote, &mirrored.reference).await.unwrap();
+    assert_eq!(mirrored.asked(), (1, 1));
+    for _ in 0..3 {
+        resolve(&remote, &mirrored.reference).await.unwrap();
+    }
+    assert_eq!(mirrored.asked(), (0, 3), "it said when to come back");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    mirrored.registry.fault("/v2/", Fault::status(403, "no"));
+    let error = resolve(&remote, &mirrored.reference).await.unwrap_err();
+    assert!(error.trace().iter().any(|attempt| attempt.host == mirrored.mirror.host()), "{error:?}");
 }
 
 #[tokio::test]
