@@ -1,8 +1,8 @@
 //! What a new owner of a root does about workflows that died with the last one.
 //!
 //! Blobs and ingests stay under a dead pull's lease, because running the pull again continues with them. Its
-//! unfinished snapshots are of no use to anyone: unpacking starts over from the blob. Imports, exports, conversions and
-//! unpackings begin anew when they are run again: what they made goes, but for what something else refers to.
+//! unfinished snapshots are of no use to anyone: unpacking starts over from the blob. Imports, exports, conversions, unpackings
+//! and pushes begin anew when they are run again: what they made goes, but for what something else refers to.
 
 use std::time::SystemTime;
 
@@ -13,13 +13,19 @@ use windlass_core::snapshot::{Key, Snapshotter, State};
 use windlass_core::{Host, Kind, Labels, Result, Scope, Services};
 use windlass_store::Group;
 use windlass_transfer::pull::{INTERRUPTED_LABEL, LEASE_LABEL};
-use windlass_transfer::{convert, difference, export, import, present};
+use windlass_transfer::{convert, difference, export, import, present, push};
 
 use crate::Engine;
 
 /// The labels of leases of workflows that begin anew when they are run again.
-const ENDED: [&str; 5] =
-    [convert::LEASE_LABEL, difference::LEASE_LABEL, export::LEASE_LABEL, import::LEASE_LABEL, present::LEASE_LABEL];
+const ENDED: [&str; 6] = [
+    convert::LEASE_LABEL,
+    difference::LEASE_LABEL,
+    export::LEASE_LABEL,
+    import::LEASE_LABEL,
+    present::LEASE_LABEL,
+    push::LEASE_LABEL,
+];
 
 /// Removes the unfinished snapshots of pulls that were interrupted, and marks their leases as such. Whoever holds the
 /// root's lock is alone, so every pull's lease that exists when the root is opened belongs to a process that is gone.

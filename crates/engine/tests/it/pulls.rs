@@ -208,6 +208,7 @@ async fn what_workflows_that_begin_anew_made_is_gone_with_their_process() {
         transfer::convert::LEASE_LABEL,
         transfer::present::LEASE_LABEL,
         transfer::difference::LEASE_LABEL,
+        transfer::push::LEASE_LABEL,
     ];
     let key = |text: &str| text.parse::<Key>().unwrap();
     for (at, label) in labels.into_iter().enumerate() {
