@@ -4,7 +4,9 @@
 //! bar was missed, unless that is asked for: the report says so.
 
 mod api;
+mod bar;
 mod figures;
+mod frame;
 mod measure;
 mod profile;
 mod pull;

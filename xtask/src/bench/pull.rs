@@ -10,18 +10,19 @@ mod room;
 mod slow;
 mod subject;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::json;
 
+use super::bar::Bar;
+use super::frame::Frame;
 use super::measure;
 use crate::peer::{Layout, Registry};
 use crate::{image, packages, process};
-use report::{Bar, Image, Report};
+use report::{Image, Report};
 use room::{NEEDED, Room};
 use subject::{Site, Subject};
 
@@ -57,39 +58,19 @@ pub(crate) struct Options {
     /// Fail when a bar is missed or was not measured
     #[arg(long)]
     check: bool,
-    /// Measure this `dist` instead of building one, to compare two versions
-    #[arg(long, value_name = "FILE")]
-    dist: Option<PathBuf>,
-    /// Also write the report as JSON to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    frame: Frame,
 }
 
 /// Measures and reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !process::is_root() {
-        bail!(
-            "unpacking and dropping the page cache need root\nhint: `sudo env \"PATH=$PATH\" cargo xtask bench pull`"
-        );
-    }
-    packages::install(packages::BENCH)?;
+    let begun = options.frame.begin("pull", "unpacking and dropping the page cache", packages::BENCH)?;
     if options.peers {
         packages::install(packages::BENCH_PEERS)?;
     }
-    let dist = match &options.dist {
-        Some(dist) => std::path::absolute(dist).with_context(|| format!("find {}", dist.display()))?,
-        None => process::build_dist()?,
-    };
-    let base = process::target()?.join("bench");
-    fs::create_dir_all(&base).with_context(|| format!("create {}", base.display()))?;
-    let scratch = tempfile::Builder::new().prefix("pull-").tempdir_in(&base).context("create a temporary directory")?;
-    let results = measure_all(options, &dist, scratch.path())?;
+    let results = measure_all(options, &begun.dist, begun.scratch.path())?;
     results.print();
-    if let Some(path) = &options.json {
-        fs::write(path, format!("{:#}\n", results.json())).with_context(|| format!("write {}", path.display()))?;
-    }
-    println!("removing what the benchmark made");
-    scratch.close().context("remove what the benchmark made")?;
+    options.frame.end(begun, &results.json())?;
     if options.check && !results.bars.iter().all(Bar::holds) {
         bail!("not every bar is met");
     }

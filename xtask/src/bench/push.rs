@@ -4,14 +4,15 @@
 //! it shares the cores with whoever pushes, and does most of the work: it hashes what it gets, and writes it to the disk.
 
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::bar::Bar;
+use super::frame::Frame;
 use super::measure::{self, Cost, median};
 use crate::peer::{Layout, Registry};
 use crate::{image, packages, process};
@@ -33,12 +34,8 @@ pub(crate) struct Options {
     /// Fail when a bar is missed
     #[arg(long)]
     check: bool,
-    /// Measure this `dist` instead of building one, to compare two versions
-    #[arg(long, value_name = "FILE")]
-    dist: Option<PathBuf>,
-    /// Also write the report as JSON to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    frame: Frame,
 }
 
 /// What is measured, in the order of a round.
@@ -69,22 +66,12 @@ impl Subject {
 
 /// Measures and reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !process::is_root() {
-        bail!("dropping the page cache needs root\nhint: `sudo env \"PATH=$PATH\" cargo xtask bench push`");
-    }
-    packages::install(packages::BENCH)?;
-    let dist = match &options.dist {
-        Some(dist) => std::path::absolute(dist).with_context(|| format!("find {}", dist.display()))?,
-        None => process::build_dist()?,
-    };
-    let base = process::target()?.join("bench");
-    fs::create_dir_all(&base).with_context(|| format!("create {}", base.display()))?;
-    let scratch = tempfile::Builder::new().prefix("push-").tempdir_in(&base).context("create a temporary directory")?;
+    let begun = options.frame.begin("push", "dropping the page cache, and unpacking,", packages::BENCH)?;
     let mut reports = Vec::new();
     for (name, make) in wanted(options) {
         let layout = make()?;
         println!("{}", image::describe(&layout)?);
-        let site = Site { dist: &dist, layout, name, scratch: scratch.path() };
+        let site = Site { dist: &begun.dist, layout, name, scratch: begun.scratch.path() };
         reports.push(site.measure(options.rounds)?);
     }
     for report in &reports {
@@ -95,12 +82,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for bar in &bars {
         println!("{bar}");
     }
-    if let Some(path) = &options.json {
-        let images: Vec<Value> = reports.iter().map(Report::json).collect();
-        let all = json!({ "images": images, "bars": bars.iter().map(Bar::json).collect::<Vec<_>>() });
-        fs::write(path, format!("{all:#}\n")).with_context(|| format!("write {}", path.display()))?;
-    }
-    scratch.close().context("remove what the benchmark made")?;
+    let images: Vec<Value> = reports.iter().map(Report::json).collect();
+    let all = json!({ "images": images, "bars": bars.iter().map(Bar::json).collect::<Vec<_>>() });
+    options.frame.end(begun, &all)?;
     if options.check && !bars.iter().all(Bar::holds) {
         bail!("not every bar is met");
     }
@@ -190,7 +174,8 @@ impl Report {
     }
 
     fn bars(&self) -> Vec<Bar> {
-        let bar = |what: &str, value, at_most| Bar { name: format!("{}: {what}", self.name), value, at_most };
+        let bar =
+            |what: &str, value, at_most| Bar { name: format!("{}: {what}", self.name), value: Some(value), at_most };
         let share = |subject| self.wall(subject) / self.wall(Subject::Skopeo);
         let mut bars = Vec::new();
         if self.name == "files" {
@@ -223,29 +208,5 @@ impl fmt::Display for Report {
             writeln!(f, "{:<34}{wall:>9.2}{cpu:>9.2}{peak:>9.1}{share:>12.2}", subject.name())?;
         }
         Ok(())
-    }
-}
-
-/// Something that was asked for, and what came of it.
-struct Bar {
-    name: String,
-    value: f64,
-    at_most: f64,
-}
-
-impl Bar {
-    fn holds(&self) -> bool {
-        self.value <= self.at_most
-    }
-
-    fn json(&self) -> Value {
-        json!({"name": self.name, "value": self.value, "at_most": self.at_most, "ok": self.holds()})
-    }
-}
-
-impl fmt::Display for Bar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.holds() { "ok" } else { "missed" };
-        write!(f, "{:<44}{:>9.2}{:>9.2}  {verdict}", self.name, self.value, self.at_most)
     }
 }

@@ -11,11 +11,12 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
 use super::figures::{Bar, Report};
+use super::frame::Frame;
 use super::measure::{self, median};
 use super::store::ours::{number, spread, wall_reading};
 use super::store::{containerd, noise, read};
@@ -46,30 +47,16 @@ pub(crate) struct Options {
     /// Only these parts
     #[arg(long = "part", value_name = "NAME", value_parser = ["records", "calls", "content", "pulls"])]
     parts: Vec<String>,
-    /// Measure this `dist` instead of building one, to compare two versions
-    #[arg(long, value_name = "FILE")]
-    dist: Option<PathBuf>,
-    /// Also write the report as JSON to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    frame: Frame,
 }
 
 /// Measures and reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !process::is_root() {
-        bail!("containerd and unpacking need root\nhint: `sudo env \"PATH=$PATH\" cargo xtask bench api`");
-    }
-    packages::install(packages::BENCH_API)?;
-    let dist = match &options.dist {
-        Some(dist) => std::path::absolute(dist).with_context(|| format!("find {}", dist.display()))?,
-        None => process::build_dist()?,
-    };
+    let begun = options.frame.begin("api", "containerd and unpacking", packages::BENCH_API)?;
     process::run(process::cargo().args(["build", "--release", "--package", "windlass-grpc", "--example", "load"]))?;
     let helper = process::target()?.join("release/examples/load");
-    let base = process::target()?.join("bench");
-    fs::create_dir_all(&base).with_context(|| format!("create {}", base.display()))?;
-    let scratch = tempfile::Builder::new().prefix("api-").tempdir_in(&base).context("create a temporary directory")?;
-    let bench = Bench { options, dist, helper, scratch: scratch.path() };
+    let bench = Bench { options, dist: &begun.dist, helper, scratch: begun.scratch.path() };
     let mut report = Report::default();
     let wanted = |part: &str| options.parts.is_empty() || options.parts.iter().any(|name| name == part);
     if wanted("records") || wanted("calls") {
@@ -89,24 +76,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bench.pulls(&mut report).context("measure pulls")?;
     }
     print!("\n{report}");
-    if let Some(path) = &options.json {
-        fs::write(path, format!("{:#}\n", report.json())).with_context(|| format!("write {}", path.display()))?;
-    }
-    println!("removing what the benchmark made");
-    scratch.close().context("remove what the benchmark made")
+    options.frame.end(begun, &report.json())
 }
 
 /// What everything is measured with.
 struct Bench<'a> {
     options: &'a Options,
-    dist: PathBuf,
+    dist: &'a Path,
     helper: PathBuf,
     scratch: &'a Path,
 }
 
 impl Bench<'_> {
     fn sides(&self, name: &str) -> Result<(Side, Side)> {
-        let side = |whose, of: &str| Side::new(whose, &self.dist, self.scratch.join(format!("{name}-{of}")));
+        let side = |whose, of: &str| Side::new(whose, self.dist, self.scratch.join(format!("{name}-{of}")));
         Ok((side(Whose::Ours, "ours")?, side(Whose::Containerds, "theirs")?))
     }
 
@@ -249,7 +232,7 @@ impl Bench<'_> {
                 (Whose::Containerds, Side::ctr, &by_ctr),
             ];
             for (at, (whose, client, arguments)) in subjects.into_iter().enumerate() {
-                let side = Side::new(whose, &self.dist, self.scratch.join(format!("pull-{round}-{at}")))?;
+                let side = Side::new(whose, self.dist, self.scratch.join(format!("pull-{round}-{at}")))?;
                 let daemon = side.start()?;
                 measure::cold()?;
                 let took = wall(client(&side, arguments))?;

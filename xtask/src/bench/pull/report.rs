@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::limit::CORES;
 use super::subject::Subject;
+use crate::bench::bar::Bar;
 use crate::bench::measure::{Cost, median};
 
 /// An image that is measured, with what is asked for.
@@ -23,41 +24,6 @@ pub(super) struct Image {
 const FETCH: f64 = 0.35;
 /// The most memory of ours, in MB: 64 MiB.
 const MEMORY: f64 = 67.1;
-
-/// Something that was asked for, and what came of it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Bar {
-    /// What it is about.
-    pub(super) name: String,
-    /// What was measured; nothing when it could not be.
-    pub(super) value: Option<f64>,
-    /// What it may be.
-    pub(super) at_most: f64,
-}
-
-impl Bar {
-    /// Whether it is met.
-    pub(super) fn holds(&self) -> bool {
-        self.value.is_some_and(|value| value <= self.at_most)
-    }
-
-    /// Returns it for a program to read.
-    pub(super) fn json(&self) -> Value {
-        json!({"name": self.name, "value": self.value, "at_most": self.at_most, "ok": self.holds()})
-    }
-}
-
-impl fmt::Display for Bar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.value.map_or("-".to_owned(), |value| format!("{value:.2}"));
-        let verdict = match self.value {
-            None => "not measured",
-            Some(_) if self.holds() => "ok",
-            Some(_) => "missed",
-        };
-        write!(f, "{:<44}{value:>9}{:>9.2}  {verdict}", self.name, self.at_most)
-    }
-}
 
 /// What was measured of an image.
 #[derive(Debug)]

@@ -8,13 +8,14 @@ pub(in crate::bench) mod ours;
 
 use std::fs;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::figures::{Bar, Report};
+use super::frame::Frame;
 use super::measure::{self, Cost, median};
 use crate::{packages, process};
 use containerd::Containerd;
@@ -44,41 +45,23 @@ pub(crate) struct Options {
     /// How large the blob is that is ingested, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     mib: u64,
-    /// Measure this `dist` instead of building one, to compare two versions
-    #[arg(long, value_name = "FILE")]
-    dist: Option<PathBuf>,
-    /// Also write the report as JSON to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    frame: Frame,
 }
 
 /// Measures and reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !process::is_root() {
-        bail!(
-            "containerd and dropping the page cache need root\nhint: `sudo env \"PATH=$PATH\" cargo xtask bench store`"
-        );
-    }
-    packages::install(packages::BENCH_STORE)?;
-    let dist = match &options.dist {
-        Some(dist) => std::path::absolute(dist).with_context(|| format!("find {}", dist.display()))?,
-        None => process::build_dist()?,
-    };
-    let base = process::target()?.join("bench");
-    fs::create_dir_all(&base).with_context(|| format!("create {}", base.display()))?;
-    let scratch =
-        tempfile::Builder::new().prefix("store-").tempdir_in(&base).context("create a temporary directory")?;
-    let bench = Bench { ours: Ours::new(dist, scratch.path())?, options, scratch: scratch.path() };
+    let why = "containerd and dropping the page cache";
+    let begun = options.frame.begin("store", why, packages::BENCH_STORE)?;
+    let scratch = begun.scratch.path();
+    let bench = Bench { ours: Ours::new(begun.dist.clone(), scratch)?, options, scratch };
     let mut report = Report::default();
     bench.records(&mut report).context("measure a store with many records")?;
     bench.writers(&mut report).context("measure writers of small blobs")?;
     bench.ingests(&mut report).context("measure ingests")?;
     bench.listings(&mut report).context("compare listings")?;
     print!("\n{report}");
-    if let Some(path) = &options.json {
-        fs::write(path, format!("{:#}\n", report.json())).with_context(|| format!("write {}", path.display()))?;
-    }
-    scratch.close().context("remove what the benchmark made")
+    options.frame.end(begun, &report.json())
 }
 
 /// What everything is measured with.
