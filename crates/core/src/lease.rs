@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filter::{Fields, Filter};
 use crate::gc::{self, Deletion};
 use crate::label::Labels;
@@ -172,12 +172,82 @@ pub trait Manager: Send + Sync {
     async fn delete_resource(&self, id: &Id, resource: &Resource) -> Result<()>;
 
     /// Lists what a lease holds.
+    ///
+    /// # Errors
+    /// `NotFound`, also for a lease that was listed and has gone since.
     async fn resources(&self, id: &Id) -> Result<Vec<Resource>>;
+}
+
+/// Lists the leases that match any of the filters, with what they hold. Those that go meanwhile, because others end their work
+/// or their time is up, are left out.
+pub async fn holdings(leases: &dyn Manager, filters: &[Filter]) -> Result<Vec<(Lease, Vec<Resource>)>> {
+    let mut holdings = Vec::new();
+    for lease in leases.list(filters).await? {
+        match leases.resources(&lease.id).await {
+            Ok(resources) => holdings.push((lease, resources)),
+            Err(error) if error.is(Kind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(holdings)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    /// Leases `here`, `gone` and, if it is to be so, `broken`, which cannot be read.
+    struct Going {
+        broken: bool,
+    }
+
+    #[async_trait]
+    impl Manager for Going {
+        async fn list(&self, _: &[Filter]) -> Result<Vec<Lease>> {
+            let names = ["here", "gone"].into_iter().chain(self.broken.then_some("broken"));
+            let lease = |name: &str| Lease {
+                id: name.parse().unwrap(),
+                created_at: SystemTime::UNIX_EPOCH,
+                expires_at: None,
+                labels: Labels::new(),
+            };
+            Ok(names.map(lease).collect())
+        }
+
+        async fn resources(&self, id: &Id) -> Result<Vec<Resource>> {
+            match id.as_str() {
+                "here" => Ok(vec!["ingests/x".parse()?]),
+                "gone" => Err(Error::not_found("lease gone is not here")),
+                _ => Err(Error::data_loss("the records are damaged")),
+            }
+        }
+
+        async fn create(&self, _: Options) -> Result<Lease> {
+            Err(Error::unimplemented("nothing is created"))
+        }
+
+        async fn delete(&self, _: &Id, _: Deletion) -> Result<()> {
+            Err(Error::unimplemented("nothing is deleted"))
+        }
+
+        async fn add_resource(&self, _: &Id, _: &Resource) -> Result<()> {
+            Err(Error::unimplemented("nothing is added"))
+        }
+
+        async fn delete_resource(&self, _: &Id, _: &Resource) -> Result<()> {
+            Err(Error::unimplemented("nothing is taken out"))
+        }
+    }
+
+    #[test]
+    fn a_lease_that_goes_while_it_is_listed_is_left_out_and_other_failures_are_not() {
+        let listed = |broken| holdings(&Going { broken }, &[]).now_or_never().unwrap();
+        let here = listed(false).unwrap();
+        assert_eq!(here.iter().map(|(lease, held)| (lease.id.as_str(), held.len())).collect::<Vec<_>>(), [("here", 1)]);
+        assert_eq!(listed(true).unwrap_err().kind(), Kind::DataLoss);
+    }
 
     #[test]
     fn a_resource_is_written_as_it_is_read() {

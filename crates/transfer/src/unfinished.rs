@@ -52,8 +52,8 @@ struct Holders(BTreeMap<String, Vec<Lease>>);
 impl Holders {
     async fn of(services: &Services) -> Result<Self> {
         let mut holders: BTreeMap<String, Vec<Lease>> = BTreeMap::new();
-        for lease in services.leases.list(&[]).await? {
-            for held in services.leases.resources(&lease.id).await? {
+        for (lease, held) in lease::holdings(&*services.leases, &[]).await? {
+            for held in held {
                 if held.kind == ResourceKind::Ingest {
                     holders.entry(held.id).or_default().push(lease.clone());
                 }

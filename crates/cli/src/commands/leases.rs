@@ -7,7 +7,7 @@ use serde::Serialize;
 use windlass::transfer::pull::{INTERRUPTED_FROM_LABEL, INTERRUPTED_LABEL, LEASE_LABEL};
 use windlass_core::filter::Filter;
 use windlass_core::gc::{self, Deletion};
-use windlass_core::lease::{DEFAULT_EXPIRY, Id, Lease, Manager, Options, Resource};
+use windlass_core::lease::{self, DEFAULT_EXPIRY, Id, Lease, Manager, Options, Resource};
 use windlass_core::{Error, Labels, Result};
 
 use crate::context::Context;
@@ -173,9 +173,8 @@ async fn list(leases: &dyn Manager, output: Output, quiet: bool, filters: &[Filt
         return list.finish();
     }
     let mut list = output.list(["ID", "CREATED", "EXPIRES", "HOLDS", "FOR", "LABELS"]);
-    for lease in leases.list(filters).await? {
-        let resources = leases.resources(&lease.id).await?.len();
-        let lease = shown(lease);
+    for (lease, resources) in lease::holdings(leases, filters).await? {
+        let (lease, resources) = (shown(lease), resources.len());
         list.push(&Row { lease, resources }, |Row { lease, resources }| {
             let expires = lease.expires_at.map_or_else(|| "never".to_owned(), until);
             let (purpose, others) = purpose(&lease.labels);

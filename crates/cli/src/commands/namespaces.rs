@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use windlass_core::{Labels, Namespace};
+use windlass_core::{Kind, Labels, Namespace};
 
 use crate::context::Context;
 use crate::failure::Outcome;
@@ -71,7 +71,11 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Ls { quiet: false } => {
             let mut list = output.list(["NAME", "LABELS"]);
             for name in namespaces.list().await? {
-                let of = namespaces.labels(&name).await?;
+                let of = match namespaces.labels(&name).await {
+                    // Somebody has removed it meanwhile.
+                    Err(error) if error.is(Kind::NotFound) => continue,
+                    of => of?,
+                };
                 list.push(&Row { name, labels: of }, |row| [row.name.to_string(), labels(&row.labels)])?;
             }
             list.finish()
