@@ -4,7 +4,7 @@
 //! told, such as a directory that is a source here, is done from here, too.
 
 use async_trait::async_trait;
-use windlass::registry::{self, Credential, Known};
+use windlass::registry::{self, Credential, Known, Retry};
 use windlass::transfer::{Pulled, Unpack};
 use windlass_core::platform::Selection;
 use windlass_core::progress::Tracker;
@@ -41,6 +41,9 @@ fn of_source(source: &Source) -> Option<&'static str> {
     }
     if source.registries.hosts.are_named() {
         return Some("which hosts are asked is said by this command line");
+    }
+    if source.transfers.rate_limit_wait() != Retry::default().patience {
+        return Some("how long to wait for a registry is said by this command line");
     }
     (!source.transfers.default_per_host()).then_some("connections of hosts are for the daemon to count")
 }
