@@ -39,10 +39,11 @@ impl Client {
         // Where tags cannot be deleted alone, some take the tag for a digest that is none.
         let no_tags =
             matches!(what, Deleted::Tag(_)) && (*status == StatusCode::BAD_REQUEST || complaint.has("DIGEST_INVALID"));
-        Err(match status.as_u16() {
+        let error = match status.as_u16() {
             _ if unsupported || no_tags => {
                 let error =
-                    Error::unimplemented(format!("{host} does not delete {object} of {name}: {answer}{complaint}"));
+                    Error::unimplemented(format!("{host} does not delete {object} of {name}: {answer}{complaint}"))
+                        .coded("not-offered");
                 match what {
                     Deleted::Tag(_) => error.hint(
                         "it may not delete tags alone: NAME@DIGEST deletes the manifest with all of its tags, and `dist inspect` \
@@ -54,10 +55,13 @@ impl Client {
                 }
             }
             403 => Error::permission_denied(format!("{host} forbids deleting {object} of {name}{complaint}"))
+                .coded("access-denied")
                 .hint("whoever deletes needs the right to, which is often not that to push"),
             404 => Error::not_found(format!("{object} is not in repository {name} of {host}{complaint}"))
+                .coded("object-not-found")
                 .hint("there is nothing to delete; `dist tags` lists what there is"),
-            _ => refusal.into_error(self.authorizer.standing(repository).await),
-        })
+            _ => return Err(refusal.into_error(self.authorizer.standing(repository).await)),
+        };
+        Err(refusal.tried(error))
     }
 }

@@ -141,10 +141,14 @@ impl<'a> Refusal<'a> {
     }
 
     /// Says it; `standing` is how the registry sees us.
-    pub(crate) fn into_error(mut self, standing: Standing) -> Error {
-        let (attempt, earlier) = (self.attempt.take(), std::mem::take(&mut self.earlier));
+    pub(crate) fn into_error(self, standing: Standing) -> Error {
         let code = self.code(&standing);
-        self.explained(standing).coded(code).attempts(attempt).attempts(earlier)
+        self.tried(self.explained(standing).coded(code))
+    }
+
+    /// Has an error that says it in other words know what was tried.
+    pub(crate) fn tried(&self, error: Error) -> Error {
+        error.attempts(self.attempt.clone()).attempts(self.earlier.clone())
     }
 
     /// Returns the stable code.
@@ -164,8 +168,8 @@ impl<'a> Refusal<'a> {
         }
     }
 
-    fn explained(self, standing: Standing) -> Error {
-        let Self { repository, object, host, complaint, .. } = &self;
+    fn explained(&self, standing: Standing) -> Error {
+        let Self { repository, object, host, complaint, .. } = self;
         let name = &repository.name;
         let status = status_text(self.status);
         match self.status.as_u16() {

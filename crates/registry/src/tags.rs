@@ -13,7 +13,7 @@ use windlass_core::{Error, Listing, Result};
 use crate::ask::Ask;
 use crate::body;
 use crate::client::Client;
-use crate::error::Complaint;
+use crate::error::Refusal;
 use crate::hosts::Repository;
 use crate::link;
 use crate::redirect;
@@ -71,9 +71,13 @@ impl Walk {
         match answer.response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
-                let complaint = Complaint::read(answer.response, self.client.exchange.timeouts.idle).await;
-                return Err(Error::not_found(format!("repository {name} is not at {}{complaint}", answer.host))
-                    .hint("check its spelling; some registries hide a repository from those who may not read it"));
+                let idle = self.client.exchange.timeouts.idle;
+                let refusal = Refusal::read(&self.repository, object, answer, idle).await;
+                let Refusal { host, complaint, .. } = &refusal;
+                let error = Error::not_found(format!("repository {name} is not at {host}{complaint}"))
+                    .coded("repository-not-found")
+                    .hint("check its spelling; some registries hide a repository from those who may not read it");
+                return Err(refusal.tried(error));
             }
             _ => return Err(self.client.refused(&self.repository, object, answer).await),
         }

@@ -11,7 +11,8 @@ use windlass_testkit::registry::{Auth, Bearer, DockerRegistry, Fake, Fault, Iden
 
 use crate::sample;
 use crate::support::{
-    OTHER_NAME, assert_hints, assert_says, fetch, impatient, noise, options, password, remote, remote_with, resolve,
+    OTHER_NAME, assert_hints, assert_says, assert_tells, fetch, impatient, noise, options, password, remote,
+    remote_with, resolve,
 };
 
 const UPLOADS: &str = "/v2/a/b/blobs/uploads/";
@@ -340,15 +341,17 @@ async fn bytes_that_are_not_what_they_should_be_are_not_sent_whole() {
 async fn who_may_not_push_is_told_why() {
     let (fake, name, blob, bytes) = nothing().await;
     let pusher = pusher(&remote(), &name).await;
-    for (status, code, kind, word) in [
-        (403, "DENIED", Kind::PermissionDenied, "forbids pushing"),
-        (405, "UNSUPPORTED", Kind::Unimplemented, "does not take"),
-        (404, "NAME_UNKNOWN", Kind::NotFound, "takes no pushes"),
-        (400, "NAME_INVALID", Kind::InvalidArgument, "does not accept"),
+    for (status, code, (kind, reason), word) in [
+        (403, "DENIED", (Kind::PermissionDenied, "access-denied"), "forbids pushing"),
+        (405, "UNSUPPORTED", (Kind::Unimplemented, "not-offered"), "does not take"),
+        (404, "NAME_UNKNOWN", (Kind::NotFound, "repository-not-found"), "takes no pushes"),
+        (400, "NAME_INVALID", (Kind::InvalidArgument, "not-accepted"), "does not accept"),
+        (507, "UNKNOWN", (Kind::ResourceExhausted, "registry-full"), "has no room"),
     ] {
         fake.fault_method("POST", UPLOADS, Fault::error(status, code, "these are the words"), 1);
         let error = push(&*pusher, &blob, &bytes).await;
-        assert_says(error, kind, &[&fake.host(), "a/b", word, "these are the words"]);
+        let error = assert_says(error, kind, &[&fake.host(), "a/b", word, "these are the words"]);
+        assert_tells(&error, reason, &fake.host(), status);
     }
     fake.require(Auth::Basic { username: "u".into(), password: "secret".into() });
     assert_says(push(&*pusher, &blob, &bytes).await, Kind::Unauthenticated, &[&fake.host(), "wants credentials"]);

@@ -6,7 +6,7 @@ use windlass_registry::Remote;
 use windlass_testkit::registry::{DockerRegistry, Fake, Fault, Taking};
 
 use crate::sample;
-use crate::support::{assert_hints, assert_says, one_image, remote, resolve};
+use crate::support::{assert_hints, assert_says, assert_tells, one_image, remote, resolve};
 
 async fn tags(remote: &Remote, name: &str) -> Result<Vec<String>> {
     remote.tags(&name.parse().unwrap()).try_collect().await
@@ -17,7 +17,8 @@ async fn tags_are_listed_page_by_page() {
     let fake = Fake::start().await;
     let name = format!("{}/a/b:1", fake.host());
     let remote = remote();
-    assert_says(tags(&remote, &name).await, Kind::NotFound, &["repository a/b", &fake.host()]);
+    let error = assert_says(tags(&remote, &name).await, Kind::NotFound, &["repository a/b", &fake.host()]);
+    assert_tells(&error, "repository-not-found", &fake.host(), 404);
     let all: Vec<String> = (0..2500).map(|number| format!("t{number:04}")).collect();
     for tag in &all {
         fake.add_manifest("a/b", Some(tag), MediaType::OCI_INDEX, "{}");
@@ -50,7 +51,9 @@ async fn a_tag_or_a_manifest_is_deleted() {
     assert!(fake.manifest("a/b", "1").is_none() && fake.manifest("a/b", &target.digest.to_string()).is_some());
     let by_digest = format!("{}/a/b@{}", fake.host(), target.digest);
     fake.fault_method("DELETE", "/v2/", Fault::error(405, "UNSUPPORTED", "off"), 1);
-    assert_hints(&assert_says(delete(&by_digest).await, Kind::Unimplemented, &["does not delete"]), "switched off");
+    let error = assert_says(delete(&by_digest).await, Kind::Unimplemented, &["does not delete"]);
+    assert_hints(&error, "switched off");
+    assert_tells(&error, "not-offered", &fake.host(), 405);
     delete(&by_digest).await.unwrap();
     assert_says(delete(&by_digest).await, Kind::NotFound, &[&target.digest.to_string()]);
     assert_says(delete(&format!("{name}@{}", target.digest)).await, Kind::InvalidArgument, &["a tag or a manifest"]);

@@ -107,6 +107,14 @@ pub(crate) fn assert_says<T: std::fmt::Debug>(result: Result<T>, kind: Kind, wor
     error
 }
 
+/// Asserts that an error has a stable code, and says what its host answered.
+#[track_caller]
+pub(crate) fn assert_tells(error: &Error, code: &str, host: &str, status: u16) {
+    assert_eq!(error.code(), code, "{error:?}");
+    let told = error.trace().iter().any(|attempt| attempt.host == host && attempt.status == Some(status));
+    assert!(told, "{status} of {host} is not told: {error:?}");
+}
+
 #[track_caller]
 pub(crate) fn assert_hints(error: &Error, words: &str) {
     assert!(error.hint_text().unwrap_or_default().contains(words), "{words:?} is not in the hint: {error:?}");
