@@ -270,7 +270,7 @@ mod tests {
             ["", "content", "content/", "content/sha256:abc", "snapshots/x", "snapshots//k", "blobs/x", "images/"]
         {
             let error = text.parse::<Resource>().unwrap_err();
-            assert_eq!(error.kind(), crate::Kind::InvalidArgument, "{text}");
+            assert_eq!(error.kind(), Kind::InvalidArgument, "{text}");
             assert!(error.to_string().contains(text) || text.is_empty(), "{error}");
         }
     }

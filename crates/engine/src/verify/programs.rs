@@ -74,7 +74,7 @@ impl Programs {
         command.args(["-stdin-media-type", DESCRIPTOR_TYPE]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let child = command.spawn().attempt(|| format!("start verifier {}", program.display()))?;
-        let running = Running { group: child.id() };
+        let mut running = Running { group: child.id() };
         let judged = tokio::time::timeout(self.timeout, running.judge(child, program, input)).await;
         judged.unwrap_or_else(|_| {
             let (name, time) = (program.display(), humantime(self.timeout));
@@ -125,7 +125,7 @@ struct Running {
 
 impl Running {
     /// Returns how the program ended, and what it printed.
-    async fn judge(&self, mut child: Child, program: &Path, input: &[u8]) -> Result<(ExitStatus, String)> {
+    async fn judge(&mut self, mut child: Child, program: &Path, input: &[u8]) -> Result<(ExitStatus, String)> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let feed = async {
             let Some(mut stdin) = stdin else { return };
@@ -149,8 +149,9 @@ impl Running {
         Ok((status, reason.context(attempt)?.replace('\n', " ")))
     }
 
-    fn end(&self) {
-        let group = self.group.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    /// Ends what is left of them, once: another program may get the id when the last of them is gone.
+    fn end(&mut self) {
+        let group = self.group.take().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         // Nobody may be left of it.
         if let Some(group) = group
             && let Err(error) = kill_process_group(group, Signal::KILL)
