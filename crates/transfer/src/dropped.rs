@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use windlass_core::content::{DROPPED_LABEL, Store};
 use windlass_core::field::FieldMask;
-use windlass_core::{Kind, Labels, Result};
+use windlass_core::{Descriptor, Kind, Labels, Result};
 
-use crate::plan::{ImagePlan, Plan};
+use crate::plan::Plan;
 
 /// Has the record of each manifest name the layers whose blobs are not here, and no others.
 pub(crate) async fn record(content: &dyn Store, plan: &Plan) -> Result<()> {
     for image in &plan.images {
-        let lacks = missing(content, image).await?;
+        let layers: Vec<&Descriptor> = image.layers.iter().map(|layer| &layer.descriptor).collect();
+        let lacks = missing(content, &layers).await?;
         let mut info = content.info(&image.manifest.digest).await?;
         let (labels, changed) = changed(&info.labels, &lacks);
         if !changed.is_empty() {
@@ -23,14 +24,20 @@ pub(crate) async fn record(content: &dyn Store, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// Tells whether the record of a manifest names the layers whose blobs are not here, and no others.
+pub(crate) async fn is_recorded(content: &dyn Store, manifest: &Descriptor, layers: &[Descriptor]) -> Result<bool> {
+    let lacks = missing(content, &layers.iter().collect::<Vec<_>>()).await?;
+    Ok(changed(&content.info(&manifest.digest).await?.labels, &lacks).1.is_empty())
+}
+
 /// Returns the layers of an image whose blobs are not here, as labels.
-async fn missing(content: &dyn Store, image: &ImagePlan) -> Result<BTreeMap<String, String>> {
+async fn missing(content: &dyn Store, layers: &[&Descriptor]) -> Result<BTreeMap<String, String>> {
     let mut missing = BTreeMap::new();
-    for (at, layer) in image.layers.iter().enumerate() {
-        match content.info(&layer.descriptor.digest).await {
+    for (at, layer) in layers.iter().enumerate() {
+        match content.info(&layer.digest).await {
             Ok(_) => {}
             Err(error) if error.is(Kind::NotFound) => {
-                missing.insert(format!("{DROPPED_LABEL}{at}"), layer.descriptor.digest.to_string());
+                missing.insert(format!("{DROPPED_LABEL}{at}"), layer.digest.to_string());
             }
             Err(error) => return Err(error),
         }

@@ -99,6 +99,11 @@ async fn is_over(leased: &Leased, resource: &Resource) -> Result<bool> {
     }
 }
 
+/// Tells whether an interrupted pull of a reference kept something.
+pub(crate) async fn any(leases: &dyn Manager, reference: &Reference) -> Result<bool> {
+    Ok(!leases.list(&[of(reference)?]).await?.is_empty())
+}
+
 /// Lists the leases of interrupted pulls of a reference. One is not among them for as long as the lease exists that it is
 /// being filled from: that one holds all of it.
 async fn complete(leases: &dyn Manager, reference: &Reference) -> Result<Vec<lease::Id>> {

@@ -18,6 +18,7 @@ mod dropped;
 pub mod export;
 pub mod familiar;
 mod fetch;
+mod here;
 pub mod import;
 mod inlined;
 pub mod inspect;

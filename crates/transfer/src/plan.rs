@@ -156,12 +156,7 @@ impl Plan {
     ) -> Result<Self> {
         let candidates = candidates(fetch, target, absent).await?;
         let of: Vec<Option<Platform>> = candidates.iter().map(|candidate| candidate.platform.clone()).collect();
-        let alone = !matches!(target.media_type.role(), Role::Index);
-        let chosen = match (alone, of.as_slice()) {
-            // A manifest that does not say what it is for is taken at its word by whoever names it.
-            (true, [None]) => vec![0],
-            _ => platforms.select(&of)?,
-        };
+        let chosen = choose(target, &of, platforms)?;
         let mut images = Vec::new();
         let mut blobs: Vec<BlobPlan> = Vec::new();
         for (at, candidate) in candidates.into_iter().enumerate() {
@@ -188,6 +183,19 @@ impl Plan {
             images.push(ImagePlan { manifest, config, platform, artifact_type, layers });
         }
         Ok(Self { name: name.clone(), target: target.clone(), images, blobs, attached: Vec::new(), room: None })
+    }
+}
+
+/// Returns which of the manifests below a target are wanted, by their platforms.
+///
+/// # Errors
+/// `NotFound` when none is for a platform.
+pub(crate) fn choose(target: &Descriptor, of: &[Option<Platform>], platforms: &Selection) -> Result<Vec<usize>> {
+    match (target.media_type.role(), of) {
+        (Role::Index, _) => platforms.select(of),
+        // A manifest that does not say what it is for is taken at its word by whoever names it.
+        (_, [None]) => Ok(vec![0]),
+        _ => platforms.select(of),
     }
 }
 
@@ -249,11 +257,16 @@ async fn read(fetch: &Fetch, descriptor: &Descriptor) -> Result<(Manifest, Optio
 /// Returns the config of an image; an artifact has none, and neither has one whose config is a config in name only: an
 /// attestation, or a signature of cosign, has blobs where an image has layers.
 async fn image_config(fetch: &Fetch, manifest: &Manifest) -> Result<Option<ImageConfig>> {
-    let attests = !manifest.layers.is_empty() && manifest.layers.iter().all(|layer| is_no_layer(&layer.media_type));
-    if !manifest.is_image() || attests {
+    if is_artifact(manifest) {
         return Ok(None);
     }
     fetch.config(&manifest.config).await.map(Some)
+}
+
+/// Tells whether a manifest has no root filesystem.
+pub(crate) fn is_artifact(manifest: &Manifest) -> bool {
+    let attests = !manifest.layers.is_empty() && manifest.layers.iter().all(|layer| is_no_layer(&layer.media_type));
+    !manifest.is_image() || attests
 }
 
 /// Tells whether a blob is none that could ever be unpacked. One of a layer's family that is not known here, such as an

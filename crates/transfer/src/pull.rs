@@ -1,8 +1,8 @@
 //! A pull, told from the top.
 //!
 //! ```text
-//! resolve ─► verify ─► plan ─► fetch every blob ─────────┐
-//!                                └─► unpack every layer ──┴─► record the name ─► release the lease
+//! resolve ─► verify ─► is all of it here? ─► plan ─► fetch every blob ─────────┐
+//!                                                      └─► unpack every layer ──┴─► record the name ─► release the lease
 //! ```
 //!
 //! Everything between resolving and recording is held by a lease, and recording is the one step that makes a pull
@@ -33,7 +33,7 @@ use crate::referrers::{self, Referrers};
 use crate::stop::Stop;
 use crate::unpack::Unpacker;
 use crate::verify::{self, InRepository, Subject, Verifier};
-use crate::{dropped, interrupted, missing, run};
+use crate::{dropped, here, interrupted, missing, run};
 
 /// The label of a running pull's lease: the reference that is pulled.
 pub const LEASE_LABEL: &str = "windlass.dev/pull";
@@ -210,7 +210,9 @@ pub async fn plan(
     progress: &Tracker,
 ) -> Result<Plan> {
     let planned = async {
-        let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, options, progress).await?;
+        let resolved = options.stop.or(find(resolver, reference, options, progress)).await?;
+        let begun = begin(host, namespace, resolver, reference, &resolved, options, progress);
+        let Begun { leased, fetch } = begun.await?;
         let result = survey(&leased, &fetch, resolver, &resolved, options).await;
         leased.release(Deletion::Background).await?;
         result
@@ -249,7 +251,11 @@ async fn carry_out(
     options: &Pull,
     progress: &Tracker,
 ) -> Result<Pulled> {
-    let Begun { resolved, leased, fetch } = begin(host, namespace, resolver, reference, options, progress).await?;
+    let resolved = options.stop.or(find(resolver, reference, options, progress)).await?;
+    if let Some(pulled) = here::find(host, namespace, reference, &resolved, options, progress).await {
+        return Ok(pulled);
+    }
+    let Begun { leased, fetch } = begin(host, namespace, resolver, reference, &resolved, options, progress).await?;
     let ready = match options.stop.or(prepare(&leased, &fetch, resolver, &resolved, options)).await {
         Ok(ready) => ready,
         // Documents are all that it brought.
@@ -260,30 +266,31 @@ async fn carry_out(
     settle(leased, reference, &earlier, executed).await
 }
 
+/// Finds out what the reference means, and whether that may be here.
+async fn find(resolver: &dyn Resolver, reference: &Reference, options: &Pull, progress: &Tracker) -> Result<Resolved> {
+    let resolved = resolve(resolver, reference, progress).await?;
+    let subject = Subject { name: &reference.to_string(), descriptor: &resolved.descriptor };
+    verify::check(options.verifier.as_ref(), &subject, &InRepository { resolver, reference }).await?;
+    Ok(resolved)
+}
+
 /// What every workflow begins with.
 struct Begun {
-    resolved: Resolved,
     leased: Leased,
     fetch: Fetch,
 }
 
-/// Resolves the reference and, once it means something that may be here, takes a lease.
+/// Takes a lease for what is brought.
 async fn begin(
     host: &dyn Host,
     namespace: &Namespace,
     resolver: &dyn Resolver,
     reference: &Reference,
+    resolved: &Resolved,
     options: &Pull,
     progress: &Tracker,
 ) -> Result<Begun> {
-    let resolve = async {
-        let resolved = resolve(resolver, reference, progress).await?;
-        let subject = Subject { name: &reference.to_string(), descriptor: &resolved.descriptor };
-        verify::check(options.verifier.as_ref(), &subject, &InRepository { resolver, reference }).await?;
-        let fetcher = options.budgeted(resolver.fetcher(&resolved.name).await?);
-        Ok((resolved, fetcher))
-    };
-    let (resolved, fetcher) = options.stop.or(resolve).await?;
+    let fetcher = options.budgeted(options.stop.or(resolver.fetcher(&resolved.name)).await?);
     let lease = lease::Options {
         id: None,
         expiry: Some(lease::DEFAULT_EXPIRY),
@@ -292,7 +299,7 @@ async fn begin(
     let leased = Leased::acquire(host, namespace, lease).await?;
     let by = format!("the pull of {reference}");
     let fetch = Fetch { parts: options.parts, ..Fetch::new(&leased, fetcher, source_labels(reference), by, progress) };
-    Ok(Begun { resolved, leased, fetch })
+    Ok(Begun { leased, fetch })
 }
 
 /// Returns the labels that tell where a blob came from; none of what no registry has.

@@ -139,6 +139,9 @@ impl Provider for Content {
         let info = self.info(&descriptor.digest).await?;
         let (blobs, digest) = (self.shared.blobs.clone(), info.digest);
         let damaged = |what: String| Error::data_loss(what).hint(FETCH_AGAIN);
+        if self.shared.condemned.has(&digest) {
+            return Err(damaged(format!("blob {digest} was found to be damaged")));
+        }
         // What is known to the kernel is opened here: handing that over to another thread takes longer than doing it.
         let opened = match blobs.file_at_once(&digest) {
             Some(file) => BlobReader::new(digest, file),

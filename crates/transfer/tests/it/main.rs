@@ -7,6 +7,7 @@ mod attached;
 mod conversions;
 mod dropping;
 mod failures;
+mod here;
 mod in_parts;
 mod interrupted;
 mod once;
