@@ -1,5 +1,5 @@
 //! How the process keeps memory that was given back to the allocator.
-#![expect(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
+#![expect(unsafe_code, reason = "mallopt(3) and malloc_trim(3) have no safe wrapper")]
 
 /// How many arenas glibc's allocator may have. By default it gives one to nearly each thread, up to eight a core, and each
 /// keeps what its threads gave back: buffers of half a mebibyte, made by one thread and dropped by another one, then take three
@@ -24,5 +24,14 @@ pub(crate) fn set_up() {
         if unsafe { libc::mallopt(what, value) } == 0 {
             tracing::debug!(what, value, "the allocator goes on as it does by default");
         }
+    }
+}
+
+/// Gives memory back to the system that was given back to the allocator: for a process that goes on and has nothing to do.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes a number only, and may be made by any thread at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

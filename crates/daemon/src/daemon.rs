@@ -25,7 +25,7 @@ use crate::config::{Config, Grpc};
 use crate::introspection::About;
 use crate::signals::Signals;
 use crate::socket::{self, Socket};
-use crate::{metrics, notify, proxy, serve, transfer, ttrpc};
+use crate::{metrics, notify, proxy, rest, serve, transfer, ttrpc};
 
 /// How long calls that run may take to end when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -41,6 +41,8 @@ pub struct Process {
     pub notify: Option<OsString>,
     /// The proxies between this machine and registries: those that the variables name.
     pub proxies: Proxies,
+    /// What is called when no call has ended for a second after one did: to give memory back that is not used any more.
+    pub rest: Option<fn()>,
 }
 
 /// Runs a daemon until a signal ends it: the first one lets calls that run end, the second one does not.
@@ -113,6 +115,9 @@ impl Daemon {
             Some(address) => metrics::listen(address, engine.clone(), calls.numbers().clone()).await?,
             None => JoinSet::new(),
         };
+        if let Some(rest) = process.rest {
+            others.spawn(rest::after_calls(calls.numbers().clone(), rest::QUIET, rest));
+        }
         others.spawn(ttrpc::serve(shims.listener, Arc::new(Exchange(host.clone())), calls.clone()));
         let pull = Pull { verifier, ..config.pull() };
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };

@@ -16,6 +16,7 @@ mod metrics;
 mod notify;
 mod plugins;
 mod proxy;
+mod rest;
 mod serve;
 mod signals;
 mod socket;

@@ -6,6 +6,7 @@ use windlass_core::{Result, ResultExt as _};
 use windlass_daemon::config::{self, Loaded};
 use windlass_daemon::{Config, Process};
 
+use crate::allocator;
 use crate::context::{Context, is_root};
 use crate::failure::{Failure, Outcome};
 use crate::log::{self, Level};
@@ -93,6 +94,7 @@ async fn serve(context: &Context, flags: &Flags) -> Outcome {
         revision: REVISION.to_owned(),
         notify: std::env::var_os("NOTIFY_SOCKET"),
         proxies: proxies()?,
+        rest: Some(allocator::give_back),
     };
     windlass_daemon::run(loaded.config, process).await?;
     Ok(())

@@ -7,10 +7,11 @@ mod listen;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tonic::Code;
 use windlass::Collections;
 
@@ -28,6 +29,8 @@ const OTHERS: (&str, &str) = ("other", "other");
 pub(crate) struct Numbers {
     methods: Mutex<BTreeMap<(String, String), Method>>,
     open: AtomicI64,
+    ended: AtomicU64,
+    one_ended: Notify,
 }
 
 /// What is counted of a method.
@@ -51,7 +54,9 @@ pub(crate) struct Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.numbers.open.fetch_sub(1, Ordering::Relaxed);
-        self.numbers.ended(&self.method, self.code.unwrap_or(Code::Cancelled), self.began.elapsed());
+        self.numbers.ended.fetch_add(1, Ordering::Relaxed);
+        self.numbers.one_ended.notify_one();
+        self.numbers.count(&self.method, self.code.unwrap_or(Code::Cancelled), self.began.elapsed());
     }
 }
 
@@ -69,7 +74,7 @@ impl Numbers {
         Counted { numbers: self.clone(), method: key, began: Instant::now(), code: None }
     }
 
-    fn ended(&self, method: &(String, String), code: Code, took: Duration) {
+    fn count(&self, method: &(String, String), code: Code, took: Duration) {
         let mut methods = self.methods.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(method) = methods.get_mut(method) else { return };
         let seconds = took.as_secs_f64();
@@ -83,6 +88,16 @@ impl Numbers {
     /// Returns how many calls are open.
     pub(crate) fn open(&self) -> i64 {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many calls have ended.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a call has ended since this returned last.
+    pub(crate) async fn one_ended(&self) {
+        self.one_ended.notified().await;
     }
 
     /// Writes down what was counted.
