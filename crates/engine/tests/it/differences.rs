@@ -170,6 +170,26 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn a_name_that_is_another_file_s_now_is_no_reason_to_write_those_that_are_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let layer = windlass_testkit::image::Layer::new;
+    let layers = [layer().file("first", "data").hardlink("second", "first"), layer().file("first", "other")];
+    for (kind, place) in Place::all(directory.path()).await {
+        for (number, layer) in layers.iter().enumerate() {
+            let bytes = layer.encode(Compression::None).bytes;
+            let descriptor = Descriptor::of(MediaType::OCI_LAYER, &bytes);
+            place.content.write_blob(&descriptor, bytes, Labels::new()).await.unwrap();
+            place.apply(&descriptor, &name(number + 1), (number > 0).then(|| name(number)).as_ref()).await;
+        }
+        let (below, above) = (place.view(Some(&name(1))).await, place.view(Some(&name(2))).await);
+        let difference = place.compare(&below, &above).await;
+        let bytes = place.content.read_all(&difference, 1 << 20).await.unwrap();
+        assert_eq!(names(&bytes, began).0, ["first"], "{kind}");
+    }
+}
+
 /// Changes a tree through its mount as a container does.
 fn work_in(root: &Path) {
     if std::fs::rename(root.join("d"), root.join("renamed")).is_err() {

@@ -50,10 +50,39 @@ fn relinked(trees: &Trees) -> Result<Result<HashSet<Vec<u8>>, Redirect>> {
     let (mut walk, mut links) = (Walk::of(trees)?, Links::default());
     loop {
         match walk.next()? {
-            Ok(Some(pair)) => links.see(&pair),
+            Ok(Some(pair)) if Links::concern(&pair) => match is_kept(&pair)? {
+                Ok(kept) => links.see(pair, kept),
+                Err(redirect) => return Ok(Err(redirect)),
+            },
+            Ok(Some(_)) => {}
             Ok(None) => return Ok(Ok(links.changed())),
             Err(redirect) => return Ok(Err(redirect)),
         }
+    }
+}
+
+/// Tells whether what has a name is what had it.
+fn is_kept(Pair { path, lower, upper }: &Pair) -> Result<Result<bool, Redirect>> {
+    let (Some(lower), Some(upper)) = (lower, upper) else { return Ok(Ok(false)) };
+    let looked = Looked::at(upper, path)?;
+    match looked.redirect {
+        Some(redirect) => Ok(Err(redirect)),
+        None => is_same(lower, upper, &looked, path),
+    }
+}
+
+/// Tells whether two files are the same as far as a layer says what they are.
+fn is_same(lower: &Node, upper: &Node, looked: &Looked<'_>, path: &[u8]) -> Result<Result<bool, Redirect>> {
+    if lower.file() == upper.file() {
+        return Ok(Ok(true));
+    }
+    if lower.kind() != upper.kind() {
+        return Ok(Ok(false));
+    }
+    let below = Looked::at(lower, path)?;
+    match below.redirect {
+        Some(redirect) => Ok(Err(redirect)),
+        None => looked.is_same(&below).map(Ok),
     }
 }
 
@@ -86,16 +115,9 @@ impl Changes {
             return Ok(looked.redirect);
         }
         if let Some(lower) = &lower {
-            let same = if lower.file() == upper.file() {
-                true
-            } else if lower.kind() == upper.kind() {
-                let below = Looked::at(lower, &path)?;
-                if below.redirect.is_some() {
-                    return Ok(below.redirect);
-                }
-                looked.is_same(&below)?
-            } else {
-                false
+            let same = match is_same(lower, &upper, &looked, &path)? {
+                Ok(same) => same,
+                Err(redirect) => return Ok(Some(redirect)),
             };
             if same && !self.relinked.contains(&path) {
                 if upper.is_directory() && !path.is_empty() {
