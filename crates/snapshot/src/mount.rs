@@ -89,6 +89,11 @@ pub fn unmount(target: &Path) -> Result<()> {
 /// # Errors
 /// As [`unmount`]; the rest stays mounted.
 pub fn unmount_all(mounts: &[Mount], target: &Path) -> Result<()> {
+    unmount_each(mounts, target, unmount)
+}
+
+/// Unmounts what [`mount_all`] mounted, the last first, each in the way that is given.
+fn unmount_each(mounts: &[Mount], target: &Path, unmount: impl Fn(&Path) -> Result<()>) -> Result<()> {
     for mount in mounts.iter().rev().filter(|mount| mount.kind != EROFS_LOWER) {
         unmount(&place_path(mount, target)?)?;
     }

@@ -2,13 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 use windlass_core::error::{IoResultExt as _, Kind, Result};
 use windlass_core::snapshot::Mount;
 
-use super::{mount_all, unmount_all, unmount_with};
+use super::{mount_all, unmount, unmount_each, unmount_with};
 use crate::tree;
+
+/// How often a mount that is in use is looked at again, and after how long. A process that this one is just starting has what
+/// is open here until it is the other program, and uses the mount for that moment.
+const TRIES: u32 = 20;
+const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Mounts in a directory of their own, unmounted when the value is dropped.
 ///
@@ -50,7 +56,7 @@ impl Temporary {
 
     fn unmount(&mut self) -> Result<()> {
         let mounts = std::mem::take(&mut self.mounts);
-        let unmounted = unmount_all(&mounts, &self.path);
+        let unmounted = unmount_each(&mounts, &self.path, patiently);
         if unmounted.as_ref().is_err_and(|error| error.is(Kind::FailedPrecondition)) {
             unmount_with(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
         }
@@ -70,4 +76,15 @@ impl Drop for Temporary {
             tracing::warn!(target = %self.path.display(), %error, "a temporary mount was in use");
         }
     }
+}
+
+/// Unmounts what is on a directory, or says that it stayed in use.
+fn patiently(path: &Path) -> Result<()> {
+    for _ in 0..TRIES {
+        match unmount(path) {
+            Err(error) if error.is(Kind::FailedPrecondition) => std::thread::sleep(BETWEEN),
+            unmounted => return unmounted,
+        }
+    }
+    unmount(path)
 }
