@@ -1,12 +1,13 @@
 //! Pulls of an image that is here already, as the reference names it now: found out by reading alone, so that nothing is
-//! written, held or waited for.
+//! held or waited for, and nothing is written but when the image was pulled last.
 //!
-//! What a record refers to is not collected, so that the record is read first, then what it refers to, then the record
-//! once more: if it still says the same, all of it was here at that time.
+//! What a record refers to is not collected: the record is read first, then what it refers to, and it is there still when it
+//! is changed in the end.
 
 use std::collections::BTreeMap;
 
 use windlass_core::content::{self, ProviderExt as _};
+use windlass_core::field::FieldMask;
 use windlass_core::image::Image;
 use windlass_core::platform::Selection;
 use windlass_core::progress::{State, Tracker};
@@ -39,8 +40,14 @@ pub(crate) async fn find(
         if !is_recorded(&services, resolved).await? || interrupted::any(&*services.leases, reference).await? {
             return Ok(None);
         }
-        let found = whole(&services, &resolved.descriptor, options).await?;
-        Ok(if is_recorded(&services, resolved).await? { found } else { None })
+        let Some(found) = whole(&services, &resolved.descriptor, options).await? else { return Ok(None) };
+        // Who listens is told of every pull, as by containerd.
+        let image = Image::new(resolved.name.clone(), resolved.descriptor.clone());
+        match services.images.update(&image, &FieldMask::parse(["target"])?).await {
+            Ok(_) => Ok(Some(found)),
+            Err(error) if error.is(Kind::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     };
     let whole = found.await.unwrap_or_else(|error: Error| {
         tracing::debug!(%error, %reference, "whether the image is here was not found out by looking");

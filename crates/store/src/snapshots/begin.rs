@@ -30,7 +30,7 @@ impl Begin {
             // Whoever commits the target right now is waited for.
             let _turn = snapshots.turn(&target).await;
             if snapshots.has_or_adopts(target.clone()).await? {
-                snapshots.require_whole(&target).await?;
+                snapshots.require_whole(&snapshots.record(target.as_key())?).await?;
                 return Err(Error::already_exists(format!("snapshot {target}, the target, is here already")));
             }
         }
@@ -114,12 +114,11 @@ impl Snapshots {
     ///
     /// # Errors
     /// `DataLoss`.
-    async fn require_whole(&self, name: &Name) -> Result<()> {
-        let record = self.record(name.as_key())?;
+    pub(super) async fn require_whole(&self, record: &SnapshotRecord) -> Result<()> {
         match self.inner.stat(&record.inner).await {
             Err(error) if error.is(Kind::NotFound) => Err(Error::data_loss(format!(
-                "snapshot {name} is recorded, and snapshotter {} has lost it",
-                self.place.snapshotter
+                "snapshot {} is recorded, and snapshotter {} has lost it",
+                record.info.key, self.place.snapshotter
             ))
             .hint("`dist fsck --repair` unpacks it again")),
             found => found.map(drop),

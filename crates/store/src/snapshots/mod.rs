@@ -111,7 +111,11 @@ impl Snapshotter for Snapshots {
     }
 
     async fn stat(&self, key: &Key) -> Result<Info> {
-        self.record(key).map(|record| record.info)
+        let record = self.record(key)?;
+        if record.info.state == State::Committed {
+            self.require_whole(&record).await?;
+        }
+        Ok(record.info)
     }
 
     async fn update(&self, info: &Info, mask: &FieldMask) -> Result<Info> {
