@@ -149,7 +149,8 @@ impl Remote {
         stream::once(tags).try_flatten().boxed()
     }
 
-    /// Deletes at a registry: the manifest with all of its tags, of a reference with a digest; of one with a tag, the tag.
+    /// Deletes at a registry: the manifest with all of its tags, of a reference with a digest; of one with a tag, the tag. Where lists
+    /// of referrers are kept by whoever pushes, that of the manifest goes, too, and so does its entry in another one.
     ///
     /// # Errors
     /// `NotFound` when it is not there; `Unimplemented` when the registry does not delete such things;
@@ -159,17 +160,15 @@ impl Remote {
             return Err(Error::unimplemented(format!("nothing is deleted in a layout, as {reference} is"))
                 .hint("delete the entry in its index.json"));
         }
-        let what = match (reference.tag(), reference.digest()) {
-            (Some(tag), None) => Deleted::Tag(tag),
-            (None, Some(digest)) => Deleted::Manifest(digest),
-            _ => {
-                return Err(Error::invalid_argument(format!(
-                    "{reference} does not say whether a tag or a manifest is meant"
-                ))
-                .hint("NAME:TAG is a tag, NAME@DIGEST a manifest with all of its tags"));
+        let repository = async || self.repository(reference, Capability::Push).await;
+        match (reference.tag(), reference.digest()) {
+            (Some(tag), None) => self.client.delete(&repository().await?, &Deleted::Tag(tag)).await,
+            (None, Some(digest)) => {
+                RegistryPusher::new(self.client.clone(), repository().await?, reference).delete(digest).await
             }
-        };
-        self.client.delete(&self.repository(reference, Capability::Push).await?, &what).await
+            _ => Err(Error::invalid_argument(format!("{reference} does not say whether a tag or a manifest is meant"))
+                .hint("NAME:TAG is a tag, NAME@DIGEST a manifest with all of its tags")),
+        }
     }
 
     /// Returns the first host of a reference that may be asked for something.
