@@ -10,7 +10,8 @@
 //!
 //! Anything else is `Unimplemented`, naming both. Bytes, questions about credentials and progress travel over streams that the
 //! client opened before ([`Streams`]). A client that goes away stops its transfer, which then ends in order, as after an error: what
-//! a pull brought stays for the next one, and an import leaves nothing. So a transfer is a task of its own.
+//! a pull brought stays for the next one, a push leaves blobs without a tag, and an import leaves nothing. So a transfer is a task of
+//! its own.
 
 mod archive;
 mod credentials;

@@ -1,6 +1,7 @@
 //! Transfers: what containerd 2's clients pull, import, export and tag with.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -23,7 +24,7 @@ use windlass_proto::containerd::types::transfer::{
 };
 use windlass_proto::prost::Name;
 use windlass_testkit::image::{Bundle, Image, Index, Layer};
-use windlass_testkit::registry::DockerRegistry;
+use windlass_testkit::registry::{DockerRegistry, Fake, Fault};
 
 use crate::serving::{Place, start};
 
@@ -102,10 +103,7 @@ async fn an_image_is_pulled_under_the_name_that_is_asked_for_unpacked_and_told_a
     let from = OciRegistry { reference, resolver: Some(RegistryResolver::default()) };
     let began = std::time::Instant::now();
     caller.transfer(&from, &to, "progress").await.unwrap();
-    assert!(
-        began.elapsed() < std::time::Duration::from_secs(4),
-        "who reads progress and does not close is not waited for"
-    );
+    assert!(began.elapsed() < Duration::from_secs(4), "who reads progress and does not close is not waited for");
 
     let services = place.services().await;
     let images: Vec<_> = services.images.list(&[]).try_collect().await.unwrap();
@@ -164,6 +162,48 @@ async fn an_image_is_pushed_and_told_about() {
         assert_eq!(told.iter().rev().find(|it| it.name == name).unwrap().event, "complete", "{told:?}");
     }
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_client_is_gone_stops_and_leaves_no_lease_and_no_tag() {
+    let (place, bundle) = (Place::new(), bundle());
+    let (_registry, reference) = serve(&bundle);
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    caller.transfer(&OciRegistry { reference, resolver: None }, &store(NAME), "").await.unwrap();
+    let services = place.services().await;
+    let leases = async || services.leases.list(&[]).await.unwrap();
+
+    // It takes the first blob and never says so.
+    let slow = Fake::start().await;
+    slow.fault_method("PUT", "/v2/pushed/blobs/", Fault::Silence, 1);
+    let to = OciRegistry { reference: format!("{}/pushed:2", slow.host()), resolver: None };
+    let client = Caller::new(&place).await;
+    let destination = to.clone();
+    let push = tokio::spawn(async move { client.transfer(&store(NAME), &destination, "").await });
+    let sent = || slow.requests().iter().any(|request| request.method == "PUT");
+    soon(async || sent()).await;
+    assert_eq!(leases().await.len(), 1, "what is pushed is held");
+    push.abort();
+    soon(async || leases().await.is_empty()).await;
+    assert!(
+        slow.manifest("pushed", "2").is_none() && slow.manifest("pushed", &bundle.root.digest.to_string()).is_none()
+    );
+    slow.forget_requests();
+    caller.transfer(&store(NAME), &to, "").await.unwrap();
+    assert_eq!(slow.manifest("pushed", "2").unwrap().1, bundle.blobs[&bundle.root.digest]);
+    daemon.stop().await;
+}
+
+/// Waits until something is so.
+async fn soon(is_so: impl AsyncFn() -> bool) {
+    for _ in 0..600 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it does not come about");
 }
 
 #[tokio::test(flavor = "multi_thread")]
