@@ -21,7 +21,7 @@ use windlass_proto::containerd::types::Envelope;
 
 use crate::assemble::{self, Assembly};
 use crate::calls::Calls;
-use crate::config::{Config, Grpc};
+use crate::config::{Config, Grpc, Registry};
 use crate::introspection::About;
 use crate::signals::Signals;
 use crate::socket::{self, Socket};
@@ -118,8 +118,9 @@ impl Daemon {
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
         let health = health::Server::new(calls.stopping().clone());
         let routes = server::routes_within(limits, &differing, &about, &activations, health);
-        let hosts_dirs = config.registry.hosts_dirs.clone();
-        let remote = Remote::new(Options { hosts_dirs, proxies: process.proxies, ..Options::default() })?;
+        let Registry { hosts_dirs, foreign_urls } = config.registry.clone();
+        let proxies = process.proxies;
+        let remote = Remote::new(Options { hosts_dirs, foreign_urls, proxies, ..Options::default() })?;
         let routes = transfer::added_to(routes, limits, &host, pull, remote);
         let (listening, until) = oneshot::channel();
         let grpc = serve::grpc(listener, routes, &calls, until);

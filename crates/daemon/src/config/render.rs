@@ -112,6 +112,10 @@ fn parts(out: &mut Page, config: &Config) {
     out.table("registry");
     out.comment("Directories with a directory for each registry: a hosts.toml of containerd's in it, or certificates as Docker has them.");
     out.set("hosts_dirs", list(config.registry.hosts_dirs.iter().map(|it| it.display().to_string())));
+    out.comment(
+        "Whether a layer that the registry has not got is fetched from the URLs that the image names: ask or refuse.",
+    );
+    out.set("foreign_urls", word(&own::FOREIGN_URLS, config.registry.foreign_urls));
     verification(out, &config.verification);
     if config.proxy_plugins.is_empty() {
         out.gap();

@@ -9,6 +9,7 @@ use prost::Message as _;
 use prost_types::Any;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
+use windlass::registry::ForeignUrls;
 use windlass_core::{Descriptor, Digest, Host as _, Kind, Namespace, Platform, Result, Scope, snapshot};
 use windlass_grpc::streaming::window::{self, Sender};
 use windlass_grpc::streaming::{pack, unpack};
@@ -204,6 +205,39 @@ async fn soon(is_so: impl AsyncFn() -> bool) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("it does not come about");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_asks_nobody_that_an_image_names_when_that_is_not_wanted() {
+    let (registry, elsewhere, bundle) = (Fake::start().await, Fake::start().await, bundle());
+    let layer = bundle.image().layers[0].digest.clone();
+    let manifest = String::from_utf8(bundle.blobs[&bundle.root.digest].to_vec()).unwrap();
+    let digest = format!("\"digest\":\"{layer}\"");
+    let urls = format!("{digest},\"urls\":[\"{}/v2/files/blobs/{layer}\"]", elsewhere.url());
+    assert_eq!(manifest.matches(&digest).count(), 1, "{manifest}");
+    let manifest = manifest.replace(&digest, &urls);
+    for (digest, bytes) in &bundle.blobs {
+        let (place, repository) = if *digest == layer { (&elsewhere, "files") } else { (&registry, "app") };
+        place.add_blob(repository, "", bytes.clone());
+    }
+    registry.add_manifest("app", Some("1"), bundle.root.media_type.as_str(), manifest);
+    for wanted in [ForeignUrls::Refused, ForeignUrls::Asked] {
+        let place = Place::new();
+        let mut config = place.config();
+        config.registry.foreign_urls = wanted;
+        let daemon = start(config).await;
+        let from = OciRegistry { reference: format!("{}/app:1", registry.host()), resolver: None };
+        let pulled = Caller::new(&place).await.transfer(&from, &store(NAME), "").await;
+        if wanted == ForeignUrls::Refused {
+            let error = pulled.unwrap_err();
+            assert_eq!((error.kind(), error.code()), (Kind::FailedPrecondition, "foreign-url-refused"), "{error}");
+            assert_eq!(elsewhere.requests().len(), 0);
+        } else {
+            pulled.unwrap();
+            assert_ne!(elsewhere.requests().len(), 0);
+        }
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
