@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass::registry::{
-    Credential, Credentials, Fallback, ForHost, HOSTS_DIRS, InOrder, Options, PlainHttp, Proxies, Remote, Retry,
+    Credential, Credentials, Fallback, ForHost, ForeignUrls, HOSTS_DIRS, InOrder, Options, PlainHttp, Proxies, Remote,
+    Retry,
 };
 use windlass_core::{Error, Reference, Result};
 
@@ -32,6 +33,9 @@ pub(crate) struct Hosts {
     /// Ask only the first host that may do something, and fail when it does not.
     #[arg(long)]
     no_fallback: bool,
+    /// Fetch no layer from the URLs that the image names for it when the registry has not got it.
+    #[arg(long)]
+    no_foreign_urls: bool,
 }
 
 impl Hosts {
@@ -50,15 +54,16 @@ impl Hosts {
             plain_http: if self.plain_http { PlainHttp::Always } else { PlainHttp::default() },
             hosts_dirs: if self.search.is_empty() { usual() } else { self.search.clone() },
             fallback: if self.no_fallback { Fallback::Never } else { Fallback::Allowed },
+            foreign_urls: if self.no_foreign_urls { ForeignUrls::Refused } else { ForeignUrls::Asked },
             proxies: proxies()?,
             credentials: Arc::new(InOrder::new(credentials::files()?)),
             ..Options::default()
         })
     }
 
-    /// Tells whether somebody says where hosts are named, or that one alone is asked.
+    /// Tells whether somebody says where hosts are named, or that some are not asked.
     pub(crate) fn are_named(&self) -> bool {
-        !self.search.is_empty() || self.no_fallback
+        !self.search.is_empty() || self.no_fallback || self.no_foreign_urls
     }
 
     /// Makes a resolver of any reference. Nobody is asked before something is.

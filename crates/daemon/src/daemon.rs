@@ -21,10 +21,11 @@ use windlass_proto::containerd::types::Envelope;
 
 use crate::assemble::{self, Assembly};
 use crate::calls::Calls;
-use crate::config::{Config, Grpc};
+use crate::config::{Config, Grpc, Registry};
 use crate::introspection::About;
 use crate::signals::Signals;
 use crate::socket::{self, Socket};
+use crate::verified::Verified;
 use crate::{metrics, notify, proxy, rest, serve, transfer, ttrpc};
 
 /// How long calls that run may take to end when the daemon stops.
@@ -119,13 +120,23 @@ impl Daemon {
             others.spawn(rest::after_calls(calls.numbers().clone(), rest::QUIET, rest));
         }
         others.spawn(ttrpc::serve(shims.listener, Arc::new(Exchange(host.clone())), calls.clone()));
+        let Registry { hosts_dirs, foreign_urls } = config.registry.clone();
+        let proxies = process.proxies;
+        let remote = Remote::new(Options { hosts_dirs, foreign_urls, proxies, ..Options::default() })?;
+        let served: Arc<dyn Host> = match &verifier {
+            Some(verifier) => {
+                let (host, verifier) = (differing, verifier.clone());
+                Arc::new(Verified { host, verifier, remote: remote.clone() })
+            }
+            None => differing,
+        };
         let pull = Pull { verifier, ..config.pull() };
         let limits = Limits { taken: *max_recv_message_size, sent: *max_send_message_size };
         let health = health::Server::new(calls.stopping().clone());
-        let routes = server::routes_within(limits, &differing, &about, &activations, health);
-        let hosts_dirs = config.registry.hosts_dirs.clone();
-        let remote = Remote::new(Options { hosts_dirs, proxies: process.proxies, ..Options::default() })?;
-        let routes = transfer::added_to(routes, limits, &host, pull, remote);
+        let routes = server::routes_within(limits, &served, &about, &activations, health);
+        // What it brings is verified before it is fetched; what is here gets another name as it does from a client.
+        let routes =
+            transfer::added_to(routes, limits, transfer::Hosts { bringing: host, naming: served }, pull, remote);
         let (listening, until) = oneshot::channel();
         let grpc = serve::grpc(listener, routes, &calls, until);
         // Who reads it works in another directory.

@@ -22,6 +22,7 @@ mod signals;
 mod socket;
 mod transfer;
 mod ttrpc;
+mod verified;
 
 pub use config::Config;
 pub use daemon::{Daemon, Process, run};

@@ -211,6 +211,7 @@ fn not_followed(host: &str, refused: Refused) -> Error {
             "what is asked for over TLS is not fetched without; the operator of the registry has to look at it",
         ),
         Refused::Scheme => ("redirect-malformed", "to something that is not HTTP", nobody_else),
+        Refused::Address => ("redirect-address", "to an address that nobody is sent to", nobody_else),
     };
     Error::failed_precondition(format!("{host} redirects {what}")).coded(code).hint(hint)
 }

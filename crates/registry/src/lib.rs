@@ -6,6 +6,7 @@
 //! ```text
 //! resolver, fetcher,     what to ask for, and what an answer means
 //!   pusher
+//!   elsewhere            which places are asked that an image names
 //!   hosts                where to ask, in which order
 //!   client, ask          authorised, redirects followed
 //!     auth, challenge    who we say we are, to whom
@@ -31,6 +32,7 @@ mod delete;
 mod dial;
 mod docker_config;
 mod doctor;
+mod elsewhere;
 mod error;
 mod exchange;
 mod failure;
@@ -68,7 +70,7 @@ pub use credentials::{Anonymous, Credential, Credentials, ForHost, InOrder, Know
 pub use docker_config::{DockerConfig, Kept};
 pub use hosts::HOSTS_DIRS;
 pub use login::Login;
-pub use options::{Fallback, Floor, Options, PlainHttp, Timeouts};
+pub use options::{Fallback, Floor, ForeignUrls, Options, PlainHttp, Timeouts};
 pub use proxy::Proxies;
 pub use remote::Remote;
 pub use retry::Retry;

@@ -22,6 +22,8 @@ pub struct Options {
     pub hosts_dirs: Vec<PathBuf>,
     /// What to do when a host does not do what it is asked for.
     pub fallback: Fallback,
+    /// Whether content is fetched from where its descriptor says.
+    pub foreign_urls: ForeignUrls,
     /// The proxies between us and hosts of which nothing else is configured.
     pub proxies: Proxies,
     /// Who we are, to whom.
@@ -46,6 +48,7 @@ impl Default for Options {
             plain_http: PlainHttp::default(),
             hosts_dirs: Vec::new(),
             fallback: Fallback::default(),
+            foreign_urls: ForeignUrls::default(),
             proxies: Proxies::default(),
             credentials: Arc::new(Anonymous),
             user_agent: concat!("windlass/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -64,6 +67,7 @@ impl fmt::Debug for Options {
             .field("plain_http", &self.plain_http)
             .field("hosts_dirs", &self.hosts_dirs)
             .field("fallback", &self.fallback)
+            .field("foreign_urls", &self.foreign_urls)
             .field("proxies", &self.proxies)
             .field("user_agent", &self.user_agent)
             .field("extra_roots", &self.extra_roots.len())
@@ -95,6 +99,16 @@ pub enum Fallback {
     Allowed,
     /// Fail: of each operation's hosts only the first is asked.
     Never,
+}
+
+/// Whether content that a registry has not got is fetched from the URLs of its descriptor, which whoever made the image has written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForeignUrls {
+    /// It is, but from addresses that nobody has reason to name.
+    #[default]
+    Asked,
+    /// It is not.
+    Refused,
 }
 
 /// How long to wait for what.

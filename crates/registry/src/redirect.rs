@@ -6,6 +6,8 @@
 use http::uri::Scheme;
 use http::{Method, StatusCode, Uri};
 
+use crate::elsewhere::is_never_asked;
+
 /// How many redirects of one request are followed.
 pub(crate) const MAX_HOPS: usize = 10;
 
@@ -18,6 +20,8 @@ pub(crate) enum Refused {
     Downgrade,
     /// To something that is not HTTP.
     Scheme,
+    /// To an address on the wire of this machine, where clouds tell who it is, or to one that is hidden in its spelling.
+    Address,
 }
 
 /// Tells whether an answer sends a request on to somewhere else. What changes something is sent on only by the statuses
@@ -56,6 +60,8 @@ pub(crate) fn target(from: &Uri, location: &str) -> Result<Uri, Refused> {
     let valid = target.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     match target.scheme() {
         _ if !valid => Err(Refused::Malformed),
+        // A host that has such an address itself was named by the user.
+        _ if target.host() != from.host() && target.host().is_some_and(is_never_asked) => Err(Refused::Address),
         Some(scheme) if scheme == &Scheme::HTTPS => Ok(target),
         Some(scheme) if scheme == &Scheme::HTTP && from.scheme() == Some(&Scheme::HTTP) => Ok(target),
         Some(scheme) if scheme == &Scheme::HTTP => Err(Refused::Downgrade),
@@ -111,12 +117,18 @@ mod tests {
             ("https://user:password@b.test/", Refused::Malformed),
             ("", Refused::Malformed),
             ("https://b test/", Refused::Malformed),
+            ("https://169.254.169.254/latest/meta-data", Refused::Address),
+            ("https://[fe80::1]/", Refused::Address),
+            ("https://2852039166/", Refused::Address),
         ] {
             assert_eq!(target(&from, location), Err(refused), "{location}");
         }
         let plain: Uri = "http://a.test/".parse().unwrap();
         assert!(target(&plain, "http://b.test/").is_ok());
         assert!(target(&plain, "https://b.test/").is_ok());
+        assert_eq!(target(&plain, "http://169.254.169.254/"), Err(Refused::Address));
+        let link: Uri = "http://169.254.1.1/".parse().unwrap();
+        assert!(target(&link, "/v2").is_ok());
     }
 
     #[test]

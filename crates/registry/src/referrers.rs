@@ -31,6 +31,14 @@ pub(crate) fn fallback_tag(subject: &Digest) -> String {
     format!("{}-{}", cut(subject.algorithm().as_str(), 32), cut(subject.hex(), 64))
 }
 
+/// Tells whether an answer is one of those that come of a registry which does not know the API.
+pub(crate) fn has_no_api(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST
+    )
+}
+
 impl RegistryResolver {
     /// Asks where a repository may be served, in order, until one knows what is attached to a manifest there.
     pub(crate) async fn referrers(
@@ -62,11 +70,7 @@ impl RegistryResolver {
                 let filtered = filters(answer.response.headers());
                 (self.pages(repository, subject, answer).await?, filtered)
             }
-            // Who does not know the API says so in one of these ways.
-            StatusCode::NOT_FOUND
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::NOT_IMPLEMENTED
-            | StatusCode::BAD_REQUEST => (self.by_tag(repository, subject).await?, false),
+            status if has_no_api(status) => (self.by_tag(repository, subject).await?, false),
             _ => return Err(self.client.refused(repository, &format!("the referrers of {subject}"), answer).await),
         };
         if let Some(kind) = artifact_type.filter(|_| !filtered) {

@@ -17,12 +17,13 @@ use crate::client::Client;
 use crate::credentials::{Credential, Credentials};
 use crate::delete::Deleted;
 use crate::doctor::Probe;
+use crate::elsewhere::Elsewhere;
 use crate::exchange::Exchange;
 use crate::fetcher::RegistryFetcher;
-use crate::hosts::{Capability, Directories, RegistryHost, Repositories, Repository};
+use crate::hosts::{Capability, Directories, RegistryHost, Repositories, Repository, is_loopback};
 use crate::layout::{self, LayoutFetcher, LayoutPusher};
 use crate::login::{self, Login};
-use crate::options::{Options, PlainHttp};
+use crate::options::{ForeignUrls, Options, PlainHttp};
 use crate::pusher::RegistryPusher;
 use crate::resolver::RegistryResolver;
 use crate::tags;
@@ -47,6 +48,8 @@ use crate::validators::{Origins, Validators};
 pub struct Remote {
     pub(crate) client: Arc<Client>,
     pub(crate) directories: Arc<Directories>,
+    /// Whether content is fetched from where its descriptor says.
+    foreign_urls: ForeignUrls,
     /// What a check-up connects with.
     pub(crate) probe: Arc<Probe>,
 }
@@ -73,7 +76,8 @@ impl Remote {
             transfers_per_host: options.transfers_per_host,
         };
         let directories = Directories::new(options.hosts_dirs, options.plain_http, options.fallback);
-        Ok(Self { client: Arc::new(client), directories: Arc::new(directories), probe })
+        let foreign_urls = options.foreign_urls;
+        Ok(Self { client: Arc::new(client), directories: Arc::new(directories), foreign_urls, probe })
     }
 
     /// Checks a credential with a registry, and returns what is to be kept of it. Of whom else is asked in its place nobody is asked.
@@ -149,7 +153,8 @@ impl Remote {
         stream::once(tags).try_flatten().boxed()
     }
 
-    /// Deletes at a registry: the manifest with all of its tags, of a reference with a digest; of one with a tag, the tag.
+    /// Deletes at a registry: the manifest with all of its tags, of a reference with a digest; of one with a tag, the tag. Where lists
+    /// of referrers are kept by whoever pushes, that of the manifest goes, too, and so does its entry in another one.
     ///
     /// # Errors
     /// `NotFound` when it is not there; `Unimplemented` when the registry does not delete such things;
@@ -159,17 +164,15 @@ impl Remote {
             return Err(Error::unimplemented(format!("nothing is deleted in a layout, as {reference} is"))
                 .hint("delete the entry in its index.json"));
         }
-        let what = match (reference.tag(), reference.digest()) {
-            (Some(tag), None) => Deleted::Tag(tag),
-            (None, Some(digest)) => Deleted::Manifest(digest),
-            _ => {
-                return Err(Error::invalid_argument(format!(
-                    "{reference} does not say whether a tag or a manifest is meant"
-                ))
-                .hint("NAME:TAG is a tag, NAME@DIGEST a manifest with all of its tags"));
+        let repository = async || self.repository(reference, Capability::Push).await;
+        match (reference.tag(), reference.digest()) {
+            (Some(tag), None) => self.client.delete(&repository().await?, &Deleted::Tag(tag)).await,
+            (None, Some(digest)) => {
+                RegistryPusher::new(self.client.clone(), repository().await?, reference).delete(digest).await
             }
-        };
-        self.client.delete(&self.repository(reference, Capability::Push).await?, &what).await
+            _ => Err(Error::invalid_argument(format!("{reference} does not say whether a tag or a manifest is meant"))
+                .hint("NAME:TAG is a tag, NAME@DIGEST a manifest with all of its tags")),
+        }
     }
 
     /// Returns the first host of a reference that may be asked for something.
@@ -198,7 +201,10 @@ impl Resolver for Remote {
         let repositories = self.repositories(&reference).await?;
         let (client, plain_http) = (self.client.clone(), self.directories.plain_http);
         let (validators, origins) = (Validators::default(), Origins::default());
-        Ok(Arc::new(RegistryFetcher { client, repositories, plain_http, validators, origins }))
+        let pulled_from = repositories.that_may(Capability::Pull);
+        let local = pulled_from.iter().all(|repository| is_loopback(&repository.host.authority));
+        let inner = Arc::new(RegistryFetcher { client, repositories, plain_http, validators, origins });
+        Ok(Arc::new(Elsewhere { inner, wanted: self.foreign_urls, local }))
     }
 
     async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>> {

@@ -8,12 +8,13 @@ mod grant;
 use std::time::Instant;
 
 use http::Uri;
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 use windlass_core::{Error, Result};
 
 use crate::ask::Access;
 use crate::auth::Authorization;
 use crate::challenge::Challenge;
+use crate::elsewhere::is_never_asked;
 use crate::hosts::Repository;
 
 pub(crate) use grant::{Asked, Offline, fetch};
@@ -50,7 +51,9 @@ impl TokenServer {
             .parameter("realm")
             .and_then(|realm| realm.parse().ok())
             .filter(|realm: &Uri| {
-                realm.host().is_some() && !realm.authority().is_some_and(|a| a.as_str().contains('@'))
+                let own = |name: &str| host.authority.parse().is_ok_and(|own: Authority| own.host() == name);
+                realm.host().is_some_and(|name| !is_never_asked(name) || own(name))
+                    && !realm.authority().is_some_and(|a| a.as_str().contains('@'))
             })
             .ok_or_else(|| {
                 Error::failed_precondition(format!("{} wants a token but does not say from where", host.name))

@@ -46,7 +46,7 @@ pub async fn copy(
         let tree = Tree::of(&origin, &resolved.descriptor, options).await?;
         push::carry_out(resolver, &origin, tree, to, options, progress).await
     };
-    copied.await.context(|| format!("copy {from} to {to}"))
+    options.stop.or(copied).await.context(|| format!("copy {from} to {to}"))
 }
 
 /// A remote that is copied from.

@@ -31,7 +31,7 @@ pub mod plan;
 pub mod present;
 pub mod pull;
 pub mod push;
-mod referrers;
+pub mod referrers;
 pub mod repair;
 pub mod room;
 pub mod rootfs;

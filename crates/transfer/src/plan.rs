@@ -28,7 +28,7 @@ pub struct Plan {
     pub images: Vec<ImagePlan>,
     /// Every blob beside the manifests and configs, once each, in the order in which they are fetched.
     pub blobs: Vec<BlobPlan>,
-    /// What is attached to the target and the images, as far as that is wanted.
+    /// What is attached to the target, to the images and to that, as far as it is wanted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attached: Vec<AttachedPlan>,
     /// The room that what is missing needs, once that was looked at.
@@ -277,7 +277,7 @@ fn is_no_layer(media_type: &MediaType) -> bool {
 }
 
 /// Returns what an artifact says that it is: by its type, by that of its config, or by that of its first blob.
-fn artifact_type(manifest: &Manifest) -> String {
+pub(crate) fn artifact_type(manifest: &Manifest) -> String {
     let blob = manifest.layers.first().filter(|_| manifest.is_image()).unwrap_or(&manifest.config);
     manifest.artifact_type.clone().unwrap_or_else(|| blob.media_type.to_string())
 }

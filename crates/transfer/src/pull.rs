@@ -213,7 +213,7 @@ pub async fn plan(
         let resolved = options.stop.or(find(resolver, reference, options, progress)).await?;
         let begun = begin(host, namespace, resolver, reference, &resolved, options, progress);
         let Begun { leased, fetch } = begun.await?;
-        let result = survey(&leased, &fetch, resolver, &resolved, options).await;
+        let result = survey(&leased, &fetch, resolver, reference, &resolved, options).await;
         leased.release(Deletion::Background).await?;
         result
     };
@@ -225,11 +225,12 @@ async fn survey(
     leased: &Leased,
     fetch: &Fetch,
     resolver: &dyn Resolver,
+    reference: &Reference,
     resolved: &Resolved,
     options: &Pull,
 ) -> Result<Plan> {
     let unpacker = unpacker(leased, fetch, options)?;
-    let mut plan = make_plan(fetch, resolver, resolved, options).await?;
+    let mut plan = make_plan(fetch, resolver, reference, resolved, options).await?;
     if !options.metadata_only {
         plan.room = Some(missing::survey(leased, fetch, &plan, unpacker.as_ref(), options.content).await?);
     }
@@ -237,9 +238,15 @@ async fn survey(
 }
 
 /// Finds out what is to be brought, without the large blobs.
-async fn make_plan(fetch: &Fetch, resolver: &dyn Resolver, resolved: &Resolved, options: &Pull) -> Result<Plan> {
+async fn make_plan(
+    fetch: &Fetch,
+    resolver: &dyn Resolver,
+    reference: &Reference,
+    resolved: &Resolved,
+    options: &Pull,
+) -> Result<Plan> {
     let mut plan = Plan::make(fetch, &resolved.name, &resolved.descriptor, &options.platforms, Absent::Fetch).await?;
-    referrers::add(&mut plan, fetch, resolver, resolved, &options.referrers).await?;
+    referrers::add(&mut plan, fetch, resolver, reference, &options.referrers).await?;
     Ok(plan)
 }
 
@@ -256,7 +263,7 @@ async fn carry_out(
         return Ok(pulled);
     }
     let Begun { leased, fetch } = begin(host, namespace, resolver, reference, &resolved, options, progress).await?;
-    let ready = match options.stop.or(prepare(&leased, &fetch, resolver, &resolved, options)).await {
+    let ready = match options.stop.or(prepare(&leased, &fetch, resolver, reference, &resolved, options)).await {
         Ok(ready) => ready,
         // Documents are all that it brought.
         Err(error) => return Err(release(leased, error).await),
@@ -373,6 +380,7 @@ async fn prepare(
     leased: &Leased,
     fetch: &Fetch,
     resolver: &dyn Resolver,
+    reference: &Reference,
     resolved: &Resolved,
     options: &Pull,
 ) -> Result<Ready> {
@@ -380,7 +388,7 @@ async fn prepare(
     if let Some(unpacker) = &unpacker {
         unpacker.snapshotter.ready().await.context(|| format!("use snapshotter {}", unpacker.name))?;
     }
-    let plan = make_plan(fetch, resolver, resolved, options).await?;
+    let plan = make_plan(fetch, resolver, reference, resolved, options).await?;
     if unpacker.is_some() {
         plan.check_unpackable()?;
     }

@@ -10,7 +10,8 @@ use crate::remote::Registries;
 /// Delete from a registry: a tag, or a manifest by its digest with all of its tags. What is here stays.
 ///
 /// Few registries delete a tag alone, and many want to be told that they may delete at all. Space is freed when the registry
-/// collects its garbage.
+/// collects its garbage. Where a registry keeps no lists of referrers, the list of the manifest goes with it, and its entry in another
+/// one; what is attached to it stays.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -1,7 +1,10 @@
 //! `dist referrers`: what is attached to an image, and to that.
 
+use std::collections::BTreeSet;
+
 use futures::future::{BoxFuture, FutureExt as _};
 use serde::Serialize;
+use windlass::transfer::referrers::{Attached, MAX_DEPTH, attached};
 use windlass_core::remote::Resolver;
 use windlass_core::{Descriptor, Digest, Error, Reference, Result, ResultExt as _, image};
 
@@ -11,14 +14,13 @@ use crate::familiar;
 use crate::remote::Registries;
 use crate::render::{digest, printable, size};
 
-/// How deep it is looked: a signature of a list of parts of an image is two.
-const MAX_DEPTH: usize = 4;
-/// How many manifests are asked about, for each of which the registry gets a request.
+/// How many manifests are asked about, for each of which the registry gets some requests.
 const MAX_ASKED: usize = 200;
 
 /// List what is attached to an image: signatures, lists of parts, and what is attached to these.
 ///
-/// Nothing is stored. The registry's own list is asked for, or, where a registry has none, the tag that stands for it.
+/// Nothing is stored. The registry's own list is asked for, or, where a registry has none, the tag that stands for it; and the tags
+/// are looked at that cosign puts signatures, attestations and lists of parts under.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -51,6 +53,9 @@ struct Tree {
 struct Branch {
     #[serde(flatten)]
     descriptor: Descriptor,
+    /// The tag that it was found under, unless it is in the list of referrers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
     referrers: Vec<Branch>,
 }
 
@@ -60,7 +65,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let reference = &args.reference;
     let resolved = resolver.resolve(reference).await.context(|| format!("resolve {reference}"))?;
     let digest = resolved.descriptor.digest;
-    let mut asked = Asked { resolver: &resolver, name: &resolved.name, left: MAX_ASKED };
+    let mut asked = Asked { resolver: &resolver, reference, name: &resolved.name, about: BTreeSet::new() };
     let referrers = match &args.artifact_type {
         Some(kind) => asked.list(&digest, Some(kind)).await.map(leaves),
         None => asked.below(&digest, 1).await,
@@ -69,24 +74,29 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     context.output().record(&Tree { name: resolved.name, digest, referrers }, table)
 }
 
-fn leaves(descriptors: Vec<Descriptor>) -> Vec<Branch> {
-    descriptors.into_iter().map(|descriptor| Branch { descriptor, referrers: Vec::new() }).collect()
+fn leaves(attached: Vec<Attached>) -> Vec<Branch> {
+    attached.into_iter().map(|Attached { descriptor, tag }| Branch { descriptor, tag, referrers: Vec::new() }).collect()
 }
 
-/// Asks, and counts how often.
+/// Asks, and remembers about what.
 struct Asked<'a> {
     resolver: &'a dyn Resolver,
+    reference: &'a Reference,
     name: &'a image::Name,
-    left: usize,
+    about: BTreeSet<Digest>,
 }
 
 impl Asked<'_> {
-    async fn list(&mut self, subject: &Digest, kind: Option<&str>) -> Result<Vec<Descriptor>> {
-        self.left = self.left.checked_sub(1).ok_or_else(|| {
-            Error::resource_exhausted(format!("more than {MAX_ASKED} artifacts are attached"))
-                .hint("ask for one type with --type")
-        })?;
-        self.resolver.referrers(self.name, subject, kind).await
+    async fn list(&mut self, subject: &Digest, kind: Option<&str>) -> Result<Vec<Attached>> {
+        // What is attached to itself in a circle has been told once.
+        if !self.about.insert(subject.clone()) {
+            return Ok(Vec::new());
+        }
+        if self.about.len() > MAX_ASKED {
+            return Err(Error::resource_exhausted(format!("more than {MAX_ASKED} artifacts are attached"))
+                .hint("ask for one type with --type"));
+        }
+        attached(self.resolver, self.reference, self.name, subject, kind).await
     }
 
     fn below<'b>(&'b mut self, subject: &'b Digest, depth: usize) -> BoxFuture<'b, Result<Vec<Branch>>> {
@@ -113,11 +123,12 @@ fn table(tree: &Tree) -> String {
 }
 
 fn draw(lines: &mut Vec<String>, branches: &[Branch], before: &str) {
-    for (at, Branch { descriptor, referrers }) in branches.iter().enumerate() {
+    for (at, Branch { descriptor, tag, referrers }) in branches.iter().enumerate() {
         let (fork, below) = if at + 1 == branches.len() { ("└── ", "    ") } else { ("├── ", "│   ") };
         let kind = descriptor.artifact_type.as_deref().unwrap_or(descriptor.media_type.as_str());
         let (kind, bytes) = (printable(kind), size(descriptor.size));
-        lines.push(format!("{before}{fork}{kind}  {}  {bytes}", descriptor.digest));
+        let found = tag.as_ref().map(|tag| format!("  tag {}", printable(tag))).unwrap_or_default();
+        lines.push(format!("{before}{fork}{kind}  {}  {bytes}{found}", descriptor.digest));
         draw(lines, referrers, &format!("{before}{below}"));
     }
 }

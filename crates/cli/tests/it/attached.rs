@@ -1,12 +1,13 @@
 //! What is attached to an image, in Debian's registry, which keeps no list of it but the one that was pushed.
 
-use windlass_testkit::image::artifact_of;
+use windlass_testkit::image::{Bundle, Signer, artifact_of, signatures};
 use windlass_testkit::registry::DockerRegistry;
 
 use crate::dist::Dist;
 use crate::fixture::bundle;
 
 const SBOM: &str = "application/spdx+json";
+const COSIGN: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "application/vnd.example.signature";
 
 #[test]
@@ -44,6 +45,43 @@ fn what_was_attached_is_listed_as_a_tree_and_comes_along() {
     // By itself it is an artifact.
     let pulled = dist.ok(&format!("pull {}/app:sbom", registry.host()));
     assert!(pulled.contains(&format!("artifact    {SBOM}, kept as it is")), "{pulled}");
+}
+
+#[test]
+fn what_cosign_puts_under_tags_is_listed_so_and_comes_along() {
+    let (dist, registry, image) = (Dist::new(), DockerRegistry::start(), bundle());
+    let sbom = artifact_of(SBOM, &image.root, &[("text/plain", b"parts")]);
+    let signer = Signer::new();
+    let (of_image, of_sbom) =
+        (signatures(&[signer.sign(&image.root.digest)]), signatures(&[signer.sign(&sbom.root.digest)]));
+    let tag = |bundle: &Bundle| format!("sha256-{}.sig", bundle.root.digest.hex());
+    let layout = dist.path("layout");
+    for (bundle, tag) in [(&image, "1"), (&sbom, "sbom"), (&of_image, &tag(&image)), (&of_sbom, &tag(&sbom))] {
+        bundle.write_layout(&layout, tag).unwrap();
+        dist.ok(&format!("copy oci:{}:{tag} {}/app:{tag}", layout.display(), registry.host()));
+    }
+    let (at_registry, in_layout) = (format!("{}/app:1", registry.host()), format!("oci:{}:1", layout.display()));
+    for reference in [&at_registry, &in_layout] {
+        let tree = dist.json(&format!("referrers {reference}"));
+        let [list, signature] = tree["referrers"].as_array().unwrap().as_slice() else { panic!("{tree}") };
+        assert_eq!((&list["artifactType"], list.get("tag")), (&SBOM.into(), None));
+        assert_eq!((&signature["artifactType"], &signature["tag"]), (&COSIGN.into(), &tag(&image).into()));
+        assert_eq!(signature["digest"], of_image.root.digest.to_string());
+        assert_eq!(list["referrers"][0]["tag"], tag(&sbom), "{tree}");
+    }
+    let text = dist.ok(&format!("referrers {at_registry}"));
+    assert!(text.contains(&format!("└── {COSIGN}  {}", of_image.root.digest)), "{text}");
+    assert!(text.contains(&format!("  tag {}", tag(&image))), "{text}");
+    let typed = dist.json(&format!("referrers --type {COSIGN} {at_registry}"));
+    assert_eq!(typed["referrers"].as_array().unwrap().len(), 1, "{typed}");
+
+    let here = |bundle: &Bundle| dist.run(&format!("content info {}", bundle.root.digest)).code == Some(0);
+    dist.ok(&format!("pull --with-referrers {at_registry}"));
+    dist.ok("gc");
+    assert!(here(&sbom) && here(&of_image) && here(&of_sbom), "the image keeps them");
+    dist.ok(&format!("images rm {at_registry}"));
+    dist.ok("gc");
+    assert!(!here(&sbom) && !here(&of_image) && !here(&of_sbom), "they go with the image");
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod no_sync;
 mod owner;
 mod peers;
 mod power;
+mod proxied;
 mod pull;
 mod push;
 mod remote;

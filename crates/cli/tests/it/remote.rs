@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ use crate::fixture;
 pub(crate) struct Daemon {
     process: Child,
     pub(crate) socket: PathBuf,
+    /// What it said of a panic, which no client and no load may cause.
+    panics: Arc<Mutex<Vec<String>>>,
 }
 
 impl Daemon {
@@ -36,9 +39,13 @@ impl Daemon {
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
         let said: Vec<String> = lines.by_ref().take_while(|line| !line.contains("ready after")).collect();
         assert!(socket.exists(), "{said:?}");
+        let panics = Arc::new(Mutex::new(Vec::new()));
+        let heard = panics.clone();
         // The rest has to be read, or the daemon would wait for it.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, socket }
+        std::thread::spawn(move || {
+            lines.filter(|line| line.contains("panicked at")).for_each(|line| heard.lock().unwrap().push(line));
+        });
+        Self { process, socket, panics }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -60,6 +67,9 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if !std::thread::panicking() {
+            assert_eq!(*self.panics.lock().unwrap(), Vec::<String>::new(), "the daemon panicked");
+        }
     }
 }
 

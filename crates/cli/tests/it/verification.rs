@@ -1,12 +1,14 @@
 //! Which images may be here: policies, signatures and programs, with Debian's registry.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use windlass_testkit::image::{Signer, signatures};
 use windlass_testkit::registry::DockerRegistry;
 
-use crate::dist::Dist;
+use crate::dist::{Dist, Run};
 use crate::fixture::{bundle, layout};
+use crate::remote::Daemon;
 
 /// A registry that has an image and, unless it is to be unsigned, its signatures.
 fn registry(dist: &Dist, signers: &[&Signer]) -> (DockerRegistry, String) {
@@ -105,4 +107,51 @@ fn a_policy_that_cannot_be_read_is_told_with_its_line() {
     let run = dist.run(&format!("fetch --policy {} {}", dist.path("none").display(), layout(&dist)));
     assert!(run.stderr.contains("read policy"), "{}", run.stderr);
     nothing_is_here(&dist);
+}
+
+/// Runs Debian's `ctr`, which brings content and makes names itself, on a daemon.
+fn ctr(daemon: &Daemon, line: &str) -> Run {
+    Run::of(Command::new("ctr").arg("-a").arg(&daemon.socket).args(line.split(' ')).output().unwrap())
+}
+
+#[test]
+fn what_clients_bring_themselves_is_recorded_only_when_the_daemon_s_policy_allows_it() {
+    let (dist, maker, signer) = (Dist::new(), Dist::new(), Signer::new());
+    policy(&dist, &signer);
+    let more = format!("[verification]\npolicy = {:?}\n", dist.path("policy.toml"));
+    let daemon = Daemon::configured(&dist, &more);
+    let names = || ctr(&daemon, "images ls -q").ok();
+    let refused = |line: &str, reason: &str| {
+        let run = ctr(&daemon, line);
+        assert_eq!(run.code, Some(1), "{line}: {run:?}");
+        let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), run.stderr);
+        assert!(said.contains("is refused by") && said.contains(reason), "{line}: {said}");
+    };
+
+    let (_unsigned, unsigned) = registry(&maker, &[]);
+    refused(&format!("images pull --plain-http {unsigned}"), "it has no signature: there is no tag sha256-");
+    let archive = maker.path("app.tar");
+    maker.ok(&format!("fetch --all-platforms --plain-http {unsigned}"));
+    maker.ok(&format!("images export {} {unsigned}", archive.display()));
+    refused(&format!("images import {}", archive.display()), "it has no signature");
+    assert_eq!(names(), "");
+    assert_eq!(dist.json("snapshots ls"), serde_json::json!([]), "nothing was unpacked");
+    dist.ok("gc");
+    assert_eq!(dist.json("content ls"), serde_json::json!([]), "and nothing is kept");
+
+    let maker = Dist::new();
+    let (_signed, signed) = registry(&maker, &[&signer]);
+    ctr(&daemon, &format!("images pull --plain-http {signed}")).ok();
+    // The same again changes nothing, nor do labels.
+    ctr(&daemon, &format!("images pull --plain-http {signed}")).ok();
+    ctr(&daemon, &format!("images label {signed} team=a")).ok();
+    // A name is given to what is here only where that may have the name.
+    refused(&format!("images tag {signed} other.test/app:1"), "no rule allows it");
+    let other = signed.replace("prod/app:1", "prod/app:2");
+    ctr(&daemon, &format!("images tag {signed} {other}")).ok();
+    let tagged = dist.run(&format!("images tag {signed} other.test/app:1")).failed();
+    assert!(tagged.contains("no rule allows it, and the default is to deny"), "{tagged}");
+    // What comes of a conversion is something else, which nobody has signed. For the name, `ctr` takes the old record away first.
+    refused(&format!("images convert --uncompress {signed} {other}"), "it has no signature");
+    assert_eq!(names(), format!("{signed}\n"));
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass::registry::HOSTS_DIRS;
+use windlass::registry::{ForeignUrls, HOSTS_DIRS};
 use windlass::transfer::{Budget, Pull, Verifier};
 use windlass::{Policy, Sharing, layer, verify};
 use windlass_core::{Platform, Result};
@@ -175,6 +175,8 @@ impl Default for Verification {
 pub struct Registry {
     /// Directories with a directory for each registry, first choice first: containerd's `hosts.toml` in it, or Docker's certificates.
     pub hosts_dirs: Vec<PathBuf>,
+    /// Whether content is fetched from where its descriptor says.
+    pub foreign_urls: ForeignUrls,
 }
 
 /// A plugin that is a process of its own.
@@ -238,7 +240,10 @@ impl Default for Config {
                 limit_rate: None,
             },
             verification: Verification::default(),
-            registry: Registry { hosts_dirs: HOSTS_DIRS.map(PathBuf::from).to_vec() },
+            registry: Registry {
+                hosts_dirs: HOSTS_DIRS.map(PathBuf::from).to_vec(),
+                foreign_urls: ForeignUrls::default(),
+            },
             proxy_plugins: BTreeMap::new(),
         }
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 
 use windlass::layer::{self, Devices};
+use windlass::registry::ForeignUrls;
 use windlass::transfer::Content as Layers;
 use windlass::{Policy, Sharing};
 use windlass_core::Result;
@@ -220,9 +221,16 @@ pub(super) fn verification(mut table: Table<'_>, verification: &mut Verification
     Ok(table.rest())
 }
 
+/// The words for what becomes of URLs of descriptors.
+pub(super) const FOREIGN_URLS: [(&str, ForeignUrls); 2] =
+    [("ask", ForeignUrls::Asked), ("refuse", ForeignUrls::Refused)];
+
 fn registry(mut table: Table<'_>, registry: &mut Registry) -> Result<Vec<Unknown>> {
     if let Some(directories) = table.value("hosts_dirs") {
         registry.hosts_dirs = directories.list()?.iter().map(directory).collect::<Result<_>>()?;
+    }
+    if let Some(urls) = table.value("foreign_urls") {
+        registry.foreign_urls = urls.word(&FOREIGN_URLS)?;
     }
     Ok(table.rest())
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Config, ProxyKind, ProxyPlugin, Verification, own};
+use super::{Config, ProxyKind, ProxyPlugin, Registry, Verification, own};
 
 /// Writes a configuration down.
 pub fn render(config: &Config) -> String {
@@ -109,9 +109,7 @@ fn parts(out: &mut Page, config: &Config) {
     }
     out.comment("How many bytes all pulls of the daemon together bring in a second; any number with 0.");
     out.set("limit_rate", config.transfer.limit_rate.map_or(0, NonZeroU64::get));
-    out.table("registry");
-    out.comment("Directories with a directory for each registry: a hosts.toml of containerd's in it, or certificates as Docker has them.");
-    out.set("hosts_dirs", list(config.registry.hosts_dirs.iter().map(|it| it.display().to_string())));
+    registry(out, &config.registry);
     verification(out, &config.verification);
     if config.proxy_plugins.is_empty() {
         out.gap();
@@ -123,6 +121,16 @@ fn parts(out: &mut Page, config: &Config) {
         out.comment("capabilities = []");
         out.comment("exports = {}");
     }
+}
+
+fn registry(out: &mut Page, registry: &Registry) {
+    out.table("registry");
+    out.comment("Directories with a directory for each registry: a hosts.toml of containerd's in it, or certificates as Docker has them.");
+    out.set("hosts_dirs", list(registry.hosts_dirs.iter().map(|it| it.display().to_string())));
+    out.comment(
+        "Whether a layer that the registry has not got is fetched from the URLs that the image names: ask or refuse.",
+    );
+    out.set("foreign_urls", word(&own::FOREIGN_URLS, registry.foreign_urls));
 }
 
 fn verification(out: &mut Page, verification: &Verification) {

@@ -12,7 +12,7 @@ use windlass_core::field::FieldMask;
 use windlass_core::filter::Filter;
 use windlass_core::gc::ROOT;
 use windlass_core::snapshot::{Capabilities, Commit, Info, Key, Mount, Name, Snapshotter, Usage};
-use windlass_core::{Labels, Listing, Result};
+use windlass_core::{Kind, Labels, Listing, Result};
 
 /// What the label says to those who look at it there.
 const HOLDER: &str = "windlass";
@@ -86,6 +86,10 @@ impl Snapshotter for Kept {
     }
 
     async fn cleanup(&self) -> Result<()> {
-        self.0.cleanup().await
+        match self.0.cleanup().await {
+            // containerd's own daemon cleans up by itself, and cannot be asked to.
+            Err(error) if error.is(Kind::Unimplemented) => Ok(()),
+            cleaned => cleaned,
+        }
     }
 }

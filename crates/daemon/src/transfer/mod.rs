@@ -10,7 +10,8 @@
 //!
 //! Anything else is `Unimplemented`, naming both. Bytes, questions about credentials and progress travel over streams that the
 //! client opened before ([`Streams`]). A client that goes away stops its transfer, which then ends in order, as after an error: what
-//! a pull brought stays for the next one, and an import leaves nothing. So a transfer is a task of its own.
+//! a pull brought stays for the next one, a push leaves blobs without a tag, and an import leaves nothing. So a transfer is a task of
+//! its own.
 
 mod archive;
 mod credentials;
@@ -46,21 +47,29 @@ use progress::{Messages, Reporter};
 /// The header in which a client says the priority of a transfer: low, normal or high.
 const PRIORITY: &str = "windlass-priority";
 
-/// Adds the services of transfers, and of the streams that they need, to those of a host; `pull` is what a pull is unless its client
-/// says otherwise, and `remote` where images come from.
-pub(crate) fn added_to(routes: Routes, limits: Limits, host: &Arc<dyn Host>, pull: Pull, remote: Remote) -> Routes {
+/// Where transfers are carried out.
+#[derive(Clone)]
+pub(crate) struct Hosts {
+    /// Where images are brought, and read.
+    pub(crate) bringing: Arc<dyn Host>,
+    /// Where an image that is here gets another name.
+    pub(crate) naming: Arc<dyn Host>,
+}
+
+/// Adds the services of transfers, and of the streams that they need, to others; `pull` is what a pull is unless its client says
+/// otherwise, and `remote` where images come from.
+pub(crate) fn added_to(routes: Routes, limits: Limits, hosts: Hosts, pull: Pull, remote: Remote) -> Routes {
     let streams = Streams::default();
     let opened = StreamingServer::new(streaming::Server::new(streams.clone()));
-    let transfers =
-        TransferServer::new(Server { host: host.clone(), streams, pull, remote, running: Mutex::default() });
+    let transfers = TransferServer::new(Server { hosts, streams, pull, remote, running: Mutex::default() });
     routes
         .add_service(opened.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
         .add_service(transfers.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
 }
 
-/// Carries out transfers on a host.
+/// Carries out transfers.
 struct Server {
-    host: Arc<dyn Host>,
+    hosts: Hosts,
     streams: Streams,
     /// What a pull is unless its client says otherwise.
     pull: Pull,
@@ -85,6 +94,8 @@ struct Asked {
 /// What a transfer works with.
 struct Work<'a> {
     host: &'a dyn Host,
+    /// Where an image that is here gets another name.
+    naming: &'a dyn Host,
     namespace: &'a Namespace,
     streams: &'a Streams,
     pull: &'a Pull,
@@ -182,7 +193,7 @@ impl Server {
 
     /// Begins a transfer, which is stopped when what is returned is dropped.
     fn begin(&self, asked: Asked) -> (oneshot::Sender<()>, oneshot::Receiver<Result<()>>) {
-        let (host, streams, remote) = (self.host.clone(), self.streams.clone(), self.remote.clone());
+        let (hosts, streams, remote) = (self.hosts.clone(), self.streams.clone(), self.remote.clone());
         let pull = Pull { priority: asked.priority, ..self.pull.clone() };
         let (client, gone) = oneshot::channel();
         let (ended, outcome) = oneshot::channel();
@@ -192,9 +203,9 @@ impl Server {
         running.spawn(async move {
             let Asked { namespace, source, destination, told, progress, messages, .. } = asked;
             let reporter = Reporter::start(progress, messages);
-            let (host, namespace, streams, pull, told) = (&*host, &namespace, &streams, &pull, &told);
-            let (remote, reporting) = (&remote, &reporter);
-            let work = Work { host, namespace, streams, pull, remote, told, reporter: reporting, stop: &stop };
+            let (host, naming, namespace) = (&*hosts.bringing, &*hosts.naming, &namespace);
+            let (streams, pull, remote, told) = (&streams, &pull, &remote, &told);
+            let work = Work { host, naming, namespace, streams, pull, remote, told, reporter: &reporter, stop: &stop };
             let outcome = carry_out(&work, source, destination).await;
             reporter.end().await;
             if let Err(Err(error)) = ended.send(outcome) {

@@ -9,7 +9,7 @@ use super::Work;
 
 /// Gives an image another name; one that is taken points at the image from then on.
 pub(super) async fn tag(work: &Work<'_>, from: &ImageStore, to: &ImageStore) -> Result<()> {
-    let services = work.host.services(&work.namespace.clone().into()).await?;
+    let services = work.naming.services(&work.namespace.clone().into()).await?;
     let source = services.images.get(&from.name.parse()?).await?;
     let name: Name = to.name.parse()?;
     let mut labels = source.labels;

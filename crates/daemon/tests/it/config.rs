@@ -82,6 +82,8 @@ fn what_is_set_is_written_and_read_again() {
         default = "stargz"
         [transfer]
         max_concurrent_unpacks = 7
+        [registry]
+        foreign_urls = "refuse"
         [proxy_plugins."a.b"]
         type = "snapshot"
         address = "/run/s.sock"

@@ -13,3 +13,4 @@ mod served;
 mod serving;
 mod shared;
 mod transfer;
+mod verified;

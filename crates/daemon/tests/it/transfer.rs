@@ -1,6 +1,7 @@
 //! Transfers: what containerd 2's clients pull, import, export and tag with.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -8,6 +9,7 @@ use prost::Message as _;
 use prost_types::Any;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
+use windlass::registry::ForeignUrls;
 use windlass_core::{Descriptor, Digest, Host as _, Kind, Namespace, Platform, Result, Scope, snapshot};
 use windlass_grpc::streaming::window::{self, Sender};
 use windlass_grpc::streaming::{pack, unpack};
@@ -23,13 +25,13 @@ use windlass_proto::containerd::types::transfer::{
 };
 use windlass_proto::prost::Name;
 use windlass_testkit::image::{Bundle, Image, Index, Layer};
-use windlass_testkit::registry::DockerRegistry;
+use windlass_testkit::registry::{DockerRegistry, Fake, Fault};
 
 use crate::serving::{Place, start};
 
-const NAME: &str = "registry.test/app:1";
+pub(crate) const NAME: &str = "registry.test/app:1";
 
-fn bundle() -> Bundle {
+pub(crate) fn bundle() -> Bundle {
     Image::new(&Platform::host().to_string())
         .layer(Layer::new().dir("etc", 0o755).file("etc/a", "a\n"))
         .layer(Layer::new().file("etc/b", "b\n"))
@@ -37,7 +39,7 @@ fn bundle() -> Bundle {
 }
 
 /// Serves an image, and returns its reference.
-fn serve(bundle: &Bundle) -> (DockerRegistry, String) {
+pub(crate) fn serve(bundle: &Bundle) -> (DockerRegistry, String) {
     let layout = tempfile::tempdir().unwrap();
     bundle.write_layout(layout.path(), "1").unwrap();
     let registry = DockerRegistry::start();
@@ -47,13 +49,13 @@ fn serve(bundle: &Bundle) -> (DockerRegistry, String) {
 }
 
 /// A client of a daemon, and everything that transfers need.
-struct Caller {
-    client: Client,
+pub(crate) struct Caller {
+    pub(crate) client: Client,
     transfers: TransferClient<tonic::transport::Channel>,
 }
 
 impl Caller {
-    async fn new(place: &Place) -> Self {
+    pub(crate) async fn new(place: &Place) -> Self {
         let channel = place.channel().await;
         Self { client: Client::new(channel.clone()), transfers: TransferClient::new(channel) }
     }
@@ -66,7 +68,7 @@ impl Caller {
         answer.map(|_| ()).map_err(|status| error::from_status(&status))
     }
 
-    async fn transfer<S: Name, D: Name>(&self, source: &S, destination: &D, progress: &str) -> Result<()> {
+    pub(crate) async fn transfer<S: Name, D: Name>(&self, source: &S, destination: &D, progress: &str) -> Result<()> {
         let mut request = Request::new(TransferRequest {
             source: Some(pack(source)),
             destination: Some(pack(destination)),
@@ -78,7 +80,7 @@ impl Caller {
     }
 }
 
-fn store(name: &str) -> ImageStore {
+pub(crate) fn store(name: &str) -> ImageStore {
     ImageStore { name: name.to_owned(), ..ImageStore::default() }
 }
 
@@ -102,10 +104,7 @@ async fn an_image_is_pulled_under_the_name_that_is_asked_for_unpacked_and_told_a
     let from = OciRegistry { reference, resolver: Some(RegistryResolver::default()) };
     let began = std::time::Instant::now();
     caller.transfer(&from, &to, "progress").await.unwrap();
-    assert!(
-        began.elapsed() < std::time::Duration::from_secs(4),
-        "who reads progress and does not close is not waited for"
-    );
+    assert!(began.elapsed() < Duration::from_secs(4), "who reads progress and does not close is not waited for");
 
     let services = place.services().await;
     let images: Vec<_> = services.images.list(&[]).try_collect().await.unwrap();
@@ -164,6 +163,81 @@ async fn an_image_is_pushed_and_told_about() {
         assert_eq!(told.iter().rev().find(|it| it.name == name).unwrap().event, "complete", "{told:?}");
     }
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_client_is_gone_stops_and_leaves_no_lease_and_no_tag() {
+    let (place, bundle) = (Place::new(), bundle());
+    let (_registry, reference) = serve(&bundle);
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    caller.transfer(&OciRegistry { reference, resolver: None }, &store(NAME), "").await.unwrap();
+    let services = place.services().await;
+    let leases = async || services.leases.list(&[]).await.unwrap();
+
+    // It takes the first blob and never says so.
+    let slow = Fake::start().await;
+    slow.fault_method("PUT", "/v2/pushed/blobs/", Fault::Silence, 1);
+    let to = OciRegistry { reference: format!("{}/pushed:2", slow.host()), resolver: None };
+    let client = Caller::new(&place).await;
+    let destination = to.clone();
+    let push = tokio::spawn(async move { client.transfer(&store(NAME), &destination, "").await });
+    let sent = || slow.requests().iter().any(|request| request.method == "PUT");
+    soon(async || sent()).await;
+    assert_eq!(leases().await.len(), 1, "what is pushed is held");
+    push.abort();
+    soon(async || leases().await.is_empty()).await;
+    assert!(
+        slow.manifest("pushed", "2").is_none() && slow.manifest("pushed", &bundle.root.digest.to_string()).is_none()
+    );
+    slow.forget_requests();
+    caller.transfer(&store(NAME), &to, "").await.unwrap();
+    assert_eq!(slow.manifest("pushed", "2").unwrap().1, bundle.blobs[&bundle.root.digest]);
+    daemon.stop().await;
+}
+
+/// Waits until something is so.
+async fn soon(is_so: impl AsyncFn() -> bool) {
+    for _ in 0..600 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it does not come about");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_asks_nobody_that_an_image_names_when_that_is_not_wanted() {
+    let (registry, elsewhere, bundle) = (Fake::start().await, Fake::start().await, bundle());
+    let layer = bundle.image().layers[0].digest.clone();
+    let manifest = String::from_utf8(bundle.blobs[&bundle.root.digest].to_vec()).unwrap();
+    let digest = format!("\"digest\":\"{layer}\"");
+    let urls = format!("{digest},\"urls\":[\"{}/v2/files/blobs/{layer}\"]", elsewhere.url());
+    assert_eq!(manifest.matches(&digest).count(), 1, "{manifest}");
+    let manifest = manifest.replace(&digest, &urls);
+    for (digest, bytes) in &bundle.blobs {
+        let (place, repository) = if *digest == layer { (&elsewhere, "files") } else { (&registry, "app") };
+        place.add_blob(repository, "", bytes.clone());
+    }
+    registry.add_manifest("app", Some("1"), bundle.root.media_type.as_str(), manifest);
+    for wanted in [ForeignUrls::Refused, ForeignUrls::Asked] {
+        let place = Place::new();
+        let mut config = place.config();
+        config.registry.foreign_urls = wanted;
+        let daemon = start(config).await;
+        let from = OciRegistry { reference: format!("{}/app:1", registry.host()), resolver: None };
+        let pulled = Caller::new(&place).await.transfer(&from, &store(NAME), "").await;
+        if wanted == ForeignUrls::Refused {
+            let error = pulled.unwrap_err();
+            assert_eq!((error.kind(), error.code()), (Kind::FailedPrecondition, "foreign-url-refused"), "{error}");
+            assert_eq!(elsewhere.requests().len(), 0);
+        } else {
+            pulled.unwrap();
+            assert_ne!(elsewhere.requests().len(), 0);
+        }
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,51 +361,6 @@ async fn what_a_client_of_ours_says_of_a_pull_is_checked() {
         assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
         assert!(status.message().contains(part), "{status}");
     }
-    daemon.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_configured_verifiers_refuse_is_neither_pulled_nor_imported() {
-    let (place, bundle) = (Place::new(), bundle());
-    let (_registry, reference) = serve(&bundle);
-    let programs = place.path("verifiers");
-    std::fs::create_dir(&programs).unwrap();
-    // It allows what is called so, and no other name.
-    let program = programs.join("by-name");
-    std::fs::write(&program, "#!/bin/sh\ncase $2 in *app:1) exit 0;; esac\necho not called right\nexit 1\n").unwrap();
-    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut config = place.config();
-    config.verification.bin_dir = Some(programs);
-    let daemon = start(config).await;
-    let caller = Caller::new(&place).await;
-    let by_digest = format!("{}@{}", reference.strip_suffix(":1").unwrap(), bundle.root.digest);
-    let from = OciRegistry { reference: by_digest, resolver: None };
-    // What counts is where it comes from, not what it would be called here.
-    let error = caller.transfer(&from, &store(NAME), "").await.unwrap_err();
-    assert_eq!(error.kind(), Kind::PermissionDenied);
-    assert!(error.to_string().contains("verifier by-name (exit code 1): not called right"), "{error}");
-    let services = place.services().await;
-    assert_eq!(services.images.list(&[]).try_collect::<Vec<_>>().await.unwrap(), []);
-    caller.transfer(&OciRegistry { reference, resolver: None }, &store(NAME), "").await.unwrap();
-
-    let stream = caller.client.open_stream(&Scope::default(), "out").await.unwrap();
-    let archive = tokio::spawn(window::receive(stream).try_collect::<Vec<Bytes>>());
-    let to = ImageExportStream { stream: "out".into(), all_platforms: true, ..ImageExportStream::default() };
-    caller.transfer(&store(NAME), &to, "").await.unwrap();
-    let archive = Bytes::from(archive.await.unwrap().unwrap().concat());
-    let mut sender = Sender::new(caller.client.open_stream(&Scope::default(), "in").await.unwrap());
-    let sent = tokio::spawn(async move {
-        // The import may be refused before it has read all.
-        let _ = sender.send(archive).await;
-        let _ = sender.finish().await;
-    });
-    let from = ImageImportStream { stream: "in".into(), ..ImageImportStream::default() };
-    let error = caller.transfer(&from, &store("registry.test/app:2"), "").await.unwrap_err();
-    assert_eq!(error.kind(), Kind::PermissionDenied);
-    sent.await.unwrap();
-    let names: Vec<String> =
-        services.images.list(&[]).map_ok(|image| image.name.to_string()).try_collect().await.unwrap();
-    assert_eq!(names, [NAME]);
     daemon.stop().await;
 }
 

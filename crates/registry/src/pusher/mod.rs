@@ -6,9 +6,11 @@
 //!     upload     the requests of an upload session
 //!   manifest   a manifest, under its tag or its digest
 //!     subject    the tag that lists what refers to a subject, where the registry keeps no such list
+//!     delete     a manifest that is deleted, and what that list has of it
 //! ```
 
 mod blob;
+mod delete;
 mod manifest;
 mod refusal;
 mod subject;

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use windlass_core::document::MAX_MANIFEST_SIZE;
-use windlass_core::{Descriptor, Digest, Error, MediaType, Result, ResultExt as _};
+use windlass_core::{Descriptor, Digest, Error, Kind, MediaType, Result, ResultExt as _};
 
 use super::Shared;
 use crate::body;
@@ -63,8 +63,18 @@ impl Subject {
     }
 
     fn is_in(&self, list: &Value) -> bool {
-        let digest = self.referrer.digest.to_string();
-        entries(list).iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&digest))
+        entries(list).iter().any(|entry| self.is(entry))
+    }
+
+    fn is(&self, entry: &Value) -> bool {
+        entry.get("digest").and_then(Value::as_str) == Some(&self.referrer.digest.to_string())
+    }
+
+    /// Takes the manifest out of a list.
+    fn take_from(&self, list: &mut Value) {
+        if let Some(Value::Array(manifests)) = list.get_mut("manifests") {
+            manifests.retain(|entry| !self.is(entry));
+        }
     }
 
     /// Adds the manifest to a list.
@@ -79,6 +89,12 @@ impl Subject {
     }
 }
 
+/// What is under the tag of a list.
+pub(super) struct List {
+    document: Value,
+    pub(super) digest: Digest,
+}
+
 fn entries(list: &Value) -> &[Value] {
     list.get("manifests").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
@@ -90,13 +106,13 @@ impl Shared {
         let tag = subject.tag();
         let listed = async {
             for attempt in 1..=TRIES {
-                let mut list = self.read_list(&tag).await?;
+                let mut list = self.entries(&tag).await?;
                 if subject.is_in(&list) {
                     return Ok(());
                 }
                 if attempt > 1 {
                     tokio::time::sleep(PAUSE * attempt).await;
-                    list = self.read_list(&tag).await?;
+                    list = self.entries(&tag).await?;
                 }
                 subject.add_to(&mut list)?;
                 let bytes = Bytes::from(list.to_string());
@@ -106,7 +122,7 @@ impl Shared {
                     );
                 }
                 self.put_manifest(&tag, &Descriptor::of(MediaType::OCI_INDEX, &bytes), bytes).await?;
-                if subject.is_in(&self.read_list(&tag).await?) {
+                if subject.is_in(&self.entries(&tag).await?) {
                     return Ok(());
                 }
             }
@@ -115,23 +131,64 @@ impl Shared {
         listed.await.context(|| format!("add {} to the referrers in tag {tag:?}", subject.referrer.digest))
     }
 
+    /// Lists a manifest no longer under the tag of its subject; a list that has nothing else goes.
+    pub(super) async fn unlist(&self, subject: &Subject) -> Result<()> {
+        let _one_at_a_time = self.lists.lock().await;
+        let tag = subject.tag();
+        let unlisted = async {
+            for attempt in 1..=TRIES {
+                if attempt > 1 {
+                    tokio::time::sleep(PAUSE * attempt).await;
+                }
+                let mut list = match self.read_list(&tag).await {
+                    Ok(Some(list)) if subject.is_in(&list.document) => list.document,
+                    Ok(_) => return Ok(()),
+                    // Who uses the tag for something else lists nothing there.
+                    Err(error) if error.is(Kind::FailedPrecondition) => return Ok(()),
+                    Err(error) => return Err(error),
+                };
+                subject.take_from(&mut list);
+                if entries(&list).is_empty() {
+                    self.delete_list(&tag).await?;
+                } else {
+                    let bytes = Bytes::from(list.to_string());
+                    self.put_manifest(&tag, &Descriptor::of(MediaType::OCI_INDEX, &bytes), bytes).await?;
+                }
+                if !subject.is_in(&self.entries(&tag).await?) {
+                    return Ok(());
+                }
+            }
+            Err(Error::aborted("others write it all the time").hint("take the entry out when they are done"))
+        };
+        unlisted.await.context(|| format!("take {} out of the referrers in tag {tag:?}", subject.referrer.digest))
+    }
+
     /// Reads a list; one that is not there is empty.
-    async fn read_list(&self, tag: &str) -> Result<Value> {
+    async fn entries(&self, tag: &str) -> Result<Value> {
+        let empty = || json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [] });
+        Ok(self.read_list(tag).await?.map_or_else(empty, |list| list.document))
+    }
+
+    /// Reads the list under a tag; none when it is not there.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a tag that is something else.
+    pub(super) async fn read_list(&self, tag: &str) -> Result<Option<List>> {
         let part = format!("manifests/{tag}");
         let headers = accept(Some(&MediaType::OCI_INDEX.into()))?;
         let answer = self.client.send(self.ask(Method::GET, &part).headers(headers)).await?;
         let what = format!("tag {tag:?}");
         match answer.response.status() {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND => {
-                return Ok(json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [] }));
-            }
+            StatusCode::NOT_FOUND => return Ok(None),
             _ => return Err(self.refused(&what, answer).await),
         }
         let idle = self.client.exchange.timeouts.idle;
         let bytes = body::read(answer.response, &answer.host, &what, MAX_MANIFEST_SIZE, idle).await?;
         let list: Option<Value> = serde_json::from_slice(&bytes).ok();
-        list.filter(|list| list.get("manifests").is_some_and(Value::is_array)).ok_or_else(|| {
+        let list = list.filter(|list| list.get("manifests").is_some_and(Value::is_array));
+        let list = list.map(|document| Some(List { document, digest: Digest::sha256(&bytes) }));
+        list.ok_or_else(|| {
             Error::failed_precondition(format!("tag {tag:?} is not an index, which a list of referrers is"))
                 .hint("somebody uses the tag for something else; delete it there, or push to another repository")
         })
@@ -170,6 +227,8 @@ mod tests {
         subject.add_to(&mut list).unwrap();
         assert!(subject.is_in(&list));
         assert_eq!((&list["manifests"][0], &list["annotations"]["k"]), (&other, &json!("v")));
+        subject.take_from(&mut list);
+        assert_eq!((&list["manifests"], &list["annotations"]["k"]), (&json!([other]), &json!("v")));
     }
 
     #[test]

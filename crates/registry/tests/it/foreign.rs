@@ -2,7 +2,7 @@
 
 use windlass_core::remote::ByteRange;
 use windlass_core::{Descriptor, Digest, Kind};
-use windlass_registry::{Options, PlainHttp, Remote};
+use windlass_registry::{ForeignUrls, Options, PlainHttp, Remote};
 use windlass_testkit::registry::{Auth, Fake};
 
 use crate::support::{OTHER_NAME, fetch, options, password, remote, remote_with};
@@ -85,4 +85,51 @@ async fn urls_that_are_none_are_told_and_lead_nowhere() {
     layer.urls.clear();
     let error = fetch(&remote(), &name, &layer, ByteRange::default()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn nobody_elsewhere_is_asked_when_that_is_not_wanted() {
+    let (registry, elsewhere, mut layer) = places().await;
+    let name = format!("{}/app:1", registry.host());
+    let refusing = Remote::new(Options { foreign_urls: ForeignUrls::Refused, ..options() }).unwrap();
+    let error = fetch(&refusing, &name, &layer, ByteRange::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (Kind::FailedPrecondition, "foreign-url-refused"), "{error}");
+    assert!(error.to_string().contains("content from elsewhere is not wanted"), "{error}");
+    assert_eq!(elsewhere.requests().len(), 0);
+    // What the registry has is fetched all the same, and so is what names no other place.
+    registry.add_blob("app", FOREIGN, BYTES);
+    fetch(&refusing, &name, &layer, ByteRange::default()).await.unwrap();
+    registry.remove("app", &layer.digest);
+    layer.urls.clear();
+    let error = fetch(&refusing, &name, &layer, ByteRange::default()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn an_image_from_afar_names_no_place_on_this_machine_or_on_its_wire() {
+    let (registry, elsewhere, mut layer) = places().await;
+    // A name that leads to this machine, of a registry that is not known to be it.
+    let afar = format!("{OTHER_NAME}:{}/app:1", registry.port());
+    let remote = Remote::new(Options { plain_http: PlainHttp::Always, ..options() }).unwrap();
+    let path = format!("v2/files/blobs/{}", layer.digest);
+    let port = elsewhere.port();
+    for place in [
+        format!("http://127.0.0.1:{port}/{path}"),
+        format!("http://localhost:{port}/{path}"),
+        format!("http://[::ffff:127.0.0.1]:{port}/{path}"),
+        format!("http://0.0.0.0:{port}/{path}"),
+        format!("http://2130706433:{port}/{path}"),
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+        "https://[fe80::1]/".to_owned(),
+    ] {
+        layer.urls = vec![place.clone()];
+        let error = fetch(&remote, &afar, &layer, ByteRange::default()).await.unwrap_err();
+        assert_eq!(error.code(), "foreign-url-refused", "{place}: {error}");
+        assert!(error.to_string().contains(&place) && error.hint_text().is_some(), "{place}: {error}");
+    }
+    assert_eq!(elsewhere.requests().len(), 0);
+    // The rest is asked.
+    layer.urls.push(format!("http://{OTHER_NAME}:{port}/{path}"));
+    fetch(&remote, &afar, &layer, ByteRange::default()).await.unwrap();
+    assert!(elsewhere.requests().iter().all(|request| request.header("authorization").is_none()));
 }

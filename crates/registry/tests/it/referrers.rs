@@ -6,9 +6,9 @@ use windlass_core::remote::{Push, Resolver as _};
 use windlass_core::{Descriptor, Digest, Kind, MediaType, Result};
 use windlass_registry::Remote;
 use windlass_testkit::image::{Bundle, Image, Layer, artifact_of};
-use windlass_testkit::registry::{DockerRegistry, Fake, Fault};
+use windlass_testkit::registry::{DockerRegistry, Fake, Fault, Taking};
 
-use crate::support::remote;
+use crate::support::{remote, resolve};
 
 const SBOM: &str = "application/spdx+json";
 const SIGNATURE: &str = "application/vnd.example.signature+json";
@@ -114,24 +114,27 @@ async fn a_registry_without_the_api_keeps_the_list_under_a_tag() {
     }
 }
 
+/// Pushes what a manifest is made of, and then the manifest, by its digest.
+async fn push(host: &str, bundle: &Bundle) {
+    let name = format!("{host}/app@{}", bundle.root.digest).parse().unwrap();
+    let pusher = remote().pusher(&name).await.unwrap();
+    let (last, first): (Vec<_>, Vec<_>) = bundle.blobs.iter().partition(|(digest, _)| **digest == bundle.root.digest);
+    for (digest, bytes) in first.into_iter().chain(last) {
+        let blob = Descriptor::new(MediaType::OCTET_STREAM, digest.clone(), bytes.len() as u64);
+        let descriptor = if *digest == bundle.root.digest { &bundle.root } else { &blob };
+        if let Push::Upload(mut writer) = pusher.push(descriptor).await.unwrap() {
+            copy(&mut *writer, &mut bytes.clone(), None).await.unwrap();
+            writer.commit(Commit::default()).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_attached_at_debians_registry_is_found_there() {
     let (registry, image) = (DockerRegistry::start(), image());
     let artifacts = artifacts(&image.root);
-    let name = format!("{}/app:1", registry.host()).parse().unwrap();
-    let pusher = remote().pusher(&name).await.unwrap();
     for bundle in std::iter::once(&image).chain(&artifacts) {
-        // What a manifest refers to comes before it.
-        let (last, first): (Vec<_>, Vec<_>) =
-            bundle.blobs.iter().partition(|(digest, _)| **digest == bundle.root.digest);
-        for (digest, bytes) in first.into_iter().chain(last) {
-            let blob = Descriptor::new(MediaType::OCTET_STREAM, digest.clone(), bytes.len() as u64);
-            let descriptor = if *digest == bundle.root.digest { &bundle.root } else { &blob };
-            if let Push::Upload(mut writer) = pusher.push(descriptor).await.unwrap() {
-                copy(&mut *writer, &mut bytes.clone(), None).await.unwrap();
-                writer.commit(Commit::default()).await.unwrap();
-            }
-        }
+        push(registry.host(), bundle).await;
     }
     let found = list(&remote(), registry.host(), &image.root.digest, None).await.unwrap();
     assert_eq!(digests(&found), roots(&artifacts));
@@ -181,4 +184,86 @@ async fn a_list_without_an_end_and_one_that_leads_elsewhere_are_given_up() {
     fake.fault(&path, Fault::Answer { status: 200, headers: Vec::new(), body: "<html>".into() });
     let error = list(&remote(), &fake.host(), &image.root.digest, None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
+}
+
+async fn delete(host: &str, bundle: &Bundle) -> Result<()> {
+    remote().delete(&format!("{host}/app@{}", bundle.root.digest).parse().unwrap()).await
+}
+
+/// Tells whether there is the tag that lists what is attached to an image.
+async fn has_list(host: &str, image: &Bundle) -> bool {
+    let tag = format!("{host}/app:sha256-{}", image.root.digest.hex());
+    match resolve(&remote(), &tag).await {
+        Err(error) if error.is(Kind::NotFound) => false,
+        resolved => resolved.map(|_| true).unwrap(),
+    }
+}
+
+/// One that deletes tags, one that does not, and Debian's, which does not either.
+#[tokio::test]
+async fn what_is_deleted_is_in_no_list_of_referrers() {
+    let (with_tags, without, debians) = (Fake::start().await, Fake::start().await, DockerRegistry::start());
+    with_tags.take(Taking { deletes_tags: true, ..Taking::default() });
+    for host in [with_tags.host(), without.host(), debians.host().to_owned()] {
+        let (host, image) = (host.as_str(), image());
+        let artifacts = artifacts(&image.root);
+        for bundle in std::iter::once(&image).chain(&artifacts) {
+            push(host, bundle).await;
+        }
+        let listed = async || list(&remote(), host, &image.root.digest, None).await.unwrap();
+        assert_eq!(listed().await.len(), 3, "{host}");
+        delete(host, &artifacts[1]).await.unwrap();
+        assert_eq!(digests(&listed().await), roots(&[artifacts[0].clone(), artifacts[2].clone()]), "{host}");
+        delete(host, &artifacts[0]).await.unwrap();
+        assert!(has_list(host, &image).await, "{host}");
+        // An empty list is as good as none.
+        delete(host, &artifacts[2]).await.unwrap();
+        assert!(!has_list(host, &image).await, "{host}");
+
+        push(host, &artifacts[0]).await;
+        assert!(has_list(host, &image).await, "{host}");
+        delete(host, &image).await.unwrap();
+        assert!(!has_list(host, &image).await, "{host}");
+        // What was attached stays, and goes by its own digest.
+        delete(host, &artifacts[0]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_lists_referrers_itself_is_left_to_it() {
+    let (fake, image, artifacts) = serving().await;
+    let tag = format!("sha256-{}", image.root.digest.hex());
+    let index = json!({ "schemaVersion": 2, "manifests": [entry(&artifacts[0], SBOM)] });
+    fake.add_manifest("app", Some(&tag), MediaType::OCI_INDEX, index.to_string());
+    fake.know_referrers(10);
+    delete(&fake.host(), &artifacts[0]).await.unwrap();
+    delete(&fake.host(), &image).await.unwrap();
+    let changed: Vec<String> = fake.requests().into_iter().filter(|it| it.method != "GET").map(|it| it.path).collect();
+    let path = |bundle: &Bundle| format!("/v2/app/manifests/{}", bundle.root.digest);
+    assert_eq!(changed, [path(&artifacts[0]), path(&image)]);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_changed_is_told_and_a_tag_that_is_none_stays() {
+    let (fake, image) = (Fake::start().await, image());
+    let artifacts = artifacts(&image.root);
+    for bundle in std::iter::once(&image).chain(&artifacts) {
+        push(&fake.host(), bundle).await;
+    }
+    let tag = format!("sha256-{}", image.root.digest.hex());
+    fake.fault_method("PUT", format!("/v2/app/manifests/{tag}"), Fault::error(403, "DENIED", "no"), 1);
+    let error = delete(&fake.host(), &artifacts[0]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::PermissionDenied, "{error:?}");
+    for part in ["is deleted", &tag] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    // The list of what is gone goes when it is deleted again, which says that it is gone.
+    fake.remove("app", &image.root.digest);
+    assert_eq!(delete(&fake.host(), &image).await.unwrap_err().kind(), Kind::NotFound);
+    assert!(fake.manifest("app", &tag).is_none());
+
+    push(&fake.host(), &image).await;
+    fake.add_manifest("app", Some(&tag), MediaType::OCI_MANIFEST, "{}");
+    delete(&fake.host(), &image).await.unwrap();
+    assert_eq!(fake.manifest("app", &tag).unwrap().1, "{}");
 }

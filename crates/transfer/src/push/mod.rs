@@ -23,6 +23,7 @@ use windlass_core::progress::Tracker;
 use windlass_core::remote::Resolver;
 use windlass_core::{Descriptor, Host, Labels, Leased, Namespace, Reference, Result, ResultExt as _, image};
 
+use crate::stop::Stop;
 use crate::verify::Verifier;
 use local::Local;
 pub(crate) use tree::{Origin, Tree};
@@ -46,6 +47,8 @@ pub struct Push {
     /// Who is asked whether an image may be copied that is not here; nobody when there is none. What is here has been asked for
     /// when it came.
     pub verifier: Option<Arc<dyn Verifier>>,
+    /// When it is to stop: the tag then points at what it pointed at before, or at all that was pushed.
+    pub stop: Stop,
 }
 
 /// What becomes of what is to be pushed and is not here.
@@ -66,6 +69,7 @@ impl Default for Push {
             skip_non_distributable: false,
             missing: Missing::default(),
             verifier: None,
+            stop: Stop::default(),
         }
     }
 }
@@ -135,7 +139,7 @@ pub async fn push(
             if object.alone { Tree::alone(&object.target) } else { Tree::of(&origin, &object.target, options).await? };
         carry_out(&*resolver, &origin, tree, to, options, progress).await
     };
-    let pushed: Result<Pushed> = pushed.await;
+    let pushed: Result<Pushed> = options.stop.or(pushed).await;
     let released = leased.release(Deletion::Background).await;
     let pushed = pushed.context(|| format!("push {to}"))?;
     released.map(|()| pushed)

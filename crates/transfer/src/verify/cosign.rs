@@ -14,6 +14,7 @@ use windlass_core::document::{MAX_MANIFEST_SIZE, Manifest};
 use windlass_core::{Descriptor, Digest, Error, Kind, Result, ResultExt as _};
 
 use super::{Documents, Subject};
+use crate::referrers;
 
 /// The annotation of a payload with its signature, base64.
 pub const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
@@ -83,7 +84,7 @@ pub enum Signed {
 
 /// Returns the tag under which the signatures of something are.
 pub fn tag(digest: &Digest) -> String {
-    format!("{}-{}.sig", digest.algorithm(), digest.hex())
+    referrers::tag(digest, referrers::SIGNATURES)
 }
 
 /// Looks for a signature that one of the keys has made of the image.

@@ -1,9 +1,9 @@
-//! Where documents that belong with an image are: in its repository, or beside it in an archive.
+//! Where documents that belong with an image are: in its repository, beside it in an archive, or here already.
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use windlass_core::content::ProviderExt as _;
+use windlass_core::content::{Provider, ProviderExt as _};
 use windlass_core::document::Index;
 use windlass_core::remote::{ByteRange, Resolver};
 use windlass_core::{Descriptor, Error, Kind, Leased, Reference, Result, image};
@@ -70,19 +70,67 @@ impl Documents for InArchive<'_> {
         if let Some(descriptor) = listed {
             return Ok(Some(descriptor.clone()));
         }
-        match self.leased.images.get(&name.parse()?).await {
-            Ok(image) => Ok(Some(image.target)),
-            Err(error) if error.is(Kind::NotFound) => Ok(None),
-            Err(error) => Err(error),
-        }
+        recorded(&*self.leased.images, &name).await
     }
 
     async fn read(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
-        has_room(descriptor, limit)?;
-        let bytes = self.leased.content.read_all(descriptor, limit).await?;
-        verify(descriptor, &bytes)?;
-        Ok(bytes)
+        read_here(&*self.leased.content, descriptor, limit).await
     }
+}
+
+/// Documents that are here, and otherwise in the repository that a name is of.
+pub struct HereOrInRepository<'a> {
+    /// The name of the image.
+    pub name: &'a str,
+    /// The images that are here.
+    pub images: &'a dyn image::Store,
+    /// The content that is here.
+    pub content: &'a dyn Provider,
+    /// Where references lead.
+    pub resolver: &'a dyn Resolver,
+}
+
+impl HereOrInRepository<'_> {
+    /// Returns the reference that the name is; none when it is no registry's.
+    fn reference(&self) -> Option<Reference> {
+        self.name.parse::<Reference>().ok().filter(|reference| reference.host().is_some())
+    }
+}
+
+#[async_trait]
+impl Documents for HereOrInRepository<'_> {
+    async fn tagged(&self, tag: &str) -> Result<Option<Descriptor>> {
+        let Some(reference) = self.reference() else { return Ok(None) };
+        if let Some(target) = recorded(self.images, &reference.with_tag(tag)?.to_string()).await? {
+            return Ok(Some(target));
+        }
+        InRepository { resolver: self.resolver, reference: &reference }.tagged(tag).await
+    }
+
+    async fn read(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
+        match (read_here(self.content, descriptor, limit).await, self.reference()) {
+            (Err(error), Some(reference)) if error.is(Kind::NotFound) => {
+                InRepository { resolver: self.resolver, reference: &reference }.read(descriptor, limit).await
+            }
+            (read, _) => read,
+        }
+    }
+}
+
+/// Returns what a name that is recorded here points at.
+async fn recorded(images: &dyn image::Store, name: &str) -> Result<Option<Descriptor>> {
+    match images.get(&name.parse()?).await {
+        Ok(image) => Ok(Some(image.target)),
+        Err(error) if error.is(Kind::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn read_here(content: &dyn Provider, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
+    has_room(descriptor, limit)?;
+    let bytes = content.read_all(descriptor, limit).await?;
+    verify(descriptor, &bytes)?;
+    Ok(bytes)
 }
 
 fn has_room(descriptor: &Descriptor, limit: u64) -> Result<()> {

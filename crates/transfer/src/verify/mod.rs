@@ -23,14 +23,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use windlass_core::{Descriptor, Error, Result, ResultExt as _};
 
-pub use documents::InRepository;
+pub use documents::{HereOrInRepository, InRepository};
 
 pub(crate) use documents::InArchive;
 
 /// What is to be verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subject<'a> {
-    /// The name by which the image is asked for: of a pull the reference, of an import the name that would be recorded.
+    /// The name by which the image is asked for: of a pull the reference, of an import, and of a record that somebody makes by
+    /// hand, the name that would be recorded.
     pub name: &'a str,
     /// What the name points at.
     pub descriptor: &'a Descriptor,

@@ -12,7 +12,7 @@ use windlass_testkit::image::{Bundle, Signature, Signer, payload, signatures};
 use windlass_testkit::memory::Fault;
 use windlass_transfer::verify::cosign;
 use windlass_transfer::verify::policy::Policy;
-use windlass_transfer::verify::{All, Documents, Subject, Verdict};
+use windlass_transfer::verify::{self, All, Documents, HereOrInRepository, Subject, Verdict};
 use windlass_transfer::{Import, Imported, Naming, Pull, Push, Verifier};
 
 use crate::site::{Held, Site, three_layers};
@@ -246,6 +246,37 @@ async fn an_archive_brings_its_signature_along_or_finds_it_here() {
     // The signature is here by now, under its name.
     along.services().await.images.delete(&"registry.test/app:1".parse().unwrap(), Deletion::Synchronous).await.unwrap();
     import(&along, archive(&[("1", &bundle)]), with_rule).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_what_is_recorded_by_hand_signatures_are_looked_for_here_and_then_in_the_repository() {
+    let signer = Signer::new();
+    let bundle = three_layers().build();
+    let signature = signatures(&[signer.sign(&bundle.root.digest)]);
+    let tag = cosign::tag(&bundle.root.digest);
+    let (site, policy) = (signed(&bundle, &[Signer::new().sign(&bundle.root.digest)]), policy(&[&signer]));
+    let services = site.services().await;
+    let verify = async |name: &str| {
+        let (images, content, resolver) = (&*services.images, &*services.content, &site.remote);
+        let documents = HereOrInRepository { name, images, content, resolver };
+        let subject = Subject { name, descriptor: &bundle.root };
+        verify::check(Some(&(policy.clone() as Arc<dyn Verifier>)), &subject, &documents).await
+    };
+    // There the signature is another's.
+    let error = verify("registry.test/app:1").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::PermissionDenied);
+    assert!(error.to_string().contains("was not made by a.pub"), "{error}");
+    // What is here is asked first, and nobody else then.
+    import(&site, archive(&[(&tag, &signature)]), Same::allows()).await.unwrap();
+    site.remote.script_resolve([Fault::Fail(Kind::Unavailable)]);
+    verify("registry.test/app:1").await.unwrap();
+    services.images.delete(&format!("registry.test/app:{tag}").parse().unwrap(), Deletion::Synchronous).await.unwrap();
+    assert_eq!(verify("registry.test/app:1").await.unwrap_err().kind(), Kind::Unavailable);
+    site.remote.serve(&site.reference.with_tag(&tag).unwrap(), &signature);
+    verify("registry.test/app:1").await.unwrap();
+    // A name that is no registry's leads nowhere.
+    let error = verify("oci:/elsewhere:1").await.unwrap_err();
+    assert!(error.to_string().contains("no rule allows it"), "{error}");
 }
 
 #[tokio::test]
