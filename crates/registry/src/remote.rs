@@ -23,11 +23,13 @@ use crate::hosts::{Capability, Directories, RegistryHost, Repositories, Reposito
 use crate::layout::{self, LayoutFetcher, LayoutPusher};
 use crate::login::{self, Login};
 use crate::options::{Options, PlainHttp};
+use crate::passed_over::{self, PassedOver};
 use crate::pusher::RegistryPusher;
 use crate::resolver::RegistryResolver;
+use crate::senders::Senders;
 use crate::tags;
 use crate::transport::Network;
-use crate::validators::{Origins, Validators};
+use crate::validators::Validators;
 
 /// Resolves references to registries and to OCI layout directories. Cheap to clone; connections and tokens are shared.
 ///
@@ -71,6 +73,7 @@ impl Remote {
             authorizer: Authorizer::new(options.credentials),
             hosts: Arc::default(),
             transfers_per_host: options.transfers_per_host,
+            passed_over: passed_over::List::default(),
         };
         let directories = Directories::new(options.hosts_dirs, options.plain_http, options.fallback);
         Ok(Self { client: Arc::new(client), directories: Arc::new(directories), probe })
@@ -88,9 +91,15 @@ impl Remote {
     /// Returns where a reference is served.
     pub(crate) async fn repositories(&self, reference: &Reference) -> Result<Repositories> {
         let (directories, reference) = (self.directories.clone(), reference.clone());
-        tokio::task::spawn_blocking(move || directories.repositories(&reference))
-            .await
-            .map_err(|e| Error::internal("reading which hosts serve an image panicked").source(e))?
+        let read = tokio::task::spawn_blocking(move || directories.repositories(&reference));
+        let read = read.await.map_err(|e| Error::internal("reading which hosts serve an image panicked").source(e))?;
+        read.map(|repositories| repositories.noting(self.client.passed_over.clone()))
+    }
+
+    /// Returns which hosts failed so far while others were left, which were asked instead: a mirror that fails is something to look
+    /// at, although everything came. Each is there once for each reason; those of a remote with other credentials are its own.
+    pub fn passed_over(&self) -> Vec<PassedOver> {
+        self.client.passed_over.all()
     }
 
     /// Makes a remote for somebody else: with credentials of its own, of which this one sees nothing and whose tokens it
@@ -103,6 +112,7 @@ impl Remote {
             authorizer: Authorizer::new(credentials),
             hosts: hosts.clone(),
             transfers_per_host: *transfers_per_host,
+            passed_over: passed_over::List::default(),
         };
         Self { client: Arc::new(client), ..self.clone() }
     }
@@ -197,8 +207,8 @@ impl Resolver for Remote {
         }
         let repositories = self.repositories(&reference).await?;
         let (client, plain_http) = (self.client.clone(), self.directories.plain_http);
-        let (validators, origins) = (Validators::default(), Origins::default());
-        Ok(Arc::new(RegistryFetcher { client, repositories, plain_http, validators, origins }))
+        let (validators, senders) = (Validators::default(), Senders::default());
+        Ok(Arc::new(RegistryFetcher { client, repositories, plain_http, validators, senders }))
     }
 
     async fn pusher(&self, name: &Name) -> Result<Arc<dyn Pusher>> {

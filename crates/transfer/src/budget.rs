@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Trouble};
 use windlass_core::{Attempt, ByteStream, Descriptor, Digest, Error, Result};
 
 /// How late bytes may come without being taken for slower than the rate: timers do not go off to the point.
@@ -274,6 +274,14 @@ impl Fetcher for Budgeted {
 
     fn origin(&self, digest: &Digest) -> Option<Attempt> {
         self.inner.origin(digest)
+    }
+
+    fn pass_over(&self, digest: &Digest, trouble: Trouble, error: Error) -> Result<()> {
+        self.inner.pass_over(digest, trouble, error)
+    }
+
+    fn start_over(&self, digest: &Digest) {
+        self.inner.start_over(digest);
     }
 
     fn distrust_parts(&self) {

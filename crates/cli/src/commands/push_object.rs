@@ -59,5 +59,5 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         Ok(transfer::push(&*host, namespace, resolver, &object, &args.to, &options, &tracker).await?)
     });
     let pushed = context.display().during(&tracker, interruptible(within(args.deadline.timeout(), work))).await?;
-    print(context, &pushed)
+    print(context, &pushed, &[])
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -347,4 +348,66 @@ async fn layers() {
         insta::assert_snapshot!("layers", told.text);
     });
     assert_eq!(told.cases, 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mirrors() {
+    let mut told = Transcript::new();
+    let bundle = image();
+    let layer = format!("/v2/a/b/blobs/{}", bundle.image().layers[0].digest);
+    let manifest = format!("/v2/a/b/manifests/{}", bundle.root.digest);
+    for (what, path, faults) in [
+        (
+            "a layer of which each host sends something else",
+            &layer,
+            [vec![Fault::CorruptByte(50)], vec![Fault::Bytes(vec![0; 10].into())], vec![Fault::CorruptByte(60)]],
+        ),
+        (
+            "a layer that two send wrong and the last has not got",
+            &layer,
+            [
+                vec![Fault::CorruptByte(50)],
+                vec![Fault::CorruptByte(60)],
+                vec![Fault::error(404, "BLOB_UNKNOWN", "blob unknown to registry")],
+            ],
+        ),
+        (
+            "a layer that one sends wrong, one breaks off, and the last is encoded",
+            &layer,
+            [
+                vec![Fault::CorruptByte(50)],
+                vec![Fault::TruncateAfter(0)],
+                vec![Fault::header("content-encoding", "gzip")],
+            ],
+        ),
+        (
+            "a manifest of which each host sends something else",
+            &manifest,
+            [vec![Fault::CorruptByte(3)], vec![Fault::Bytes("{}".into())], vec![Fault::CorruptByte(4)]],
+        ),
+    ] {
+        let hosts = [Fake::start().await, Fake::start().await, Fake::start().await];
+        for ((fake, name), faults) in hosts.iter().zip(["FIRST", "SECOND", "HOST"]).zip(faults) {
+            serve(fake, &bundle);
+            told.hide(fake.host(), name);
+            for fault in faults {
+                fake.fault(&**path, fault);
+            }
+        }
+        let [first, second, host] = &hosts;
+        let place = TempDir::new().unwrap();
+        let directory = place.path().join(host.host());
+        std::fs::create_dir(&directory).unwrap();
+        let text = format!("[host.\"{}\"]\n[host.\"{}\"]\n", first.url(), second.url());
+        std::fs::write(directory.join("hosts.toml"), text).unwrap();
+        told.hide(place.path().display().to_string(), "DIRECTORY");
+        let remote = Remote::new(Options { hosts_dirs: vec![place.path().to_owned()], ..options() }).unwrap();
+        told.fails(what, &remote, &format!("{}/a/b:1", host.host())).await;
+    }
+    let filters =
+        vec![(r"sha256:[0-9a-f]{64}", "DIGEST"), (r"\d+ (bytes|are declared)", "N $1"), (r"says \d+", "says N")];
+    insta::with_settings!({ filters => filters }, {
+        insta::assert_snapshot!("mirrors", told.text);
+    });
+    assert_eq!(told.cases, 4);
 }

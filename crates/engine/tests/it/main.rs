@@ -9,6 +9,7 @@ mod explained;
 mod explained_real;
 mod host;
 mod layers;
+mod mirrors;
 mod misbehaving;
 mod model;
 mod pulls;

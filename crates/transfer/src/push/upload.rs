@@ -12,6 +12,9 @@ use windlass_core::{Descriptor, Result, ResultExt as _};
 use super::tree::{Origin, Tree};
 use crate::fetch::Patience;
 
+/// The codes of errors that say that what was read is not what was to be pushed.
+const WRONG_SOURCE: [&str; 2] = ["source-mismatch", "size-mismatch"];
+
 /// What is uploaded, from where, and to where.
 pub(crate) struct Upload<'a> {
     origin: &'a dyn Origin,
@@ -81,6 +84,11 @@ impl<'a> Upload<'a> {
         loop {
             match self.attempt(tree, &wanted, task, &mut sent).await {
                 Ok(()) => break,
+                Err(error) if WRONG_SOURCE.contains(&error.code()) => {
+                    let reason = error.to_string();
+                    self.origin.is_wrong(descriptor, error)?;
+                    task.set(State::Retrying { reason });
+                }
                 Err(error) if sent.lasts(&error) => sent.patience.back_off(task, &error).await,
                 Err(error) => return Err(error),
             }
