@@ -22,7 +22,7 @@ use crate::familiar;
 use crate::interrupt::{interruptible, within};
 use crate::remote::Hosts;
 use crate::render::{fields, size};
-use crate::transfers::{Deadline, count};
+use crate::transfers::{Deadline, Pace, count};
 
 /// Push an image to a registry, or into a directory in OCI layout.
 ///
@@ -76,13 +76,15 @@ pub(crate) struct What {
     #[command(flatten)]
     pub(crate) hosts: Hosts,
     #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
     pub(crate) deadline: Deadline,
 }
 
 impl What {
     /// Returns what the workflow is told.
     pub(crate) fn options(&self) -> Push {
-        Push {
+        self.pace.push(Push {
             platforms: match self.platforms.as_slice() {
                 [] => Selection::All,
                 platforms => Selection::Best(platforms.to_vec()),
@@ -90,7 +92,7 @@ impl What {
             concurrent_uploads: self.max_concurrent_uploads,
             skip_non_distributable: self.skip_non_distributable,
             ..Push::default()
-        }
+        })
     }
 }
 

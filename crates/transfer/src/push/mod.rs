@@ -13,6 +13,7 @@ mod local;
 mod tree;
 mod upload;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -23,6 +24,7 @@ use windlass_core::progress::Tracker;
 use windlass_core::remote::Resolver;
 use windlass_core::{Descriptor, Host, Labels, Leased, Namespace, Reference, Result, ResultExt as _, image};
 
+use crate::budget::{Budget, Priority};
 use crate::verify::Verifier;
 use local::Local;
 pub(crate) use tree::{Origin, Tree};
@@ -46,6 +48,12 @@ pub struct Push {
     /// Who is asked whether an image may be copied that is not here; nobody when there is none. What is here has been asked for
     /// when it came.
     pub verifier: Option<Arc<dyn Verifier>>,
+    /// How many bytes may be sent in a second, in all; any number when there is none.
+    pub limit_rate: Option<NonZeroU64>,
+    /// What is shared with other transfers of the process.
+    pub budget: Budget,
+    /// Which of those it gives way to.
+    pub priority: Priority,
 }
 
 /// What becomes of what is to be pushed and is not here.
@@ -66,6 +74,9 @@ impl Default for Push {
             skip_non_distributable: false,
             missing: Missing::default(),
             verifier: None,
+            limit_rate: None,
+            budget: Budget::default(),
+            priority: Priority::default(),
         }
     }
 }
@@ -152,7 +163,7 @@ pub(crate) async fn carry_out(
 ) -> Result<Pushed> {
     let name = destination::of(to, &tree.target.digest)?;
     let pusher = resolver.pusher(&name).await?;
-    let upload = Upload::new(origin, &*pusher, progress, options.concurrent_uploads);
+    let upload = Upload::new(origin, &*pusher, progress, options);
     upload.run(&tree).await?;
     let [uploaded, mounted, existing] = upload.totals();
     Ok(Pushed { name: to.to_string().parse()?, target: tree.target, uploaded, mounted, existing })
