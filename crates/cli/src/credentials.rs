@@ -10,6 +10,8 @@ use windlass::registry::{Credential, Credentials, DockerConfig, Secret};
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Kind, Result};
 
+use crate::interrupt::Undone;
+
 /// The variable that names the one file to use, as podman has it.
 const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
 /// The longest password that is read, in bytes.
@@ -89,18 +91,24 @@ fn prompt(question: &str, echo: Echo) -> Result<String> {
             .hint("give them: --user NAME --password-stdin < FILE"));
     }
     let asking = || "ask on the terminal".to_owned();
-    let mut stderr = std::io::stderr();
-    stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).attempt(asking)?;
-    let before = tcgetattr(stdin.as_fd()).attempt(asking)?;
+    // Before it is asked: what is typed from then on is the answer, however fast it comes.
+    let mut shown_again = None;
     if echo == Echo::Hidden {
+        let before = tcgetattr(stdin.as_fd()).attempt(asking)?;
         let mut hidden = before.clone();
+        let show = move || {
+            // A terminal that is gone has nothing to show.
+            let _ = tcsetattr(std::io::stdin().as_fd(), OptionalActions::Now, &before);
+        };
+        shown_again = Some(Undone::at_the_end(show)?);
         hidden.local_modes.remove(LocalModes::ECHO);
         hidden.local_modes.insert(LocalModes::ECHONL);
         tcsetattr(stdin.as_fd(), OptionalActions::Flush, &hidden).attempt(asking)?;
     }
-    let mut line = String::new();
-    let read = stdin.lock().take(MAX_PASSWORD).read_line(&mut line);
-    tcsetattr(stdin.as_fd(), OptionalActions::Now, &before).attempt(asking)?;
+    let (mut stderr, mut line) = (std::io::stderr(), String::new());
+    let asked = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
+    let read = asked.and_then(|()| stdin.lock().take(MAX_PASSWORD).read_line(&mut line));
+    drop(shown_again);
     read.attempt(asking)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use windlass::registry::Options;
-use windlass::transfer::{Content, Parts, Priority, Pull};
+use windlass::transfer::{Content, Parts, Priority, Pull, Push};
 use windlass_core::{Error, Result};
 use windlass_grpc::transfer::PullOptions;
 
@@ -67,20 +67,8 @@ pub(crate) struct Transfers {
         value_parser = part
     )]
     range_size: u64,
-    /// How many bytes come in a second, at most: 10MiB, 500KiB/s.
-    #[arg(long, value_name = "RATE", env = "DIST_LIMIT_RATE", hide_env_values = true, value_parser = rate)]
-    limit_rate: Option<Said<NonZeroU64>>,
-    /// Who goes first where several pulls share a process: low, which keeps to one connection for a layer and gives way to
-    /// the others, normal or high.
-    #[arg(
-        long,
-        value_name = "PRIORITY",
-        env = "DIST_PRIORITY",
-        hide_env_values = true,
-        default_value = "normal",
-        value_parser = priority
-    )]
-    priority: Priority,
+    #[command(flatten)]
+    pace: Pace,
     #[command(flatten)]
     deadline: Deadline,
     /// For how long a request waits for its turn at a registry that limits their rate, before the command fails.
@@ -93,6 +81,38 @@ pub(crate) struct Transfers {
         value_parser = patience
     )]
     rate_limit_wait: Duration,
+}
+
+/// How fast bytes come or go.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Transfers")]
+pub(crate) struct Pace {
+    /// How many bytes come, or go, in a second, at most: 10MiB, 500KiB/s.
+    #[arg(long, value_name = "RATE", env = "DIST_LIMIT_RATE", hide_env_values = true, value_parser = rate)]
+    limit_rate: Option<Said<NonZeroU64>>,
+    /// Who goes first where several transfers share a process: low, which keeps to one connection for a layer and gives way to
+    /// the others, normal or high.
+    #[arg(
+        long,
+        value_name = "PRIORITY",
+        env = "DIST_PRIORITY",
+        hide_env_values = true,
+        default_value = "normal",
+        value_parser = priority
+    )]
+    priority: Priority,
+}
+
+impl Pace {
+    /// Returns how many bytes a second may have.
+    fn limit_rate(self) -> Option<NonZeroU64> {
+        self.limit_rate.and_then(|said| said.0)
+    }
+
+    /// Has a push keep to it.
+    pub(crate) fn push(self, push: Push) -> Push {
+        Push { limit_rate: self.limit_rate(), priority: self.priority, ..push }
+    }
 }
 
 /// How long a command may take.
@@ -125,8 +145,8 @@ impl Transfers {
                 size: self.range_size,
                 at_once: self.max_concurrent_ranges,
             },
-            limit_rate: self.limit_rate.and_then(|said| said.0),
-            priority: self.priority,
+            limit_rate: self.pace.limit_rate(),
+            priority: self.pace.priority,
             ..Pull::default()
         }
     }
@@ -141,8 +161,8 @@ impl Transfers {
             parts_at_once: few(self.max_concurrent_ranges, at_once),
             part_threshold: Some(self.range_threshold).filter(|it| *it != threshold),
             part_size: Some(self.range_size).filter(|it| *it != size),
-            limit_rate: self.limit_rate.and_then(|said| said.0).map(NonZeroU64::get),
-            priority: Some(self.priority).filter(|it| *it != pull.priority).map(|it| it.to_string()),
+            limit_rate: self.pace.limit_rate().map(NonZeroU64::get),
+            priority: Some(self.pace.priority).filter(|it| *it != pull.priority).map(|it| it.to_string()),
             ..PullOptions::default()
         }
     }

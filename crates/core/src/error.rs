@@ -8,6 +8,7 @@ mod trace;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 pub use trace::Attempt;
 
@@ -106,6 +107,7 @@ struct Inner {
     code: Option<Cow<'static, str>>,
     /// First one first.
     attempts: Vec<Attempt>,
+    retry_after: Option<Duration>,
     source: Option<Source>,
 }
 
@@ -152,6 +154,7 @@ impl Error {
             hint: None,
             code: None,
             attempts: Vec::new(),
+            retry_after: None,
             source: None,
         }))
     }
@@ -233,6 +236,12 @@ impl Error {
         self
     }
 
+    /// Notes for how long whoever was asked wants to be left alone, if it says so; what it said last counts.
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.0.retry_after = wait.or(self.0.retry_after);
+        self
+    }
+
     /// Attaches the cause.
     pub fn source(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
@@ -255,6 +264,11 @@ impl Error {
             Some(cause) if self.0.attempts.is_empty() => cause.trace(),
             _ => &self.0.attempts,
         }
+    }
+
+    /// Returns for how long whoever was asked wants to be left alone, if it said so.
+    pub fn retry_after_time(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// Returns what to do next, if anything is known.

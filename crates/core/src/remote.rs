@@ -92,6 +92,15 @@ impl Lane {
     }
 }
 
+/// What is wrong with what came of some content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It is not what its digest says: nothing of it is used.
+    Wrong,
+    /// It breaks off again and again, and nothing more comes: what came before is used.
+    Broken,
+}
+
 /// Fetches content by descriptor; usable concurrently.
 #[async_trait]
 pub trait Fetcher: Send + Sync {
@@ -117,6 +126,18 @@ pub trait Fetcher: Send + Sync {
     fn origin(&self, _digest: &Digest) -> Option<Attempt> {
         None
     }
+
+    /// Says what is wrong with what came of some content. Where that helps, it is asked for elsewhere from now on, and is worth
+    /// another try.
+    ///
+    /// # Errors
+    /// The error that is given, with who was asked, when nobody is left to be asked.
+    fn pass_over(&self, _digest: &Digest, _trouble: Trouble, error: Error) -> Result<()> {
+        Err(error)
+    }
+
+    /// Says that nothing is used of what came of some content so far, whoever sent it.
+    fn start_over(&self, _digest: &Digest) {}
 
     /// Says that what was sent in parts did not make up the content: no more lanes to the place it comes from.
     fn distrust_parts(&self) {}

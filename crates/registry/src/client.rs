@@ -15,6 +15,7 @@ use crate::challenge;
 use crate::error::{Earlier, attempt_of};
 use crate::exchange::{Exchange, OthersFollow, Rule};
 use crate::hosts::Repository;
+use crate::passed_over;
 use crate::payload::Payload;
 use crate::redirect::{self, MAX_HOPS, Refused};
 use crate::traffic::{Hosts, Traffic};
@@ -26,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) authorizer: Authorizer,
     pub(crate) hosts: Arc<Hosts>,
     pub(crate) transfers_per_host: usize,
+    /// Who failed and was passed over.
+    pub(crate) passed_over: passed_over::List,
 }
 
 /// An answer, and who gave it.

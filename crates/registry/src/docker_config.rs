@@ -3,6 +3,7 @@
 //! Its form: docs.docker.com, `docker login`, "Credential stores". podman's `auth.json` is the same, with keys that may be a part of a
 //! registry: containers-auth.json(5).
 
+mod place;
 mod store;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +27,8 @@ pub use store::Kept;
 
 /// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
+/// What to do about a file that is wrong.
+const CORRECT: &str = "correct the file, or move it away to be anonymous";
 /// What Docker calls Docker Hub where it keeps credentials.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
@@ -62,22 +65,23 @@ impl DockerConfig {
 
     /// Reads the bytes of a file; `path` is for messages.
     pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let value = json(path, bytes)?;
+        let (file, value) = (Source { path, bytes }, json(path, bytes)?);
         let mut config = Self {
             path: path.to_owned(),
             credentials: BTreeMap::new(),
             helpers: BTreeMap::new(),
-            store: text(&value, "credsStore").map(str::to_owned),
+            store: file.text(&value, &["credsStore"])?.map(str::to_owned),
             answers: Arc::default(),
         };
-        for (key, entry) in members(path, &value, "auths")? {
+        for (key, entry) in file.members(&value, "auths")? {
             let Some(key_of) = canonical_key(key) else { continue };
-            if let Some(credential) = credential(path, key, entry)? {
+            if let Some(credential) = credential(&file, key, entry)? {
                 config.credentials.entry(key_of).or_insert(credential);
             }
         }
-        for (key, helper) in members(path, &value, "credHelpers")? {
-            if let (Some(host), Some(helper)) = (canonical_key(key), helper.as_str().filter(|name| !name.is_empty())) {
+        for (key, helper) in file.members(&value, "credHelpers")? {
+            let helper = file.text_of(helper, &["credHelpers", key])?;
+            if let (Some(host), Some(helper)) = (canonical_key(key), helper) {
                 config.helpers.insert(host, helper.to_owned());
             }
         }
@@ -200,21 +204,50 @@ fn docker_key(host: &str) -> &str {
 }
 
 fn malformed(path: &Path, how: &str) -> Error {
-    Error::invalid_argument(format!("docker config {} {how}", path.display()))
-        .hint("correct the file, or move it away to be anonymous")
+    Error::invalid_argument(format!("docker config {} {how}", path.display())).hint(CORRECT)
 }
 
-/// Returns the members of an object that is in the file; none when it is absent or null.
-fn members<'a>(path: &Path, value: &'a Value, name: &str) -> Result<Vec<(&'a str, &'a Value)>> {
-    match value.get(name) {
-        None | Some(Value::Null) if value.is_object() => Ok(Vec::new()),
-        Some(Value::Object(members)) => Ok(members.iter().map(|(key, value)| (key.as_str(), value)).collect()),
-        _ => Err(malformed(path, &format!("has no object {name:?}"))),
+/// A file, for messages about what is in it.
+struct Source<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+}
+
+impl Source<'_> {
+    /// Says of a key, which is given with those that it is below, what is wrong with it; nothing of its value is told.
+    fn wrong(&self, keys: &[&str], how: &str) -> Error {
+        let line = std::str::from_utf8(self.bytes).ok().and_then(|text| place::line(text, keys));
+        let place = line.map(|line| format!(":{line}")).unwrap_or_default();
+        let quoted = |key: &&str| if key.contains('.') { format!("{key:?}") } else { (*key).to_owned() };
+        let key = keys.iter().map(quoted).collect::<Vec<_>>().join(".");
+        Error::invalid_argument(format!("docker config {}{place}: {key} {how}", self.path.display())).hint(CORRECT)
     }
-}
 
-fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
-    value.get(name)?.as_str().filter(|text| !text.is_empty())
+    /// Returns the members of an object that is in the file; none when it is absent or null.
+    fn members<'v>(&self, value: &'v Value, name: &str) -> Result<Vec<(&'v str, &'v Value)>> {
+        match value.get(name) {
+            None | Some(Value::Null) if value.is_object() => Ok(Vec::new()),
+            Some(Value::Object(members)) => Ok(members.iter().map(|(key, value)| (key.as_str(), value)).collect()),
+            _ => Err(self.wrong(&[name], "is to be an object")),
+        }
+    }
+
+    /// Returns the text of a key of an object, which is the last of those; none when it is absent, null or empty.
+    fn text<'v>(&self, object: &'v Value, keys: &[&str]) -> Result<Option<&'v str>> {
+        match keys.last().and_then(|name| object.get(name)) {
+            Some(value) => self.text_of(value, keys),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the text that a key has; none when it is null or empty.
+    fn text_of<'v>(&self, value: &'v Value, keys: &[&str]) -> Result<Option<&'v str>> {
+        match value {
+            Value::Null => Ok(None),
+            Value::String(text) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+            _ => Err(self.wrong(keys, "is to be a string")),
+        }
+    }
 }
 
 /// Returns what a key is about: keys are hosts, URLs such as `https://index.docker.io/v1/`, or podman's `HOST/NAMESPACE`.
@@ -235,20 +268,22 @@ fn canonical_key(key: &str) -> Option<String> {
 }
 
 /// Returns what an entry holds; an empty one, which Docker leaves beside a helper, holds nothing.
-fn credential(path: &Path, key: &str, entry: &Value) -> Result<Option<Credential>> {
-    if let Some(token) = text(entry, "registrytoken") {
+fn credential(file: &Source<'_>, key: &str, entry: &Value) -> Result<Option<Credential>> {
+    if !entry.is_object() && !entry.is_null() {
+        return Err(file.wrong(&["auths", key], "is to be an object"));
+    }
+    let text = |name: &str| file.text(entry, &["auths", key, name]);
+    if let Some(token) = text("registrytoken")? {
         return Ok(Some(Credential::RegistryToken(crate::Secret::new(token))));
     }
-    if let Some(token) = text(entry, "identitytoken") {
+    if let Some(token) = text("identitytoken")? {
         return Ok(Some(Credential::IdentityToken(crate::Secret::new(token))));
     }
-    if let Some(encoded) = text(entry, "auth") {
-        let decoded = decode(encoded).ok_or_else(|| {
-            malformed(path, &format!("has an \"auth\" for {key} that is not base64 of USER:PASSWORD"))
-        })?;
-        return Ok(Some(decoded));
+    if let Some(encoded) = text("auth")? {
+        let wrong = || file.wrong(&["auths", key, "auth"], "is not base64 of USER:PASSWORD");
+        return decode(encoded).ok_or_else(wrong).map(Some);
     }
-    match (text(entry, "username"), text(entry, "password")) {
+    match (text("username")?, text("password")?) {
         (Some(username), Some(password)) => Ok(Some(Credential::password(username, password))),
         _ => Ok(None),
     }
@@ -364,6 +399,25 @@ mod tests {
             let error = parse(json).unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidArgument, "{json}");
             assert!(error.to_string().contains("config.json"), "{error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+        for (json, words) in [
+            ("{\"auths\":\n [\"hunter2\"]}", "config.json:1: auths is to be an object"),
+            (
+                "{\"auths\":{\n\"a.test\":{\n\"auth\":\"hunter2!\"}}}",
+                "config.json:3: auths.\"a.test\".auth is not base64",
+            ),
+            ("{\"auths\":{\n\"a.test\":{\"auth\":7}}}", "config.json:2: auths.\"a.test\".auth is to be a string"),
+            ("{\"auths\":{\n\"a.test\":\"hunter2\"}}", "config.json:2: auths.\"a.test\" is to be an object"),
+            (
+                "{\"auths\":{\"a.test\":{\"username\":\"u\",\n\"password\":[\"hunter2\"]}}}",
+                ":2: auths.\"a.test\".password is to",
+            ),
+            ("\n{\"credsStore\":{}}", "config.json:2: credsStore is to be a string"),
+            ("{\"credHelpers\":{\n\"a.test\":true}}", "config.json:2: credHelpers.\"a.test\" is to be a string"),
+        ] {
+            let error = parse(json).unwrap_err();
+            assert!(error.kind() == Kind::InvalidArgument && error.to_string().contains(words), "{json}: {error}");
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }
         let missing = DockerConfig::load(Path::new("no/such/config.json")).unwrap_err();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::Uri;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Trouble};
 use windlass_core::{Attempt, Descriptor, Digest, Error, Kind, Result};
 
 use crate::error::printable;
@@ -141,6 +141,14 @@ impl Fetcher for Elsewhere {
 
     fn origin(&self, digest: &Digest) -> Option<Attempt> {
         self.inner.origin(digest)
+    }
+
+    fn pass_over(&self, digest: &Digest, trouble: Trouble, error: Error) -> Result<()> {
+        self.inner.pass_over(digest, trouble, error)
+    }
+
+    fn start_over(&self, digest: &Digest) {
+        self.inner.start_over(digest);
     }
 
     fn distrust_parts(&self) {

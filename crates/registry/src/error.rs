@@ -29,6 +29,8 @@ pub(crate) struct Complaint {
     pub(crate) codes: Vec<String>,
     /// The server's words, if they are a registry's and not a web page.
     words: Option<String>,
+    /// Whether it is that we have shown no certificate, or one that is not accepted.
+    of_certificate: bool,
 }
 
 impl Complaint {
@@ -44,7 +46,11 @@ impl Complaint {
     }
 
     fn parse(bytes: &[u8]) -> Self {
-        let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Self::default() };
+        let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
+            // nginx has no status for it that others know: "400 No required SSL certificate was sent".
+            let of_certificate = String::from_utf8_lossy(bytes).contains("SSL certificate");
+            return Self { of_certificate, ..Self::default() };
+        };
         let errors = value.get("errors").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let texts = |name: &'static str| errors.iter().filter_map(move |error| error.get(name)?.as_str());
         let message = || texts("message").find(|text| !text.is_empty());
@@ -53,6 +59,7 @@ impl Complaint {
         Self {
             codes: texts("code").map(|code| code.trim().to_ascii_uppercase()).collect(),
             words: message().or_else(other).or_else(|| texts("code").next()).map(printable),
+            of_certificate: false,
         }
     }
 
@@ -110,6 +117,16 @@ pub(crate) fn status_text(status: StatusCode) -> String {
     }
 }
 
+/// The stable code of [`certificate_wanted`].
+pub(crate) const CERTIFICATE_WANTED: &str = "client-certificate-wanted";
+
+/// Says that a host wants to know by a certificate who we are.
+pub(crate) fn certificate_wanted(said: &str, host: &str) -> Error {
+    Error::unauthenticated(format!("{said}: it wants a certificate of ours, and gets none that it accepts")).hint(format!(
+        "name one with its key: `client` in the hosts.toml of {host}, or NAME.cert and NAME.key in the directory of it"
+    ))
+}
+
 /// A refusal: an answer whose status is not success.
 pub(crate) struct Refusal<'a> {
     pub(crate) repository: &'a Repository,
@@ -146,9 +163,9 @@ impl<'a> Refusal<'a> {
         self.tried(self.explained(standing).coded(code))
     }
 
-    /// Has an error that says it in other words know what was tried.
+    /// Has an error that says it in other words know what was tried, and when it may be tried again.
     pub(crate) fn tried(&self, error: Error) -> Error {
-        error.attempts(self.attempt.clone()).attempts(self.earlier.clone())
+        error.attempts(self.attempt.clone()).attempts(self.earlier.clone()).retry_after(retry_after(&self.headers))
     }
 
     /// Returns the stable code.
@@ -161,6 +178,7 @@ impl<'a> Refusal<'a> {
             (403, _) => "access-denied",
             (404, _) => "object-not-found",
             (416, _) => "object-too-short",
+            (400, _) if self.complaint.of_certificate => CERTIFICATE_WANTED,
             (429, _) => "rate-limited",
             (405 | 501, _) => "not-offered",
             (500..=599, _) => "registry-failed",
@@ -194,6 +212,9 @@ impl<'a> Refusal<'a> {
                     "{host} limits the rate of requests for {object} of {name}{wait}{complaint}"
                 ))
                 .hint("wait, or use credentials that have a higher limit")
+            }
+            400 if complaint.of_certificate => {
+                certificate_wanted(&format!("{host} answers {status} to {object} of {name}"), &repository.host.name)
             }
             400 if repository.host.scheme == Scheme::HTTP && !complaint.is_registrys() => {
                 Error::failed_precondition(format!("{host} answers {status} to plain HTTP for {object} of {name}"))
@@ -265,6 +286,7 @@ mod tests {
         assert_eq!(complaint.to_string(), " (manifest unknown)");
         assert_eq!(Complaint::parse(br#"{"details":"incorrect username"}"#).to_string(), " (incorrect username)");
         assert_eq!(Complaint::parse(br#"{"errors":[{"code":"DENIED"}]}"#).to_string(), " (DENIED)");
+        assert!(Complaint::parse(b"<html>400 No required SSL certificate was sent</html>").of_certificate);
         for nothing in ["<html>502</html>", "", "[]", "null", r#"{"errors":null}"#, r#"{"errors":[1]}"#] {
             assert_eq!(Complaint::parse(nothing.as_bytes()), Complaint::default(), "{nothing}");
         }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use windlass_core::{Attempt, Error, Result};
 
 use crate::balance::Balance;
+use crate::connection::Connection;
 use crate::error::status_text;
 use crate::failure::{Failure, Peer};
 use crate::line::{Line, Lines, Turn};
@@ -91,7 +92,7 @@ impl Exchange {
         // Digests are of what is stored, so nothing may be encoded on the way.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (head, mut payload) = request.into_parts();
-        let line = self.lines.before(authority(&head.uri).unwrap_or(name));
+        let line = self.lines.before(&place(&head).unwrap_or_else(|| name.to_owned()));
         let patience = match head.extensions.get::<OthersFollow>() {
             Some(OthersFollow) => Duration::ZERO,
             None => self.retry.patience,
@@ -250,9 +251,38 @@ impl Errand<'_> {
     }
 }
 
+/// Returns where a request goes: whoever goes to the same place stands in the same line.
+fn place(head: &Parts) -> Option<String> {
+    // What listens on sockets is called by one name, the local host's.
+    match head.extensions.get::<Arc<Connection>>().and_then(|connection| connection.socket.as_ref()) {
+        Some(socket) => Some(format!("unix://{}", socket.display())),
+        None => authority(&head.uri).map(str::to_owned),
+    }
+}
+
 fn authority(uri: &Uri) -> Option<&str> {
     uri.authority().map(http::uri::Authority::as_str)
 }
 
 #[cfg(test)]
 mod simulation;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_socket_has_a_line_of_its_own() {
+        let place_of = |url: &str, socket: Option<&str>| {
+            let mut request = Request::new(());
+            *request.uri_mut() = url.parse().unwrap();
+            let connection = Connection { socket: socket.map(Into::into), ..Connection::default() };
+            request.extensions_mut().insert(Arc::new(connection));
+            place(&request.into_parts().0)
+        };
+        let url = "http://localhost/v2/";
+        assert_eq!(place_of(url, Some("/run/a.sock")).as_deref(), Some("unix:///run/a.sock"));
+        assert_eq!(place_of(url, Some("/run/b.sock")).as_deref(), Some("unix:///run/b.sock"));
+        assert_eq!(place_of(url, None).as_deref(), Some("localhost"));
+    }
+}

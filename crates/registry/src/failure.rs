@@ -4,10 +4,11 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use windlass_core::{Error, Kind};
 
 use crate::dial::NoWay;
+use crate::error::{CERTIFICATE_WANTED, certificate_wanted};
 use crate::hosts::is_loopback;
 use crate::lookup::NotResolved;
 
@@ -34,6 +35,8 @@ pub(crate) enum Cause {
     TooManyHeaders,
     /// The certificate is not accepted.
     Certificate(Problem),
+    /// The server wants a certificate of ours, or another one.
+    ClientCertificate,
     /// TLS failed in another way.
     Tls,
     /// Anything else.
@@ -47,6 +50,25 @@ pub(crate) struct Problem {
     code: &'static str,
     /// What is wrong.
     words: String,
+}
+
+impl Problem {
+    /// Says what to do about it.
+    fn hint(&self) -> &'static str {
+        match self.code {
+            "certificate-expired" => "the operator of the server has to renew it, unless this machine's clock is wrong",
+            "certificate-not-yet-valid" => {
+                "set this machine's clock; when it is right, the operator has to look at the server"
+            }
+            "certificate-wrong-name" => {
+                "ask the server by a name that the certificate is for; or something answers in its place, such as a proxy"
+            }
+            _ => {
+                "for a private authority, add its certificate to those that this machine trusts, or name it: `ca` in a \
+                 hosts.toml; on a machine that trusts none yet, install the package ca-certificates"
+            }
+        }
+    }
 }
 
 /// A failure to get an answer.
@@ -119,6 +141,7 @@ impl Failure {
             Cause::NotHttp => "the answer is not HTTP".to_owned(),
             Cause::TooManyHeaders => "the answer has too many headers".to_owned(),
             Cause::Certificate(problem) => format!("the certificate is not accepted: {}", problem.words),
+            Cause::ClientCertificate => format!("it wants a certificate of ours: {}", self.words),
             Cause::Tls => format!("TLS failed: {}", self.words),
             Cause::Other => format!("no answer: {}", self.words),
         }
@@ -137,6 +160,7 @@ impl Failure {
             Cause::NotHttp => "http-expected",
             Cause::TooManyHeaders => "headers-too-large",
             Cause::Certificate(problem) => problem.code,
+            Cause::ClientCertificate => CERTIFICATE_WANTED,
             Cause::Tls => "tls-failed",
             Cause::Other => "no-answer",
         }
@@ -153,11 +177,12 @@ impl Failure {
         let words = &self.words;
         match self.cause {
             // A host that has answered has a name; what fails now is the lookup.
-            Cause::Lookup if answered => Error::unavailable(format!("the name of host {host} is not resolved any more"))
-                .hint("look at this machine's network and name server"),
-            Cause::Lookup => Error::not_found(format!("host {authority} is not found")).hint(format!(
-                "check the spelling of {host}, and that this machine has a name server that knows it"
-            )),
+            Cause::Lookup if answered => {
+                Error::unavailable(format!("the name of host {host} is not resolved any more"))
+                    .hint("look at this machine's network and name server")
+            }
+            Cause::Lookup => Error::not_found(format!("host {authority} is not found"))
+                .hint(format!("check the spelling of {host}, and that this machine has a name server that knows it")),
             Cause::Refused => Error::unavailable(format!("{host} refuses the connection"))
                 .hint(format!("nothing listens at {authority}: check host and port, and that the registry runs")),
             Cause::Unreachable => Error::unavailable(format!("{host} cannot be reached: {words}"))
@@ -169,8 +194,10 @@ impl Failure {
                 Error::deadline_exceeded(format!("{host} sent nothing for {} s", limit.as_secs_f64()))
                     .hint(format!("{authority} is overloaded, or something between it and this machine drops packets"))
             }
-            Cause::PlainServer => Error::failed_precondition(format!("the server at {host} speaks plain HTTP, not TLS"))
-                .hint("if that is meant to be so, use --plain-http"),
+            Cause::PlainServer => {
+                Error::failed_precondition(format!("the server at {host} speaks plain HTTP, not TLS"))
+                    .hint("if that is meant to be so, use --plain-http")
+            }
             Cause::NotHttp => {
                 Error::failed_precondition(format!("the server at {host} does not answer plain HTTP with HTTP"))
                     .hint(tls_hint(authority))
@@ -179,18 +206,16 @@ impl Failure {
                 Error::failed_precondition(format!("{host} answers with more headers than are accepted"))
                     .hint("no registry does that: check that this is the address of one, and what is before it")
             }
-            Cause::Certificate(problem) => Error::failed_precondition(format!(
-                "the certificate of {host} is not accepted: {}",
-                problem.words
-            ))
-            .hint(
-                "for a private authority, add its certificate to those that this machine trusts; on a machine that trusts \
-                 none yet, install the package ca-certificates",
-            ),
+            Cause::Certificate(problem) => {
+                Error::failed_precondition(format!("the certificate of {host} is not accepted: {}", problem.words))
+                    .hint(problem.hint())
+            }
+            Cause::ClientCertificate => certificate_wanted(&format!("no TLS connection to {host}: {words}"), host),
             Cause::Tls => Error::failed_precondition(format!("no TLS connection to {host}: {words}"))
                 .hint(format!("look at the TLS settings of the server at {authority}")),
-            Cause::Other => Error::new(Kind::Unavailable, format!("no answer from {host}: {words}"))
-                .hint("run the command again"),
+            Cause::Other => {
+                Error::new(Kind::Unavailable, format!("no answer from {host}: {words}")).hint("run the command again")
+            }
         }
     }
 }
@@ -250,6 +275,16 @@ fn tls_cause(error: &rustls::Error) -> Cause {
         // What comes back does not even begin like a TLS record.
         rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => return Cause::PlainServer,
         rustls::Error::InvalidCertificate(problem) => problem,
+        // Before TLS 1.3 there is no word of its own for none: RFC 5246 section 7.4.6.
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) => return Cause::ClientCertificate,
         _ => return Cause::Tls,
     };
     let (code, words) = match problem {
@@ -264,11 +299,18 @@ fn tls_cause(error: &rustls::Error) -> Cause {
         }
         CertificateError::NotValidForName => ("certificate-wrong-name", "it is for another name".to_owned()),
         CertificateError::NotValidForNameContext { presented, .. } => {
-            ("certificate-wrong-name", format!("it is for other names ({})", presented.join(", ")))
+            let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+            ("certificate-wrong-name", format!("it is for other names ({})", names.join(", ")))
         }
         other => ("certificate-invalid", other.to_string()),
     };
     Cause::Certificate(Problem { code, words })
+}
+
+/// Returns a name of a certificate without what the library that reads it writes around: `DnsName("a.test")`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.map_or(name, |inner| inner.trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -294,6 +336,28 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_wants_a_certificate_of_ours_is_told_from_one_that_fails() {
+        for (alert, code) in [
+            (AlertDescription::CertificateRequired, CERTIFICATE_WANTED),
+            (AlertDescription::BadCertificate, CERTIFICATE_WANTED),
+            (AlertDescription::HandshakeFailure, "tls-failed"),
+        ] {
+            let failure = Failure::of(&io::Error::other(rustls::Error::AlertReceived(alert)));
+            assert!(!failure.is_transient(), "{failure:?}");
+            assert_eq!(failure.into_error(PEER).code(), code);
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_certificate_are_written_as_they_are() {
+        for (name, expected) in
+            [("DnsName(\"a.test\")", "a.test"), ("IpAddress(127.0.0.1)", "127.0.0.1"), ("a.test", "a.test")]
+        {
+            assert_eq!(bare(name), expected);
+        }
+    }
+
+    #[test]
     fn every_failure_names_the_host_and_has_a_hint() {
         let causes = [
             Cause::Lookup,
@@ -306,6 +370,7 @@ mod tests {
             Cause::NotHttp,
             Cause::TooManyHeaders,
             Cause::Certificate(Problem { code: "certificate-expired", words: "it has expired".to_owned() }),
+            Cause::ClientCertificate,
             Cause::Tls,
             Cause::Other,
         ];

@@ -10,16 +10,17 @@ use http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use windlass_core::document::MAX_MANIFEST_SIZE;
 use windlass_core::media_type::Role;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Trouble};
 use windlass_core::{Attempt, Descriptor, Digest, Error, Kind, Result};
 
 use crate::ask::Ask;
 use crate::body::{Incoming, content_length, is_encoded};
 use crate::client::{Answer, Client};
-use crate::hosts::{Capability, Repositories, Repository};
+use crate::hosts::{Capability, RegistryHost, Repositories, Repository};
 use crate::options::{PlainHttp, Timeouts};
 use crate::resolver::accept;
-use crate::validators::{Origins, Validators};
+use crate::senders::{Ruling, Senders};
+use crate::validators::Validators;
 
 /// Fetches what belongs to a name.
 pub(crate) struct RegistryFetcher {
@@ -30,8 +31,8 @@ pub(crate) struct RegistryFetcher {
     pub(crate) plain_http: PlainHttp,
     /// What hosts call what they have sent.
     pub(crate) validators: Validators,
-    /// Who was asked for what came.
-    pub(crate) origins: Origins,
+    /// Who sent what came.
+    pub(crate) senders: Senders,
 }
 
 /// Where a registry keeps something.
@@ -62,14 +63,17 @@ impl Shelf {
 impl Fetcher for RegistryFetcher {
     async fn fetch(&self, descriptor: &Descriptor, range: ByteRange) -> Result<Body> {
         check_range(descriptor, range)?;
-        let mut walk = self.repositories.walk(Capability::Pull, format!("fetch {}", descriptor.digest));
+        let digest = &descriptor.digest;
+        let rank = |host: &RegistryHost| self.senders.rank(digest, &host.key());
+        let mut walk = self.repositories.walk_by(Capability::Pull, format!("fetch {digest}"), rank);
         while let Some(repository) = walk.next() {
             match self.fetch_from(repository, descriptor, range).await {
                 Ok(body) => return Ok(body),
                 Err(error) => walk.failed(error),
             }
         }
-        let failed = walk.into_error();
+        self.senders.nobody(digest);
+        let failed = walk.into_error().attempts(self.senders.passed_over(digest));
         if failed.is(Kind::NotFound) && !descriptor.urls.is_empty() && !descriptor.media_type.is_manifest_or_index() {
             return self.fetch_foreign(descriptor, range, failed).await;
         }
@@ -81,7 +85,37 @@ impl Fetcher for RegistryFetcher {
     }
 
     fn origin(&self, digest: &Digest) -> Option<Attempt> {
-        self.origins.of(digest)
+        self.senders.last(digest)
+    }
+
+    fn pass_over(&self, digest: &Digest, trouble: Trouble, error: Error) -> Result<()> {
+        let hosts: Vec<String> =
+            self.repositories.that_may(Capability::Pull).iter().map(|repository| repository.host.key()).collect();
+        match self.senders.rule(digest, &hosts, trouble, &error) {
+            Ruling::Stands(mut earlier) => {
+                earlier.retain(|attempt| !error.trace().contains(attempt));
+                Err(error.attempts(earlier))
+            }
+            Ruling::PassedOver(attempt) => {
+                self.repositories.passed_over(&attempt, error.code(), || match trouble {
+                    Trouble::Wrong => format!("sends something else for {digest}"),
+                    Trouble::Broken => format!("breaks off again and again at {digest}"),
+                });
+                Ok(())
+            }
+            Ruling::OneAtATime(senders) => {
+                let hosts: Vec<&str> = senders.iter().map(|attempt| attempt.host.as_str()).collect();
+                tracing::warn!(
+                    "what {} sent of {digest} is not it, and they are asked one at a time: {error}",
+                    hosts.join(" and ")
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn start_over(&self, digest: &Digest) {
+        self.senders.forget(digest);
     }
 
     fn distrust_parts(&self) {
@@ -141,7 +175,7 @@ impl RegistryFetcher {
         let is_other =
             came && self.validators.learn(&repository.host.name, &descriptor.digest, answer.response.headers());
         if came {
-            self.origins.learn(&descriptor.digest, &answer.response);
+            self.senders.learn(&descriptor.digest, &repository.host.key(), &answer.response);
         }
         // What is another version was to be sent as a whole.
         if range_header(range).is_some() && matches!(delivery, Delivery::Whole { .. }) && !is_other {

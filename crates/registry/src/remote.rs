@@ -24,11 +24,13 @@ use crate::hosts::{Capability, Directories, RegistryHost, Repositories, Reposito
 use crate::layout::{self, LayoutFetcher, LayoutPusher};
 use crate::login::{self, Login};
 use crate::options::{ForeignUrls, Options, PlainHttp};
+use crate::passed_over::{self, PassedOver};
 use crate::pusher::RegistryPusher;
 use crate::resolver::RegistryResolver;
+use crate::senders::Senders;
 use crate::tags;
 use crate::transport::Network;
-use crate::validators::{Origins, Validators};
+use crate::validators::Validators;
 
 /// Resolves references to registries and to OCI layout directories. Cheap to clone; connections and tokens are shared.
 ///
@@ -74,6 +76,7 @@ impl Remote {
             authorizer: Authorizer::new(options.credentials),
             hosts: Arc::default(),
             transfers_per_host: options.transfers_per_host,
+            passed_over: passed_over::List::default(),
         };
         let directories = Directories::new(options.hosts_dirs, options.plain_http, options.fallback);
         let foreign_urls = options.foreign_urls;
@@ -92,9 +95,15 @@ impl Remote {
     /// Returns where a reference is served.
     pub(crate) async fn repositories(&self, reference: &Reference) -> Result<Repositories> {
         let (directories, reference) = (self.directories.clone(), reference.clone());
-        tokio::task::spawn_blocking(move || directories.repositories(&reference))
-            .await
-            .map_err(|e| Error::internal("reading which hosts serve an image panicked").source(e))?
+        let read = tokio::task::spawn_blocking(move || directories.repositories(&reference));
+        let read = read.await.map_err(|e| Error::internal("reading which hosts serve an image panicked").source(e))?;
+        read.map(|repositories| repositories.noting(self.client.passed_over.clone()))
+    }
+
+    /// Returns which hosts failed so far while others were left, which were asked instead: a mirror that fails is something to look
+    /// at, although everything came. Each is there once for each reason; those of a remote with other credentials are its own.
+    pub fn passed_over(&self) -> Vec<PassedOver> {
+        self.client.passed_over.all()
     }
 
     /// Makes a remote for somebody else: with credentials of its own, of which this one sees nothing and whose tokens it
@@ -107,6 +116,7 @@ impl Remote {
             authorizer: Authorizer::new(credentials),
             hosts: hosts.clone(),
             transfers_per_host: *transfers_per_host,
+            passed_over: passed_over::List::default(),
         };
         Self { client: Arc::new(client), ..self.clone() }
     }
@@ -200,10 +210,10 @@ impl Resolver for Remote {
         }
         let repositories = self.repositories(&reference).await?;
         let (client, plain_http) = (self.client.clone(), self.directories.plain_http);
-        let (validators, origins) = (Validators::default(), Origins::default());
+        let (validators, senders) = (Validators::default(), Senders::default());
         let pulled_from = repositories.that_may(Capability::Pull);
         let local = pulled_from.iter().all(|repository| is_loopback(&repository.host.authority));
-        let inner = Arc::new(RegistryFetcher { client, repositories, plain_http, validators, origins });
+        let inner = Arc::new(RegistryFetcher { client, repositories, plain_http, validators, senders });
         Ok(Arc::new(Elsewhere { inner, wanted: self.foreign_urls, local }))
     }
 

@@ -1,7 +1,8 @@
 //! From a tag or a digest to a descriptor: OCI distribution-spec, "Pulling manifests".
 //!
 //! A `HEAD` is enough when it says type, digest and size. Otherwise, and whenever it is refused, a `GET` decides: its body
-//! is hashed, and its refusal has words.
+//! is hashed, and its refusal has words. Of a mirror nothing is believed that cannot be looked at, as long as others can be
+//! asked: what it says of digest and size is what everything that follows is compared with.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use windlass_core::document::MAX_MANIFEST_SIZE;
 use windlass_core::image::Name;
 use windlass_core::reference::ObjectDigest;
 use windlass_core::remote::Resolved;
-use windlass_core::{Descriptor, Digest, Error, MediaType, Reference, Result};
+use windlass_core::{Attempt, Descriptor, Digest, Error, MediaType, Reference, Result};
 
 use crate::ask::Ask;
 use crate::body::{self, content_length};
@@ -118,7 +119,8 @@ impl RegistryResolver {
     }
 
     async fn lookup(&self, repository: &Repository, wanted: &Wanted) -> Result<Descriptor> {
-        match self.head(repository, wanted).await? {
+        let head = if repository.others_follow { None } else { self.head(repository, wanted).await? };
+        match head {
             Some(descriptor) => Ok(descriptor),
             None => self.get(repository, wanted).await,
         }
@@ -190,7 +192,12 @@ impl RegistryResolver {
             let found =
                 if expected.algorithm() == algorithm { digest.clone() } else { expected.algorithm().digest(&bytes) };
             if *expected != found {
-                return Err(other_digest(&host, repository, expected, &found).attempts(attempt));
+                let error = other_digest(&host, repository, expected, &found);
+                let sent = |attempt: Attempt| {
+                    let outcome = format!("{}, but with the digest {found}, {expected} was expected", attempt.outcome);
+                    Attempt { outcome, ..attempt }
+                };
+                return Err(error.attempts(attempt.map(sent)));
             }
         }
         let media_type = manifest::media_type(&what, &declared, &bytes).map_err(|error| error.attempts(attempt))?;

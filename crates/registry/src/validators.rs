@@ -10,27 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::header::ETAG;
 use http::{HeaderMap, HeaderValue};
-use windlass_core::{Attempt, Digest};
-
-use crate::error::attempt_of;
-
-/// Who was asked for what came, for whoever finds it wrong.
-#[derive(Debug, Default)]
-pub(crate) struct Origins(Mutex<HashMap<Digest, Attempt>>);
-
-impl Origins {
-    /// Takes note of an answer that brings content.
-    pub(crate) fn learn<B>(&self, digest: &Digest, response: &http::Response<B>) {
-        if let Some(attempt) = attempt_of(response) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), attempt.clone());
-        }
-    }
-
-    /// Returns who was asked last.
-    pub(crate) fn of(&self, digest: &Digest) -> Option<Attempt> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
-    }
-}
+use windlass_core::Digest;
 
 /// The strong entity tags of blobs, by host; nothing for one that changed.
 #[derive(Debug, Default)]

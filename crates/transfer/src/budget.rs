@@ -1,4 +1,4 @@
-//! Budgets: how many bytes may come in a second, and who gives way to whom.
+//! Budgets: how many bytes may come or go in a second, and who gives way to whom.
 //!
 //! A budget is shared by all transfers that were told of it: those of one pull, those of a process. Where there is a rate,
 //! bytes are let through one after the other, each as long after the one before as the rate says. Where transfers of
@@ -16,7 +16,8 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
+use windlass_core::content::Source;
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Trouble};
 use windlass_core::{Attempt, ByteStream, Descriptor, Digest, Error, Result};
 
 /// How late bytes may come without being taken for slower than the rate: timers do not go off to the point.
@@ -72,7 +73,7 @@ impl FromStr for Priority {
     }
 }
 
-/// How many bytes may come in a second, and who gives way to whom, for all who share it. Cheap to clone; clones are one.
+/// How many bytes may come or go in a second, and who gives way to whom, for all who share it. Cheap to clone; clones are one.
 #[derive(Clone, Default)]
 pub struct Budget(Arc<Shared>);
 
@@ -276,8 +277,33 @@ impl Fetcher for Budgeted {
         self.inner.origin(digest)
     }
 
+    fn pass_over(&self, digest: &Digest, trouble: Trouble, error: Error) -> Result<()> {
+        self.inner.pass_over(digest, trouble, error)
+    }
+
+    fn start_over(&self, digest: &Digest) {
+        self.inner.start_over(digest);
+    }
+
     fn distrust_parts(&self) {
         self.inner.distrust_parts();
+    }
+}
+
+/// Content that is sent, whose bytes come out of budgets as they are read.
+pub(crate) struct Paced {
+    pub(crate) inner: Box<dyn Source>,
+    /// That of the process, and that of the push.
+    pub(crate) budgets: [Budget; 2],
+    pub(crate) priority: Priority,
+}
+
+#[async_trait]
+impl Source for Paced {
+    async fn open(&mut self, offset: u64) -> Result<Body> {
+        let Body { offset, size, stream } = self.inner.open(offset).await?;
+        let transfers = self.budgets.iter().map(|budget| budget.transfer(self.priority)).collect();
+        Ok(Body { offset, size, stream: limited(stream, transfers) })
     }
 }
 

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use windlass_core::content::Source;
 use windlass_core::progress::Tracker;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Resolver};
-use windlass_core::{Descriptor, Digest, Reference, Result, ResultExt as _};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Resolver, Trouble};
+use windlass_core::{Descriptor, Digest, Error, Reference, Result, ResultExt as _};
 
 use crate::fetch::read_document;
 use crate::inlined::Inlined;
@@ -83,6 +83,10 @@ impl Origin for Remote {
 
     async fn came_from(&self, _: &Descriptor) -> Result<BTreeMap<String, String>> {
         Ok(self.came_from.clone())
+    }
+
+    fn is_wrong(&self, descriptor: &Descriptor, error: Error) -> Result<()> {
+        self.fetcher.pass_over(&descriptor.digest, Trouble::Wrong, error)
     }
 
     async fn is_there(&self, _: &Descriptor) -> Result<()> {

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use windlass_core::claim::Claim;
 use windlass_core::content::{self, Commit, Expected, Source, Writer};
 use windlass_core::progress::{State, Task};
-use windlass_core::remote::{Body, ByteRange, Lane};
+use windlass_core::remote::{Body, ByteRange, Lane, Trouble};
 use windlass_core::room::{Keeps, Size};
 use windlass_core::{Descriptor, Error, Kind, Result};
 
@@ -61,29 +61,45 @@ impl Download<'_> {
                 self.arrival.is_here();
                 return Ok(());
             };
-            // Bytes that an earlier process left may have been damaged since, and parts may be others than they were said
-            // to be: once each is worth another download.
-            let wrong_parts = tried.in_parts && !is_foreign && !distrusted;
-            let damaged = (before > 0 || tried.in_parts) && !from_scratch;
-            if error.is(Kind::DataLoss) && (wrong_parts || damaged) {
-                (from_scratch, foreign, before) = (true, Some(false), 0);
-                if wrong_parts {
-                    distrusted = true;
-                    self.fetch.fetcher.distrust_parts();
+            if error.is(Kind::DataLoss) {
+                let reason = error.to_string();
+                let is_ours = !is_foreign || (before == 0 && !tried.in_parts);
+                let passed_over = if is_ours { self.pass_over(error) } else { Err(error) };
+                let in_parts = tried.in_parts && !is_foreign && !distrusted;
+                let damaged = (before > 0 || tried.in_parts) && !from_scratch;
+                // Bytes that an earlier process left may have been damaged since, and parts may be others than they were said
+                // to be: once each is worth another download.
+                match passed_over {
+                    Err(error) if !in_parts && !damaged => return Err(self.failed(error)),
+                    Err(_) if in_parts => {
+                        distrusted = true;
+                        self.fetch.fetcher.distrust_parts();
+                    }
+                    _ => {}
                 }
+                (from_scratch, foreign, before) = (true, Some(false), 0);
+                self.fetch.fetcher.start_over(&self.descriptor.digest);
                 self.arrival.starts_over();
-                self.task.set(State::Retrying { reason: error.to_string() });
+                self.task.set(State::Retrying { reason });
                 continue;
             }
             self.arrival.pauses();
             before = self.fetch.offset(self.descriptor).await.unwrap_or(0);
             // Bytes behind a gap are progress too, although nothing can be read there yet.
-            if !patience.lasts(self.gained.load(Ordering::Relaxed), &error) {
-                self.task.set(State::Failed { reason: error.to_string() });
-                return Err(patience.told(error).context(format!("fetch {}", self.descriptor.ingest_ref())));
-            }
-            patience.back_off(self.task, &error).await;
+            let gained = self.gained.load(Ordering::Relaxed);
+            let borne = patience.bear(&*self.fetch.fetcher, self.descriptor, self.task, gained, error).await;
+            borne.map_err(|error| self.failed(error))?;
         }
+    }
+
+    /// Has the blob asked for elsewhere, because what came is not it.
+    fn pass_over(&self, error: Error) -> Result<()> {
+        self.fetch.fetcher.pass_over(&self.descriptor.digest, Trouble::Wrong, error)
+    }
+
+    fn failed(&self, error: Error) -> Error {
+        self.task.set(State::Failed { reason: error.to_string() });
+        error.context(format!("fetch {}", self.descriptor.ingest_ref()))
     }
 
     async fn once(&self, tried: &mut Try) -> Result<()> {
@@ -102,16 +118,12 @@ impl Download<'_> {
             Err(error) if matches!(error.kind(), Kind::OutOfRange | Kind::DataLoss) => {
                 drop(writer);
                 self.fetch.discard(self.descriptor).await;
-                let error = error.hint(CONTRADICTION);
-                let origin = self.fetch.fetcher.origin(&self.descriptor.digest).filter(|_| error.trace().is_empty());
-                return Err(error.attempts(origin));
+                return Err(error.hint(CONTRADICTION));
             }
             Err(error) => return Err(self.fetch.explained(error, self.descriptor).await),
         }
         match writer.commit(Commit { labels: self.fetch.labels.clone(), ..Commit::default() }).await {
-            Err(error) if error.is(Kind::DataLoss) => {
-                Err(error.attempts(self.fetch.fetcher.origin(&self.descriptor.digest)))
-            }
+            Err(error) if error.is(Kind::DataLoss) => Err(error),
             Err(error) if !error.is(Kind::AlreadyExists) => Err(self.fetch.explained(error, self.descriptor).await),
             _ => {
                 self.task.set(State::Fetched);

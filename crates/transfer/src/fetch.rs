@@ -13,7 +13,7 @@ use windlass_core::content::{self, Commit, ProviderExt, Writer};
 use windlass_core::document::{ImageConfig, Root};
 use windlass_core::field::FieldMask;
 use windlass_core::progress::{State, Task, Tracker};
-use windlass_core::remote::{ByteRange, Fetcher};
+use windlass_core::remote::{ByteRange, Fetcher, Trouble};
 use windlass_core::room::Room;
 use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Leased, Namespace, Result, ResultExt};
 
@@ -27,6 +27,10 @@ const MAX_IDLE_RETRIES: u32 = 4;
 const ENOUGH: u64 = 1 << 20;
 /// The wait before the first retry; it doubles with each.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// The longest wait that somebody who is asked can ask for.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// The code of a document that has more bytes than are accepted.
+const TOO_LARGE: &str = "too-large";
 /// How long to wait before asking again whether another writer is done.
 pub(crate) const POLL: Duration = Duration::from_millis(100);
 /// How often it is tried to discard an ingest that is still held.
@@ -165,18 +169,12 @@ impl Fetch {
         let mut patience = Patience::default();
         loop {
             task.set(State::Fetching { offset: 0, total: descriptor.size });
-            let read = read_remote(&*self.fetcher, descriptor, limit).await;
-            match read.and_then(|bytes| verify(descriptor, &bytes).map(|()| bytes)) {
+            match read_right(&*self.fetcher, descriptor, limit).await {
                 Ok(bytes) => {
                     self.progress.add_downloaded(bytes.len() as u64);
                     return Ok(bytes);
                 }
-                Err(error) if patience.lasts(0, &error) => patience.back_off(task, &error).await,
-                // What came was wrong, of whoever it came.
-                Err(error) if error.trace().is_empty() => {
-                    return Err(error.attempts(self.fetcher.origin(&descriptor.digest)));
-                }
-                Err(error) => return Err(patience.told(error)),
+                Err(error) => patience.bear(&*self.fetcher, descriptor, task, 0, error).await?,
             }
         }
     }
@@ -220,7 +218,7 @@ fn accepted(descriptor: &Descriptor) -> Result<u64> {
             "{} {} has {} bytes, more than the {limit} that are accepted",
             descriptor.media_type, descriptor.digest, descriptor.size
         ))
-        .coded("too-large")
+        .coded(TOO_LARGE)
         .hint("it is damaged, or not meant for a container engine"));
     }
     Ok(limit)
@@ -228,12 +226,31 @@ fn accepted(descriptor: &Descriptor) -> Result<u64> {
 
 /// Reads a document from a remote without keeping it, whole and verified.
 pub(crate) async fn read_document(fetcher: &dyn Fetcher, descriptor: &Descriptor) -> Result<Bytes> {
+    let task = Tracker::new().task(descriptor.ingest_ref().as_str());
     let mut patience = Patience::default();
+    let read = async {
+        let limit = accepted(descriptor)?;
+        loop {
+            match read_right(fetcher, descriptor, limit).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => patience.bear(fetcher, descriptor, &task, 0, error).await?,
+            }
+        }
+    };
+    read.await.context(|| format!("fetch {}", descriptor.ingest_ref()))
+}
+
+/// Reads a document from somebody who sends what the digest says, if there is one.
+async fn read_right(fetcher: &dyn Fetcher, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
     loop {
-        let read = read_remote(fetcher, descriptor, accepted(descriptor)?).await;
+        let read = read_remote(fetcher, descriptor, limit).await;
         match read.and_then(|bytes| verify(descriptor, &bytes).map(|()| bytes)) {
-            Err(error) if patience.lasts(0, &error) => patience.pause().await,
-            read => return read.context(|| format!("fetch {}", descriptor.ingest_ref())),
+            Err(wrong)
+                if wrong.is(Kind::DataLoss) || wrong.is(Kind::ResourceExhausted) && wrong.code() == TOO_LARGE =>
+            {
+                fetcher.pass_over(&descriptor.digest, Trouble::Wrong, wrong)?;
+            }
+            read => return read,
         }
     }
 }
@@ -248,7 +265,7 @@ async fn read_remote(fetcher: &dyn Fetcher, descriptor: &Descriptor, limit: u64)
                 "{} {} has more than the {limit} bytes that are accepted",
                 descriptor.media_type, descriptor.digest
             ))
-            .coded("too-large")
+            .coded(TOO_LARGE)
             .hint("it is damaged, or not meant for a container engine"));
         }
     }
@@ -299,26 +316,51 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// Takes note of a failure when so much has come in all; tells whether it is worth another try.
+    /// Takes note of a failure when so much has come in all; tells whether it is worth another try. It is not where whoever was
+    /// asked wants to be left alone for longer than is waited.
     pub(crate) fn lasts(&mut self, came: u64, error: &Error) -> bool {
         let enough = if error.is(Kind::DeadlineExceeded) { ENOUGH } else { 1 };
         if came >= self.came.saturating_add(enough) {
             self.attempt = 0;
         }
         self.came = came;
-        is_transient(error) && self.attempt < MAX_IDLE_RETRIES
+        let too_long = error.retry_after_time().is_some_and(|wait| wait > LONGEST_WAIT);
+        is_transient(error) && !too_long && self.attempt < MAX_IDLE_RETRIES
     }
 
-    /// Waits before the next try, longer each time.
+    /// Waits before the next try, longer each time, and as long as whoever was asked wants.
     pub(crate) async fn back_off(&mut self, task: &Task, error: &Error) {
         task.set(State::Retrying { reason: error.to_string() });
-        self.pause().await;
-    }
-
-    async fn pause(&mut self) {
-        tokio::time::sleep((FIRST_DELAY * 2u32.pow(self.attempt)).mul_f64(random())).await;
+        let pause = (FIRST_DELAY * 2u32.pow(self.attempt)).mul_f64(random());
+        tokio::time::sleep(error.retry_after_time().unwrap_or_default().saturating_add(pause)).await;
         self.attempt += 1;
         self.again += 1;
+    }
+
+    /// Waits for another try after a failure, when so much has come in all; where that is not worth it, others are asked.
+    ///
+    /// # Errors
+    /// The failure, when there are no others.
+    pub(crate) async fn bear(
+        &mut self,
+        fetcher: &dyn Fetcher,
+        descriptor: &Descriptor,
+        task: &Task,
+        came: u64,
+        error: Error,
+    ) -> Result<()> {
+        if self.lasts(came, &error) {
+            self.back_off(task, &error).await;
+            return Ok(());
+        }
+        if !is_transient(&error) {
+            return Err(self.told(error));
+        }
+        let reason = error.to_string();
+        fetcher.pass_over(&descriptor.digest, Trouble::Broken, self.told(error))?;
+        task.set(State::Retrying { reason });
+        *self = Self { came, ..Self::default() };
+        Ok(())
     }
 
     /// Adds to what was tried how often it was tried again.
@@ -338,4 +380,30 @@ fn random() -> f64 {
     // A hasher's random keys are the only randomness there is without another dependency.
     let bits = RandomState::new().build_hasher().finish() >> 11;
     bits as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn refused(seconds: u64) -> Error {
+        Error::unavailable("not now").retry_after(Some(Duration::from_secs(seconds)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_to_be_left_alone_for_a_while_is_and_for_too_long_is_not_asked_again() {
+        let (mut patience, task) = (Patience::default(), Tracker::new().task("layer"));
+        for came in [1, 1, 1] {
+            let began = Instant::now();
+            assert!(patience.lasts(came, &refused(7)));
+            patience.back_off(&task, &refused(7)).await;
+            assert!((7..=9).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        }
+        assert!(patience.lasts(1, &refused(60)) && !patience.lasts(1, &refused(61)));
+        let began = Instant::now();
+        patience.back_off(&task, &Error::unavailable("it broke")).await;
+        assert!(began.elapsed() < Duration::from_secs(4));
+    }
 }

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Lane};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Trouble};
 use windlass_core::{Attempt, Descriptor, Digest, Error, Result};
 
 use crate::fetch::verify;
@@ -37,6 +37,14 @@ impl Fetcher for Inlined {
 
     fn origin(&self, digest: &Digest) -> Option<Attempt> {
         self.0.origin(digest)
+    }
+
+    fn pass_over(&self, digest: &Digest, trouble: Trouble, error: Error) -> Result<()> {
+        self.0.pass_over(digest, trouble, error)
+    }
+
+    fn start_over(&self, digest: &Digest) {
+        self.0.start_over(digest);
     }
 
     fn distrust_parts(&self) {

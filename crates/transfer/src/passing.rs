@@ -1,10 +1,11 @@
 //! Layers that pass through: from the remote into a snapshot, hashed on the way, and never kept.
 //!
 //! There is one stream, taken as fast as the layer is applied. The hash is in memory, so a stream that breaks is continued
-//! by the next one where it stopped.
+//! by the next one where it stopped. When what passed was not the layer and others can be asked for it, it passes once more.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
@@ -13,22 +14,60 @@ use tokio::sync::{Mutex, Semaphore};
 use windlass_core::content::{Provider, ReaderAt};
 use windlass_core::digest::Hasher;
 use windlass_core::progress::{State, Task};
-use windlass_core::remote::ByteRange;
-use windlass_core::{ByteStream, Descriptor, Error, Result};
+use windlass_core::remote::{ByteRange, Trouble};
+use windlass_core::{ByteStream, Descriptor, Error, Kind, Result, ResultExt as _};
 
 use crate::fetch::{Fetch, Patience};
 use crate::parts::gather;
 
-/// A layer that is to be fetched and not kept. Cheap to clone.
-#[derive(Clone)]
+/// A layer that is to be fetched and not kept.
 pub(crate) struct Passing {
     pub(crate) fetch: Fetch,
     pub(crate) descriptor: Descriptor,
     /// How many blobs are fetched at once.
     pub(crate) places: Arc<Semaphore>,
+    /// How often what passed was not the layer, and others were asked.
+    round: Arc<AtomicU64>,
+    /// What passes, or was given up.
+    last: std::sync::Mutex<Option<Pass>>,
 }
 
 impl Passing {
+    /// Makes one of a layer; `places` are those for downloads.
+    pub(crate) fn new(fetch: Fetch, descriptor: Descriptor, places: Arc<Semaphore>) -> Self {
+        Self { fetch, descriptor, places, round: Arc::default(), last: std::sync::Mutex::default() }
+    }
+
+    /// Returns what tells whether it has to be applied again: it changes when that is so.
+    pub(crate) fn round(&self) -> u64 {
+        self.round.load(Ordering::Acquire)
+    }
+
+    /// Tells whether what passed in a round is the layer; of one that was given up, the rest is fetched to find out.
+    ///
+    /// # Errors
+    /// `DataLoss` when it is not, and nobody else can be asked.
+    pub(crate) async fn verdict(&self, round: u64) -> Result<bool> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pass) = last.filter(|_| self.round() == round)
+            && pass.is_open().await
+        {
+            let _place = self.places.acquire().await;
+            match pass.verified().await {
+                Err(error) if error.is(Kind::DataLoss) => return Err(error),
+                verified => {
+                    tracing::debug!(?verified, layer = %self.descriptor.digest, "what was given up was looked at");
+                }
+            }
+        }
+        Ok(self.round() == round)
+    }
+
+    /// Says that what passed is done with.
+    pub(crate) fn is_settled(&self) {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     /// Says that it need not be fetched.
     pub(crate) fn is_needless(&self) {
         self.fetch.progress.task(self.descriptor.ingest_ref().as_str()).set(State::Exists);
@@ -47,7 +86,11 @@ impl Passing {
             hashed: Hashed::SoFar(Box::new(self.descriptor.digest.algorithm().hasher())),
             task,
         };
-        Pass(Arc::new(Once { passing: self.clone(), stream: Mutex::new(stream) }))
+        let Self { fetch, descriptor, round, .. } = self;
+        let (fetch, descriptor, round) = (fetch.clone(), descriptor.clone(), round.clone());
+        let pass = Pass(Arc::new(Once { fetch, descriptor, round, stream: Mutex::new(stream) }));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass.clone());
+        pass
     }
 }
 
@@ -56,7 +99,9 @@ impl Passing {
 pub(crate) struct Pass(Arc<Once>);
 
 struct Once {
-    passing: Passing,
+    fetch: Fetch,
+    descriptor: Descriptor,
+    round: Arc<AtomicU64>,
     stream: Mutex<Stream>,
 }
 
@@ -79,15 +124,22 @@ enum Hashed {
     Right,
     /// A hash that was being worked on when its reader went away.
     Lost,
+    /// It is not the layer.
+    Wrong,
 }
 
 impl Pass {
+    /// Tells whether it is not known yet what passes here.
+    async fn is_open(&self) -> bool {
+        matches!(self.0.stream.lock().await.hashed, Hashed::SoFar(_))
+    }
+
     /// Takes what was left over and checks the digest.
     ///
     /// # Errors
     /// `DataLoss` when it is another one.
     pub(crate) async fn verified(&self) -> Result<()> {
-        let size = self.0.passing.descriptor.size;
+        let size = self.0.descriptor.size;
         loop {
             let at = self.0.stream.lock().await.at;
             if self.0.read_at(at, 1 << 20).await?.is_empty() && at >= size {
@@ -107,7 +159,7 @@ impl Provider for Pass {
 #[async_trait]
 impl ReaderAt for Pass {
     fn size(&self) -> u64 {
-        self.0.passing.descriptor.size
+        self.0.descriptor.size
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
@@ -122,10 +174,10 @@ impl Once {
         if offset != stream.at {
             return Err(Error::failed_precondition(format!(
                 "{} passes once, and byte {offset} was asked for at byte {}",
-                self.passing.descriptor.digest, stream.at
+                self.descriptor.digest, stream.at
             )));
         }
-        let size = self.passing.descriptor.size;
+        let size = self.descriptor.size;
         if stream.ready.is_empty() && (stream.at < size || !matches!(stream.hashed, Hashed::Right)) {
             self.receive(&mut stream).await?;
         }
@@ -140,17 +192,21 @@ impl Once {
 
     /// Waits for more bytes and hashes them; goes on with another stream when one breaks.
     async fn receive(&self, stream: &mut Stream) -> Result<()> {
-        let Passing { fetch, descriptor, .. } = &self.passing;
+        let Self { fetch, descriptor, .. } = self;
+        if matches!(stream.hashed, Hashed::Wrong) {
+            return Err(self.is_wrong());
+        }
         let mut batch = Vec::new();
         while batch.is_empty() && stream.at < descriptor.size {
             match self.next(stream).await {
                 Ok(next) => batch = next,
-                Err(error) if stream.patience.lasts(stream.at, &error) => {
-                    stream.open = None;
-                    stream.patience.back_off(&stream.task, &error).await;
-                }
+                // It was looked at, and is not the layer.
+                Err(error) if matches!(stream.hashed, Hashed::Wrong) => return Err(error),
                 Err(error) => {
-                    return Err(stream.patience.told(error).context(format!("fetch {}", descriptor.ingest_ref())));
+                    stream.open = None;
+                    let at = stream.at;
+                    let borne = stream.patience.bear(&*fetch.fetcher, descriptor, &stream.task, at, error).await;
+                    borne.context(|| format!("fetch {}", descriptor.ingest_ref()))?;
                 }
             }
         }
@@ -159,7 +215,8 @@ impl Once {
         fetch.progress.add_downloaded(length);
         stream.task.set(State::Fetching { offset: came, total: descriptor.size });
         if came > descriptor.size {
-            return Err(self.contradicts(&format!("{came} bytes or more, {} are declared", descriptor.size)));
+            let found = format!("{came} bytes or more, {} are declared", descriptor.size);
+            return Err(self.contradicts(stream, &found));
         }
         self.hash(stream, &batch).await?;
         if came == descriptor.size {
@@ -168,8 +225,7 @@ impl Once {
             };
             let found = hasher.finish();
             if found != descriptor.digest {
-                stream.hashed = Hashed::Lost;
-                return Err(self.contradicts(&format!("the digest {found}")));
+                return Err(self.contradicts(stream, &format!("the digest {found}")));
             }
             stream.task.set(State::Fetched);
         }
@@ -183,9 +239,10 @@ impl Once {
             return Err(error);
         }
         if stream.open.is_none() {
-            stream.open = Some(self.open(stream.at).await?);
+            let opened = self.open(stream).await?;
+            stream.open = Some(opened);
         }
-        let (at, size) = (stream.at, self.passing.descriptor.size);
+        let (at, size) = (stream.at, self.descriptor.size);
         let Some(open) = &mut stream.open else { return Ok(Vec::new()) };
         let ended = || Error::unavailable(format!("the source ended after {at} of {size} bytes"));
         let first = open.next().await.ok_or_else(ended)??;
@@ -197,11 +254,13 @@ impl Once {
     }
 
     /// Opens the layer at an offset; what a remote that cannot seek sends before is skipped.
-    async fn open(&self, at: u64) -> Result<ByteStream> {
-        let Passing { fetch, descriptor, .. } = &self.passing;
+    async fn open(&self, stream: &mut Stream) -> Result<ByteStream> {
+        let Self { fetch, descriptor, .. } = self;
+        let at = stream.at;
         let body = fetch.fetcher.fetch(descriptor, ByteRange::from(at)).await?;
         if let Some(size) = body.size.filter(|size| *size != descriptor.size) {
-            return Err(self.contradicts(&format!("{size} bytes, {} are declared", descriptor.size)));
+            let found = format!("{size} bytes, {} are declared", descriptor.size);
+            return Err(self.contradicts(stream, &found));
         }
         let Some(mut skip) = at.checked_sub(body.offset) else {
             return Err(Error::unavailable(format!("the source begins at byte {}, {at} was asked for", body.offset)));
@@ -218,7 +277,7 @@ impl Once {
 
     async fn hash(&self, stream: &mut Stream, batch: &[Bytes]) -> Result<()> {
         let Hashed::SoFar(mut hasher) = std::mem::replace(&mut stream.hashed, Hashed::Lost) else {
-            return Err(Error::canceled(format!("{} was given up", self.passing.descriptor.digest)));
+            return Err(Error::canceled(format!("{} was given up", self.descriptor.digest)));
         };
         let parts = batch.to_vec();
         let hashed = tokio::task::spawn_blocking(move || {
@@ -232,11 +291,23 @@ impl Once {
         Ok(())
     }
 
-    fn contradicts(&self, found: &str) -> Error {
-        let digest = &self.passing.descriptor.digest;
-        Error::data_loss(format!("layer {digest} came with {found}"))
+    /// Says that it is not the layer, and has it pass once more if others can be asked for it.
+    fn contradicts(&self, stream: &mut Stream, found: &str) -> Error {
+        (stream.hashed, stream.open) = (Hashed::Wrong, None);
+        let Self { fetch, descriptor, round, .. } = self;
+        let error = Error::data_loss(format!("layer {} came with {found}", descriptor.digest))
             .coded("digest-mismatch")
-            .attempts(self.passing.fetch.fetcher.origin(digest))
-            .hint("the registry, or something between it and this machine, changes content; nothing was kept")
+            .hint("the registry, or something between it and this machine, changes content; nothing was kept");
+        let reason = error.to_string();
+        if let Err(error) = fetch.fetcher.pass_over(&descriptor.digest, Trouble::Wrong, error) {
+            return error;
+        }
+        stream.task.set(State::Retrying { reason });
+        round.fetch_add(1, Ordering::AcqRel);
+        self.is_wrong()
+    }
+
+    fn is_wrong(&self) -> Error {
+        Error::aborted(format!("what passed is not {}", self.descriptor.digest))
     }
 }

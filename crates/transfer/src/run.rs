@@ -113,7 +113,7 @@ fn spawn_unpacks(
         committed.insert(layer.chain_id.clone(), done.clone());
         let passing = || {
             let (fetch, descriptor, places) = (fetch.clone(), layer.descriptor.clone(), places.clone());
-            Origin::Passing(Box::new(Passing { fetch, descriptor, places }))
+            Origin::Passing(Box::new(Passing::new(fetch, descriptor, places)))
         };
         let arriving = arrivals.get(&layer.descriptor.digest).map(|arrival| Origin::Arriving(arrival.clone()));
         let origin = arriving.unwrap_or_else(passing);

@@ -78,15 +78,18 @@ impl Origin {
     fn round(&self) -> u64 {
         match self {
             Self::Arriving(arrival) => arrival.round(),
-            Self::Passing(_) => 0,
+            Self::Passing(passing) => passing.round(),
         }
     }
 
-    /// Waits until it is known whether what was read in a round is the blob. What passes is verified as it is read.
-    async fn verdict(&self, round: u64) -> bool {
+    /// Waits until it is known whether what was read in a round is the blob.
+    ///
+    /// # Errors
+    /// `DataLoss` when it is not, and never will be.
+    async fn verdict(&self, round: u64) -> Result<bool> {
         match self {
-            Self::Arriving(arrival) => arrival.verdict(round).await,
-            Self::Passing(_) => true,
+            Self::Arriving(arrival) => Ok(arrival.verdict(round).await),
+            Self::Passing(passing) => passing.verdict(round).await,
         }
     }
 }
@@ -105,7 +108,7 @@ impl Coming<'_> {
     /// # Errors
     /// `Aborted` when what was read in that round was not the blob.
     async fn verified(&self, round: u64) -> Result<()> {
-        if self.origin.verdict(round).await {
+        if self.origin.verdict(round).await? {
             return Ok(());
         }
         Err(Error::aborted(format!("the download of {} starts over", self.layer.descriptor.digest)))
@@ -253,7 +256,7 @@ impl Unpacker {
                 return Err(error);
             }
             task.set(State::Waiting { reason: "the rest of the blob".to_owned() });
-            if origin.verdict(round).await {
+            if origin.verdict(round).await? {
                 return Err(error);
             }
             tracing::debug!(%error, layer = %layer.descriptor.digest, "the layer is unpacked again");
@@ -336,6 +339,7 @@ impl Unpacker {
                 if matches!(applied, Applied::Complete { .. }) {
                     pass.verified().await?;
                 }
+                passing.is_settled();
                 applied
             }
         };

@@ -47,5 +47,5 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let tracker = Tracker::new();
     let work = Box::pin(async { Ok(transfer::copy(&resolver, &args.from, &args.to, &options, &tracker).await?) });
     let copied = context.display().during(&tracker, interruptible(within(args.what.deadline.timeout(), work))).await?;
-    print(context, &copied)
+    print(context, &copied, &resolver.passed_over())
 }

@@ -39,11 +39,14 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         let namespace = &context.globals.namespace;
         if let Some(transfers) = by_daemon::transfers(&place, &source).await? {
             let ask = by_daemon::Ask { namespace, source: &source, options: &options, keep_layers: None, fetch: true };
-            return Ok(by_daemon::pull(&transfers, ask, &tracker).await?);
+            return Ok((by_daemon::pull(&transfers, ask, &tracker).await?, Vec::new()));
         }
         let resolver = source.resolver()?;
-        Ok(transfer::fetch(place.host(), namespace, &resolver, &source.reference, &options, &tracker).await?)
+        let fetched =
+            transfer::fetch(place.host(), namespace, &resolver, &source.reference, &options, &tracker).await?;
+        Ok((fetched, resolver.passed_over()))
     });
-    let fetched = context.display().during(&tracker, interruptible(within(source.transfers.timeout(), work))).await?;
-    print_pulled(context, &fetched)
+    let (fetched, passed_over) =
+        context.display().during(&tracker, interruptible(within(source.transfers.timeout(), work))).await?;
+    print_pulled(context, &fetched, &passed_over)
 }

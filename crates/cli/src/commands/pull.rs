@@ -1,7 +1,7 @@
 //! `dist pull`: resolve, plan, fetch, unpack, record.
 
 use serde::Serialize;
-use windlass::registry::Remote;
+use windlass::registry::{PassedOver, Remote};
 use windlass::transfer::room::{Amount, Place, Room, Verdict};
 use windlass::transfer::{self, Content, Plan, Pull, Pulled, Referrers, Unpack};
 use windlass_core::media_type::Role;
@@ -148,13 +148,15 @@ async fn pull(context: &Context, source: &Source, options: &Pull, keep_layers: O
         let namespace = &context.globals.namespace;
         if let Some(transfers) = by_daemon::transfers(&place, source).await? {
             let ask = by_daemon::Ask { namespace, source, options, keep_layers, fetch: false };
-            return Ok(by_daemon::pull(&transfers, ask, &tracker).await?);
+            return Ok((by_daemon::pull(&transfers, ask, &tracker).await?, Vec::new()));
         }
         let resolver = source.resolver()?;
-        Ok(transfer::pull(place.host(), namespace, &resolver, &source.reference, options, &tracker).await?)
+        let pulled = transfer::pull(place.host(), namespace, &resolver, &source.reference, options, &tracker).await?;
+        Ok((pulled, resolver.passed_over()))
     });
-    let pulled = context.display().during(&tracker, interruptible(within(source.transfers.timeout(), work))).await?;
-    print_pulled(context, &pulled)
+    let (pulled, passed_over) =
+        context.display().during(&tracker, interruptible(within(source.transfers.timeout(), work))).await?;
+    print_pulled(context, &pulled, &passed_over)
 }
 
 async fn plan(context: &Context, source: &Source, options: &Pull) -> Outcome {
@@ -175,16 +177,26 @@ struct Report<'a> {
     digest: &'a Digest,
     #[serde(flatten)]
     pulled: &'a Pulled,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    passed_over: &'a [PassedOver],
+}
+
+/// Says which host failed, although everything came of another one.
+pub(crate) fn failing(passed_over: &PassedOver) -> (&'static str, String) {
+    let PassedOver { attempt, times, .. } = passed_over;
+    let often = if *times > 1 { format!(" ({times} times)") } else { String::new() };
+    ("failing", format!("{attempt}{often}"))
 }
 
 /// Prints what came of a pull or a fetch.
-pub(crate) fn print_pulled(context: &Context, pulled: &Pulled) -> Outcome {
-    context.output().record(&Report { digest: &pulled.target.digest, pulled }, |_| {
+pub(crate) fn print_pulled(context: &Context, pulled: &Pulled, passed_over: &[PassedOver]) -> Outcome {
+    context.output().record(&Report { digest: &pulled.target.digest, pulled, passed_over }, |_| {
         let mut shown = vec![("name", pulled.name.to_string()), ("digest", pulled.target.digest.to_string())];
         // Whoever wonders where its root filesystem is reads that there is none.
         shown.extend(pulled.artifacts.iter().map(|kind| ("artifact", format!("{kind}, kept as it is"))));
         shown.push(("downloaded", size(pulled.totals.downloaded)));
         shown.push(("reused", size(pulled.totals.reused)));
+        shown.extend(passed_over.iter().map(failing));
         fields(&shown)
     })
 }

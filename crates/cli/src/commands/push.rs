@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
+use windlass::registry::PassedOver;
 use windlass::transfer::push::{Missing, Object};
 use windlass::transfer::{self, Push, Pushed};
 use windlass_core::content::{ProviderExt as _, Store};
@@ -13,6 +14,7 @@ use windlass_core::progress::Tracker;
 use windlass_core::{Descriptor, Digest, MediaType, Platform, Reference, Result, Services};
 
 use super::images::find;
+use super::pull::failing;
 use crate::context::Context;
 use crate::credentials::User;
 use crate::failure::Outcome;
@@ -20,7 +22,7 @@ use crate::familiar;
 use crate::interrupt::{interruptible, within};
 use crate::remote::Hosts;
 use crate::render::{fields, size};
-use crate::transfers::{Deadline, count};
+use crate::transfers::{Deadline, Pace, count};
 
 /// Push an image to a registry, or into a directory in OCI layout.
 ///
@@ -74,13 +76,15 @@ pub(crate) struct What {
     #[command(flatten)]
     pub(crate) hosts: Hosts,
     #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
     pub(crate) deadline: Deadline,
 }
 
 impl What {
     /// Returns what the workflow is told.
     pub(crate) fn options(&self) -> Push {
-        Push {
+        self.pace.push(Push {
             platforms: match self.platforms.as_slice() {
                 [] => Selection::All,
                 platforms => Selection::Best(platforms.to_vec()),
@@ -88,7 +92,7 @@ impl What {
             concurrent_uploads: self.max_concurrent_uploads,
             skip_non_distributable: self.skip_non_distributable,
             ..Push::default()
-        }
+        })
     }
 }
 
@@ -104,10 +108,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         let services = host.services(&namespace.clone().into()).await?;
         let name = args.to.to_string();
         let object = object(&services, args.local.as_deref().unwrap_or(&name)).await?;
-        Ok(transfer::push(&*host, namespace, resolver, &object, &args.to, &options, &tracker).await?)
+        let pushed = transfer::push(&*host, namespace, resolver.clone(), &object, &args.to, &options, &tracker).await?;
+        Ok((pushed, resolver.passed_over()))
     });
-    let pushed = context.display().during(&tracker, interruptible(within(args.what.deadline.timeout(), work))).await?;
-    print(context, &pushed)
+    let (pushed, passed_over) =
+        context.display().during(&tracker, interruptible(within(args.what.deadline.timeout(), work))).await?;
+    print(context, &pushed, &passed_over)
 }
 
 /// Finds what is to be pushed: an image by its name, or an index or a manifest by its digest.
@@ -143,17 +149,21 @@ struct Report<'a> {
     digest: &'a Digest,
     #[serde(flatten)]
     pushed: &'a Pushed,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    passed_over: &'a [PassedOver],
 }
 
 /// Prints what came of a push or a copy.
-pub(crate) fn print(context: &Context, pushed: &Pushed) -> Outcome {
-    context.output().record(&Report { digest: &pushed.target.digest, pushed }, |_| {
-        fields(&[
+pub(crate) fn print(context: &Context, pushed: &Pushed, passed_over: &[PassedOver]) -> Outcome {
+    context.output().record(&Report { digest: &pushed.target.digest, pushed, passed_over }, |_| {
+        let mut shown = vec![
             ("name", pushed.name.to_string()),
             ("digest", pushed.target.digest.to_string()),
             ("uploaded", size(pushed.uploaded)),
             ("mounted", size(pushed.mounted)),
             ("existing", size(pushed.existing)),
-        ])
+        ];
+        shown.extend(passed_over.iter().map(failing));
+        fields(&shown)
     })
 }

@@ -13,7 +13,7 @@ use crate::failure::Outcome;
 use crate::familiar;
 use crate::interrupt::{interruptible, within};
 use crate::remote::Registries;
-use crate::transfers::Deadline;
+use crate::transfers::{Deadline, Pace};
 
 /// Push one object that is here, without what it refers to: a blob, or a manifest under a tag.
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
     deadline: Deadline,
 }
 
@@ -55,9 +57,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         let size = services.content.info(&args.digest).await?.size;
         let target = Descriptor::new(args.media_type.clone(), args.digest.clone(), size);
         let object = Object { target, name: None, alone: true };
-        let options = Push::default();
+        let options = args.pace.push(Push::default());
         Ok(transfer::push(&*host, namespace, resolver, &object, &args.to, &options, &tracker).await?)
     });
     let pushed = context.display().during(&tracker, interruptible(within(args.deadline.timeout(), work))).await?;
-    print(context, &pushed)
+    print(context, &pushed, &[])
 }

@@ -50,6 +50,42 @@ fn a_rate_is_kept_within_five_percent_with_a_real_registry() {
 }
 
 #[test]
+fn a_rate_holds_for_what_is_sent_too_within_five_percent_with_a_real_registry() {
+    let dist = Dist::new();
+    let layers = [Layer::new().file("first", fixture::large()), Layer::new().file("second", fixture::large())];
+    let [first, second] = layers;
+    let bundle = Image::new(&Platform::host().to_string()).layer(first).layer(second).build();
+    bundle.write_layout(&dist.path("layout"), "1").unwrap();
+    let local = format!("oci:{}:1", dist.path("layout").display());
+    dist.ok(&format!("fetch {local}"));
+    let timed = |line: &str| {
+        let registry = DockerRegistry::start();
+        let line = line.replace("REGISTRY", registry.host());
+        let began = Instant::now();
+        dist.ok(&format!("--progress none {line}"));
+        began.elapsed().as_secs_f64()
+    };
+    // What the command costs that has nothing to do with the bytes.
+    let alone = timed(&format!("push REGISTRY/app:1 {local}"));
+    #[expect(clippy::cast_precision_loss, reason = "there are some million")]
+    let ideal = bundle.size() as f64 / f64::from(3 << 20);
+    assert!(ideal > 7.0 && alone < ideal / 4.0, "nothing can be measured: {ideal} s, and {alone} s without a limit");
+    let (push, copy) = std::thread::scope(|scope| {
+        let push = scope.spawn(|| timed(&format!("push --limit-rate 3MiB --priority low REGISTRY/app:1 {local}")));
+        let copy = scope.spawn(|| timed(&format!("copy --limit-rate 3MiB {local} REGISTRY/app:1")));
+        (push.join().unwrap(), copy.join().unwrap())
+    });
+    for (what, limited) in [("push", push), ("copy", copy)] {
+        println!("{what}: {limited:.2} s where the rate says {ideal:.2} s; {alone:.2} s without");
+        assert!(ideal / limited <= 1.05, "{what} was faster than it may be: {limited} s for {ideal} s");
+        assert!(
+            (limited - alone) <= ideal * 1.05,
+            "{what} was slower than it may be: {limited} s for {ideal} s, {alone} s without"
+        );
+    }
+}
+
+#[test]
 fn a_command_that_is_out_of_time_says_so_and_the_next_one_continues() {
     let (dist, slow) = (Dist::new(), fixture::Slow::start());
     let began = Instant::now();

@@ -1,9 +1,15 @@
 //! Logging in and out, where credentials come from, and that nobody prints them.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::{Value, json};
 use windlass_testkit::registry::{Access, Auth, DockerRegistry, Fake, Fault, Identity};
 
@@ -27,6 +33,101 @@ fn registry(dist: &Dist) -> (DockerRegistry, String) {
     registry.push_layout(format!("{}:1", fixture::directory(dist).display()), "a/b:1");
     let reference = format!("{}/a/b:1", registry.host());
     (registry, reference)
+}
+
+/// Runs a command line at a terminal, and answers what it asks there. Returns what came of it, with all that was to be seen on the
+/// terminal as its standard error.
+fn at_a_terminal(dist: &Dist, line: &str, answers: &[(&str, &str)]) -> Run {
+    let (mut terminal, end) = Terminal::new();
+    let child = begin(dist, line, &end);
+    // A terminal that nobody has is at its end.
+    drop(end);
+    for (question, answer) in answers {
+        terminal.wait_for(question);
+        writeln!(terminal.file, "{answer}").unwrap();
+    }
+    while terminal.look() {}
+    let output = child.wait_with_output().unwrap();
+    Run { stderr: String::from_utf8(terminal.seen).unwrap(), ..Run::of(output) }
+}
+
+/// Starts a command line at an end of a terminal.
+fn begin(dist: &Dist, line: &str, end: &OwnedFd) -> Child {
+    let mut command = dist.command(line.split(' '));
+    command.stdin(end.try_clone().unwrap()).stderr(end.try_clone().unwrap()).stdout(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// A terminal, from the side of who sits at it, and what was to be seen on it.
+struct Terminal {
+    file: fs::File,
+    seen: Vec<u8>,
+}
+
+impl Terminal {
+    /// Makes a terminal, and the end that programs have.
+    fn new() -> (Self, OwnedFd) {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name = ptsname(&terminal, Vec::new()).unwrap();
+        let end = open(&*name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        (Self { file: terminal.into(), seen: Vec::new() }, end)
+    }
+
+    /// Looks at what comes next; nothing does when nobody has the terminal any more.
+    fn look(&mut self) -> bool {
+        let mut some = [0; 1024];
+        let read = self.file.read(&mut some).unwrap_or(0);
+        self.seen.extend_from_slice(&some[..read]);
+        read > 0
+    }
+
+    fn wait_for(&mut self, question: &str) {
+        while !String::from_utf8_lossy(&self.seen).ends_with(question) {
+            assert!(self.look(), "{question:?} was not asked: {}", String::from_utf8_lossy(&self.seen));
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_at_the_prompt_gives_the_terminal_back_as_it_was() {
+    let dist = Dist::new();
+    let (mut terminal, end) = Terminal::new();
+    let echoes = || tcgetattr(&end).unwrap().local_modes.contains(LocalModes::ECHO);
+    assert!(echoes());
+    let mut child = begin(&dist, "login -u user a.test", &end);
+    terminal.wait_for("Password of user: ");
+    assert!(!echoes());
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(echoes());
+}
+
+#[test]
+fn a_password_is_asked_for_on_the_terminal_and_is_not_to_be_seen_there() {
+    let dist = Dist::new();
+    let (registry, reference) = registry(&dist);
+    let (host, (user, password)) = (registry.host(), registry.credentials().unwrap());
+    let asks = [format!("User name at {host}: "), format!("Password of {user}: ")];
+
+    let wrong = at_a_terminal(&dist, &format!("login {host}"), &[(&asks[0], user), ("Password: ", SECRET)]);
+    assert!(wrong.code == Some(1) && wrong.stderr.contains("refuses the credentials"), "{wrong:?}");
+    assert!(!wrong.stderr.contains(SECRET) && !dist.path(".docker").exists(), "{wrong:?}");
+
+    let right = at_a_terminal(&dist, &format!("login {host}"), &[(&asks[0], user), ("Password: ", password)]);
+    assert_eq!(right.code, Some(0), "{right:?}");
+    assert!(right.stderr.starts_with(&format!("{}{user}\r\nPassword: \r\n", asks[0])), "{right:?}");
+    assert!(!right.stderr.contains(password), "{right:?}");
+    assert!(String::from_utf8_lossy(&right.stdout).starts_with(&format!("logged in to {host}, kept in ")), "{right:?}");
+    dist.ok(&format!("fetch-object {reference}"));
+
+    dist.ok(&format!("logout {host}"));
+    let once = at_a_terminal(&dist, &format!("fetch-object -u {user} {reference}"), &[(&asks[1], password)]);
+    assert_eq!((once.code, once.stderr.contains(password)), (Some(0), false), "{once:?}");
+    assert_eq!(dist.run(&format!("fetch-object {reference}")).code, Some(1), "nothing of it is kept");
+    let nothing = at_a_terminal(&dist, &format!("login {host}"), &[(&asks[0], user), ("Password: ", "")]);
+    assert!(nothing.code == Some(1) && nothing.stderr.contains("is empty"), "{nothing:?}");
 }
 
 fn config(dist: &Dist) -> Value {

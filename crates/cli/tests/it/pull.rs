@@ -1,7 +1,7 @@
 //! Pulls and fetches: what they bring, what they do not bring again, what they say.
 
 use serde_json::{Value, json};
-use windlass_testkit::registry::DockerRegistry;
+use windlass_testkit::registry::{DockerRegistry, Fake, Fault};
 
 use crate::dist::Dist;
 use crate::fixture;
@@ -238,4 +238,39 @@ fn a_user_who_is_not_root_fetches_and_is_told_before_a_pull_downloads() {
     assert!(dist.root().join("windlass/lock").exists(), "the root is in the user's data directory");
     let said = user(&format!("images mount {reference} {}", dist.path("mounted").display())).failed();
     assert!(said.contains("needs root"), "{said}");
+}
+
+#[test]
+fn a_mirror_that_failed_is_told_although_the_image_came() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mirror = runtime.block_on(Fake::start());
+    let (dist, other, registry) = (Dist::new(), Dist::new(), DockerRegistry::start());
+    registry.push_layout(format!("{}:1", fixture::directory(&dist).display()), "a/b:1");
+    let bundle = fixture::bundle();
+    fixture::serve(&mirror, "a/b", "1", &bundle);
+    let layer = &bundle.images[0].layers[0].digest;
+    mirror.fault(format!("/v2/a/b/blobs/{layer}"), Fault::CorruptByte(20));
+    let hosts = dist.path("hosts").join(registry.host());
+    std::fs::create_dir_all(&hosts).unwrap();
+    std::fs::write(hosts.join("hosts.toml"), format!("[host.\"{}\"]\n", mirror.url())).unwrap();
+    let line = format!("fetch --hosts-dir {} {}/a/b:1", dist.path("hosts").display(), registry.host());
+
+    let run = dist.run(&line);
+    let printed = String::from_utf8_lossy(&run.stdout);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stderr.contains("WARN") && run.stderr.contains("sends something else for"), "{}", run.stderr);
+    let told = printed.lines().find(|line| line.starts_with("failing")).unwrap();
+    assert!(told.contains(&mirror.host()) && told.contains("hosts.toml:1") && told.contains("has digest"), "{told}");
+
+    let told = other.json(&line)["passed_over"].take();
+    let host = json!(mirror.host());
+    assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(
+        (&told[0]["host"], &told[0]["reason"], &told[0]["times"]),
+        (&host, &json!("digest-mismatch"), &json!(1))
+    );
+
+    let alone = Dist::new().run(&format!("{line} --no-fallback")).failed();
+    let tried: Vec<&str> = alone.lines().filter_map(|line| line.strip_prefix("tried: ")).collect();
+    assert!(tried.len() == 1 && tried[0].starts_with(&mirror.host()), "{alone}");
 }

@@ -17,7 +17,13 @@ pub(super) async fn push(work: &Work<'_>, from: ImageStore, to: OciRegistry) -> 
     let services = work.host.services(&work.namespace.clone().into()).await?;
     let image = services.images.get(&from.name.parse()?).await?;
     work.reporter.step(format!("Pushing to {reference}"));
-    let options = Push { platforms: selection(&from.platforms)?, stop: work.stop.clone(), ..Push::default() };
+    let options = Push {
+        platforms: selection(&from.platforms)?,
+        budget: work.pull.budget.clone(),
+        priority: work.pull.priority,
+        stop: work.stop.clone(),
+        ..Push::default()
+    };
     let object = Object::from(&image);
     carry_out(work.host, work.namespace, remote, &object, &reference, &options, work.tracker()).await?;
     work.reporter.totals(format!("Completed push to {reference}"));

@@ -1,154 +1,20 @@
 //! Every way in which a fetch fails, as it is told: what failed, who was asked and what each said, what to do next; and that
 //! nothing of it is kept.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use windlass::core::progress::Tracker;
-use windlass::core::{Digest, Error, Host as _, Kind, MediaType, Namespace, Platform, Reference};
-use windlass::registry::{
-    Certificate, Credential, Credentials, Floor, Known, Options, PlainHttp, Remote, Retry, Timeouts,
-};
-use windlass::transfer::{self, Pull};
-use windlass::{Engine, core};
+use windlass::core::{Digest, MediaType, Platform};
+use windlass::registry::{Options, PlainHttp, Remote};
 use windlass_testkit::image::{Bundle, Image, Index, Layer, schema1};
 use windlass_testkit::registry::{Auth, Bearer, Fake, Fault, Identity, Validity};
 
-/// A name that leads to this machine and is not known to be loopback; one that leads nowhere; one that does not exist.
-const NAME: &str = "registry.test";
-const NOWHERE: &str = "nowhere.test";
-const MISSING: &str = "missing.test";
-const SECRET: &str = "hunter2-is-secret";
-
-/// What is told of fetches that fail, without what changes from run to run.
-struct Transcript {
-    text: String,
-    hidden: Vec<(String, &'static str)>,
-    cases: usize,
-}
-
-fn options() -> Options {
-    // A multicast address: there is no way to it over TCP.
-    let addresses =
-        [(NAME, vec![Ipv4Addr::LOCALHOST]), (NOWHERE, vec![Ipv4Addr::new(224, 0, 0, 1)]), (MISSING, vec![])];
-    let addresses = addresses.map(|(name, all)| (name.to_owned(), all.into_iter().map(IpAddr::V4).collect()));
-    Options {
-        addresses: addresses.into(),
-        timeouts: Timeouts {
-            connect: Duration::from_secs(10),
-            response: Duration::from_millis(400),
-            idle: Duration::from_millis(400),
-            floor: Floor { rate: 100_000, over: Duration::from_millis(300) },
-        },
-        retry: Retry {
-            attempts: 2,
-            first_delay: Duration::from_millis(1),
-            longest_delay: Duration::from_millis(4),
-            longest_wait: Duration::from_secs(1),
-            patience: Duration::from_millis(300),
-        },
-        ..Options::default()
-    }
-}
-
-fn remote() -> Remote {
-    Remote::new(options()).unwrap()
-}
-
-fn trusting(identity: &Identity) -> Remote {
-    let extra_roots = Certificate::from_pem(identity.authority_pem().as_bytes()).unwrap();
-    Remote::new(Options { extra_roots, ..options() }).unwrap()
-}
-
-/// Credentials that are the same for every host.
-struct Same(Known);
-
-#[async_trait::async_trait]
-impl Credentials for Same {
-    async fn of(&self, _host: &str, _repository: &str) -> core::Result<Known> {
-        Ok(self.0.clone())
-    }
-}
-
-fn with_password(password: &str) -> Remote {
-    let credentials = Arc::new(Same(Known::Credential(Credential::password("user", password))));
-    Remote::new(Options { credentials, ..options() }).unwrap()
-}
-
-impl Transcript {
-    fn new() -> Self {
-        Self { text: String::new(), hidden: Vec::new(), cases: 0 }
-    }
-
-    fn hide(&mut self, text: impl Into<String>, name: &'static str) {
-        self.hidden.push((text.into(), name));
-    }
-
-    /// Fetches what cannot be fetched, and returns why.
-    async fn fails(&mut self, what: &str, remote: &Remote, reference: &str) -> Error {
-        let reference: Reference = reference.parse().unwrap();
-        let root = TempDir::new().unwrap();
-        let engine = Engine::open(root.path().join("root")).await.unwrap();
-        let (pull, tracker) = (Pull::default(), Tracker::new());
-        let fetched = transfer::fetch(&engine, &Namespace::default(), remote, &reference, &pull, &tracker).await;
-        let error = fetched.map(|_| what).unwrap_err();
-        assert_nothing_of_it(&engine, what, &error).await;
-        self.tell(what, &error);
-        error
-    }
-
-    fn tell(&mut self, what: &str, error: &Error) {
-        let hint = error.hint_text().unwrap_or("(what is true of its class)");
-        let tried: Vec<String> = error.trace().iter().map(|attempt| format!("tried: {attempt}\n")).collect();
-        let tried = tried.concat();
-        let mut told =
-            format!("# {what}\n{} / {}: {error}\n{tried}hint: {hint}\n\n", error.kind().code(), error.code());
-        for (text, name) in &self.hidden {
-            told = told.replace(text, name);
-        }
-        // How often there is time for it depends on chance: each wait is a random one.
-        for times in 1..=9 {
-            let (one, any) = (
-                format!("429 Too Many Requests; tried again {times} times"),
-                "429 Too Many Requests; tried again N times",
-            );
-            told = told.replace(&one, any);
-        }
-        for secret in [SECRET, "dXNlcjpodW50ZXI", "fake-token", "X-Signature"] {
-            assert!(!told.contains(secret), "{what}: {told}");
-        }
-        self.text.push_str(&told);
-        self.cases += 1;
-    }
-}
-
-/// Asserts that no image is recorded, that nothing is unfinished unless the next try can go on with it, and that what is kept is right.
-async fn assert_nothing_of_it(engine: &Engine, what: &str, error: &Error) {
-    let services = engine.services(&Namespace::default().into()).await.unwrap();
-    let images: Vec<_> = services.images.list(&[]).try_collect().await.unwrap();
-    assert_eq!(images, [], "{what}");
-    let kept: Vec<_> = services.content.list(&[]).try_collect().await.unwrap();
-    let may_continue = matches!(
-        error.kind(),
-        Kind::Unavailable | Kind::DeadlineExceeded | Kind::ResourceExhausted | Kind::Unauthenticated
-    );
-    if !may_continue {
-        assert!(kept.is_empty(), "{what}: {kept:?}");
-        assert_eq!(services.content.statuses(&[]).await.unwrap(), [], "{what}");
-    }
-    for info in kept {
-        let descriptor = core::Descriptor::new(MediaType::new(MediaType::OCTET_STREAM), info.digest.clone(), info.size);
-        core::content::ProviderExt::verify(&*services.content, &descriptor).await.unwrap();
-    }
-}
+use crate::transcript::{MISSING, NAME, NOWHERE, SECRET, Transcript, options, remote, trusting, with_password};
 
 fn image() -> Bundle {
     Image::new(&Platform::host().to_string()).layer(Layer::new().file("a", "a".repeat(20_000))).build()
@@ -482,4 +348,66 @@ async fn layers() {
         insta::assert_snapshot!("layers", told.text);
     });
     assert_eq!(told.cases, 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mirrors() {
+    let mut told = Transcript::new();
+    let bundle = image();
+    let layer = format!("/v2/a/b/blobs/{}", bundle.image().layers[0].digest);
+    let manifest = format!("/v2/a/b/manifests/{}", bundle.root.digest);
+    for (what, path, faults) in [
+        (
+            "a layer of which each host sends something else",
+            &layer,
+            [vec![Fault::CorruptByte(50)], vec![Fault::Bytes(vec![0; 10].into())], vec![Fault::CorruptByte(60)]],
+        ),
+        (
+            "a layer that two send wrong and the last has not got",
+            &layer,
+            [
+                vec![Fault::CorruptByte(50)],
+                vec![Fault::CorruptByte(60)],
+                vec![Fault::error(404, "BLOB_UNKNOWN", "blob unknown to registry")],
+            ],
+        ),
+        (
+            "a layer that one sends wrong, one breaks off, and the last is encoded",
+            &layer,
+            [
+                vec![Fault::CorruptByte(50)],
+                vec![Fault::TruncateAfter(0)],
+                vec![Fault::header("content-encoding", "gzip")],
+            ],
+        ),
+        (
+            "a manifest of which each host sends something else",
+            &manifest,
+            [vec![Fault::CorruptByte(3)], vec![Fault::Bytes("{}".into())], vec![Fault::CorruptByte(4)]],
+        ),
+    ] {
+        let hosts = [Fake::start().await, Fake::start().await, Fake::start().await];
+        for ((fake, name), faults) in hosts.iter().zip(["FIRST", "SECOND", "HOST"]).zip(faults) {
+            serve(fake, &bundle);
+            told.hide(fake.host(), name);
+            for fault in faults {
+                fake.fault(&**path, fault);
+            }
+        }
+        let [first, second, host] = &hosts;
+        let place = TempDir::new().unwrap();
+        let directory = place.path().join(host.host());
+        std::fs::create_dir(&directory).unwrap();
+        let text = format!("[host.\"{}\"]\n[host.\"{}\"]\n", first.url(), second.url());
+        std::fs::write(directory.join("hosts.toml"), text).unwrap();
+        told.hide(place.path().display().to_string(), "DIRECTORY");
+        let remote = Remote::new(Options { hosts_dirs: vec![place.path().to_owned()], ..options() }).unwrap();
+        told.fails(what, &remote, &format!("{}/a/b:1", host.host())).await;
+    }
+    let filters =
+        vec![(r"sha256:[0-9a-f]{64}", "DIGEST"), (r"\d+ (bytes|are declared)", "N $1"), (r"says \d+", "says N")];
+    insta::with_settings!({ filters => filters }, {
+        insta::assert_snapshot!("mirrors", told.text);
+    });
+    assert_eq!(told.cases, 4);
 }

@@ -1,11 +1,11 @@
 //! Pulls of a large layer in parts from a registry that misbehaves: whatever it does, what comes of it is right.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt as _;
 use tempfile::TempDir;
 use windlass::core::progress::Tracker;
-use windlass::core::{Descriptor, Digest, Kind, Namespace, Platform, Reference, snapshot};
+use windlass::core::{Descriptor, Digest, Error, Kind, Namespace, Platform, Reference, snapshot};
 use windlass::registry::{Floor, Options, Remote, Retry, Timeouts};
 use windlass::transfer::{self, Content, Parts, Pull, Pulled};
 use windlass::{Engine, OVERLAYFS, core::Host as _};
@@ -121,7 +121,7 @@ fn parts_of(fake: &Fake, path: &str) -> usize {
 async fn comes_right(case: Case) {
     let mut said = Ok(());
     for _ in 0..TRIES {
-        said = goes_as_it_should(&case).await;
+        said = Box::pin(goes_as_it_should(&case)).await;
         if said.is_ok() {
             return;
         }
@@ -181,4 +181,41 @@ async fn a_layer_that_is_not_kept_comes_right_too() {
         })
     });
     futures::future::join_all(drops).await.into_iter().for_each(|ended| ended.unwrap());
+}
+
+/// Fetches a layer whose first stream breaks, from a registry that answers requests for the rest like this, so many times; returns
+/// what came of it, how often the rest was asked for, and how long it took.
+async fn interrupted_by(headers: &[(&str, &str)], times: usize) -> (Result<(), Error>, usize, Duration) {
+    let root = TempDir::new().unwrap();
+    let engine = Engine::open(root.path().join("root")).await.unwrap();
+    let (fake, bundle) = (Fake::start().await, image(4));
+    let (reference, layer) = serve(&fake, "1", &bundle);
+    fake.clear_faults();
+    fake.fault_times(&*layer, Fault::TruncateAfter(400_000), 1);
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    fake.fault_ranged_after(&*layer, Fault::Answer { status: 502, headers, body: "no".into() }, 0, times);
+    let retry = Retry { attempts: 1, first_delay: Duration::from_millis(10), ..Retry::default() };
+    let remote = Remote::new(Options { retry, ..Options::default() }).unwrap();
+    let (options, tracker, began) = (Pull::default(), Tracker::new(), Instant::now());
+    let fetched = transfer::fetch(&engine, &Namespace::default(), &remote, &reference, &options, &tracker).await;
+    let is_rest = |request: &&Recorded| request.path == layer && request.header("range").is_some();
+    (fetched.map(drop), fake.requests().iter().filter(is_rest).count(), began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_in_the_middle_of_a_layer_to_be_left_alone_is_left_alone() {
+    let at =
+        |seconds: u64| httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + seconds));
+    let (now, soon, late) = (at(0), at(1), at(3600));
+    for headers in [&[("retry-after", "1")][..], &[("retry-after", &soon), ("date", &now)]] {
+        let (fetched, asked, took) = interrupted_by(headers, 2).await;
+        fetched.unwrap();
+        assert_eq!(asked, 3);
+        assert!(took >= Duration::from_secs(2), "{took:?}");
+    }
+    for headers in [&[("retry-after", "3600")][..], &[("retry-after", &late), ("date", &now)]] {
+        let (fetched, asked, _) = interrupted_by(headers, 100).await;
+        assert_eq!(fetched.unwrap_err().kind(), Kind::Unavailable);
+        assert_eq!(asked, 1, "nobody waits for that long, and nobody asks before");
+    }
 }

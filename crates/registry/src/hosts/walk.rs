@@ -1,18 +1,12 @@
 //! The way through the hosts of a repository: one after the other, until one does what it is asked for.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use windlass_core::{Attempt, Error, Kind};
 
-use super::{Capability, Repository};
+use super::{Capability, RegistryHost, Repository};
 use crate::options::Fallback;
-
-/// Nothing is known against a host.
-const GOOD: u8 = 0;
-/// It has failed, and that was said.
-const FAILED: u8 = 1;
-/// It is not there: others are asked first.
-const AWAY: u8 = 2;
+use crate::passed_over;
 
 /// Where a repository is served, first choice first, and what became of asking there.
 #[derive(Debug)]
@@ -20,15 +14,23 @@ pub(crate) struct Repositories {
     list: Vec<Repository>,
     /// The same, for when others are left to be asked.
     followed: Vec<Repository>,
-    state: Vec<AtomicU8>,
+    /// Whether it is not there: others are asked first.
+    away: Vec<AtomicBool>,
     fallback: Fallback,
+    /// Who failed while others were left.
+    failed: passed_over::List,
 }
 
 impl Repositories {
     pub(crate) fn new(list: Vec<Repository>, fallback: Fallback) -> Self {
-        let state = list.iter().map(|_| AtomicU8::new(GOOD)).collect();
+        let away = list.iter().map(|_| AtomicBool::new(false)).collect();
         let followed = list.iter().map(|it| Repository { others_follow: true, ..it.clone() }).collect();
-        Self { list, followed, state, fallback }
+        Self { list, followed, away, fallback, failed: passed_over::List::default() }
+    }
+
+    /// Has those that fail noted in a list.
+    pub(crate) fn noting(self, failed: passed_over::List) -> Self {
+        Self { failed, ..self }
     }
 
     /// Returns those of them that may be asked for something, first choice first: hosts that were not there before go last.
@@ -40,19 +42,31 @@ impl Repositories {
         let may = |at: &usize| self.list.get(*at).is_some_and(|it| it.host.capabilities.has(capability));
         let mut able: Vec<usize> = (0..self.list.len()).filter(may).collect();
         match self.fallback {
-            Fallback::Allowed => able.sort_by_key(|at| self.state(*at) == AWAY),
+            Fallback::Allowed => able.sort_by_key(|at| self.is_away(*at)),
             Fallback::Never => able.truncate(1),
         }
         able
     }
 
-    fn state(&self, at: usize) -> u8 {
-        self.state.get(at).map_or(GOOD, |state| state.load(Ordering::Relaxed))
+    fn is_away(&self, at: usize) -> bool {
+        self.away.get(at).is_some_and(|away| away.load(Ordering::Relaxed))
     }
 
     /// Begins to ask those who may do something; `operation` is what messages call it: `resolve tag "7"`.
     pub(crate) fn walk(&self, capability: Capability, operation: impl Into<String>) -> Walk<'_> {
-        let mut left = self.able(capability);
+        self.walk_by(capability, operation, |_| Some(0))
+    }
+
+    /// The same, of those who have a rank, the lowest first.
+    pub(crate) fn walk_by(
+        &self,
+        capability: Capability,
+        operation: impl Into<String>,
+        rank: impl Fn(&RegistryHost) -> Option<u8>,
+    ) -> Walk<'_> {
+        let rank = |at: &usize| rank(&self.list.get(*at)?.host);
+        let mut left: Vec<usize> = self.able(capability).into_iter().filter(|at| rank(at).is_some()).collect();
+        left.sort_by_key(rank);
         left.reverse();
         Walk {
             repositories: self,
@@ -62,6 +76,16 @@ impl Repositories {
             at: None,
             attempts: Vec::new(),
             last: None,
+        }
+    }
+
+    /// Takes note that a host failed, and that another one is asked. That is said, once for each host and reason: whatever becomes of
+    /// it, a mirror that fails is something to look at.
+    pub(crate) fn passed_over(&self, attempt: &Attempt, reason: &str, what: impl FnOnce() -> String) {
+        if self.failed.add(attempt, reason) {
+            tracing::warn!("{} {}, and the next host is asked: {attempt}", attempt.host, what());
+        } else {
+            tracing::debug!(%attempt, reason, "the next host is asked");
         }
     }
 }
@@ -98,8 +122,7 @@ impl<'a> Walk<'a> {
         if self.left.is_empty() { list } else { followed }.get(self.at?)
     }
 
-    /// Takes note that who was asked last has failed. That is said, once for each host, when another one is asked instead: whatever
-    /// becomes of that, a mirror that fails is something to look at. One that merely does not have something is no failure.
+    /// Takes note that who was asked last has failed. One that merely does not have something is no failure.
     pub(crate) fn failed(&mut self, error: Error) {
         let Some((at, repository)) = self.at.and_then(|at| Some((at, self.repositories.list.get(at)?))) else { return };
         let host = &repository.host;
@@ -113,24 +136,27 @@ impl<'a> Walk<'a> {
             attempt.rule.get_or_insert_with(|| host.rule.clone());
         });
         if !self.left.is_empty() {
-            self.report(at, repository, &error);
+            self.report(at, host, &error);
         }
         self.attempts.extend(error.trace().iter().cloned());
         self.last = Some(error);
     }
 
-    fn report(&self, at: usize, repository: &Repository, error: &Error) {
-        let state = match error.kind() {
-            Kind::NotFound => GOOD,
-            Kind::Unavailable | Kind::DeadlineExceeded => AWAY,
-            _ => FAILED,
-        };
-        let before = self.repositories.state.get(at).map_or(GOOD, |known| known.fetch_max(state, Ordering::Relaxed));
-        let (host, rule, operation) = (&repository.host.name, &repository.host.rule, &self.operation);
-        if state > before && before == GOOD {
-            tracing::warn!("{host} ({rule}) fails to {operation}, and the next host is asked: {error}");
-        } else {
-            tracing::debug!(host, rule, operation, %error, "the next host is asked");
+    fn report(&self, at: usize, host: &RegistryHost, error: &Error) {
+        let operation = &self.operation;
+        if error.is(Kind::NotFound) {
+            tracing::debug!(host = host.name, rule = host.rule, operation, %error, "the next host is asked");
+            return;
+        }
+        if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
+            && let Some(away) = self.repositories.away.get(at)
+        {
+            away.store(true, Ordering::Relaxed);
+        }
+        if let Some(attempt) = error.trace().last() {
+            // Who was asked in its turn may be somebody else: a token server, or where it redirects.
+            let attempt = Attempt { host: host.name.clone(), rule: Some(host.rule.clone()), ..attempt.clone() };
+            self.repositories.passed_over(&attempt, error.code(), || format!("fails to {operation}"));
         }
     }
 

@@ -221,6 +221,7 @@ impl Writer for BlobWriter {
         let found = hasher.finish();
         if found != digest {
             return Err(Error::data_loss(format!("what was read of blob {digest} has the digest {found}"))
+                .coded("source-mismatch")
                 .hint("it is damaged where it was read from"));
         }
         let (target, descriptor) = (self.target.clone(), self.descriptor.clone());

@@ -163,6 +163,7 @@ impl BlobWriter {
         }
         self.give_up().await;
         Err(Error::data_loss(format!("what was read of {} has the digest {found}", self.object()))
+            .coded("source-mismatch")
             .hint("it is damaged where it was read from; nothing was left at the registry"))
     }
 

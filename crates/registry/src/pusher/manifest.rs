@@ -76,6 +76,7 @@ impl ManifestWriter {
         }
         if found != self.descriptor.digest {
             return Err(Error::data_loss(format!("what was read of {} has the digest {found}", self.what()))
+                .coded("source-mismatch")
                 .hint("it is damaged where it was read from"));
         }
         Ok(())

@@ -45,17 +45,17 @@ async fn https_is_spoken_to_a_host_that_is_not_this_machine() {
 
 #[tokio::test]
 async fn a_certificate_is_refused_with_the_reason() {
-    for (identity, trusted, words) in [
-        (Identity::new(&[OTHER_NAME]), false, "authority that is not trusted"),
-        (Identity::new(&["other.test"]), true, "other names (DnsName(\"other.test\"))"),
-        (Identity::valid(&[OTHER_NAME], Validity::Expired), true, "has expired"),
-        (Identity::valid(&[OTHER_NAME], Validity::NotYet), true, "not valid yet"),
+    for (identity, trusted, words, hint) in [
+        (Identity::new(&[OTHER_NAME]), false, "authority that is not trusted", "ca-certificates"),
+        (Identity::new(&["other.test"]), true, "other names (other.test)", "by a name"),
+        (Identity::valid(&[OTHER_NAME], Validity::Expired), true, "has expired", "renew"),
+        (Identity::valid(&[OTHER_NAME], Validity::NotYet), true, "not valid yet", "clock"),
     ] {
         let (fake, reference) = with_tls(&identity).await;
         let remote = if trusted { trusting(&identity) } else { remote() };
         let resolved = resolve(&remote, &reference).await;
         let error = assert_says(resolved, Kind::FailedPrecondition, &["certificate", OTHER_NAME, words]);
-        assert_hints(&error, "ca-certificates");
+        assert_hints(&error, hint);
         assert!(fake.requests().is_empty());
     }
 }

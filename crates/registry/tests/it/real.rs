@@ -73,6 +73,7 @@ async fn nginx_before_a_registry_gets_a_certificate_a_path_and_http_2() {
         clients: Some(&clients),
         prefix: "/x",
         rate: Some(200_000_000),
+        refuses: None,
     });
     let mirror = format!("https://{OTHER_NAME}:{}/x", nginx.port());
     let more = "ca = \"ca.pem\"\nclient = [[\"other.pem\", \"other.key\"], [\"client.pem\", \"client.key\"]]";

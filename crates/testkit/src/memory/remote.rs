@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use tokio::sync::Semaphore;
 use windlass_core::content::{Commit, Info, Ingester as _, ProviderExt as _, Status, Store as _, Writer};
 use windlass_core::image::Name;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Push, Pusher, Resolved, Resolver};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Lane, Push, Pusher, Resolved, Resolver, Trouble};
 use windlass_core::{ByteStream, Descriptor, Digest, Error, Kind, Reference, Result};
 
 use super::Content;
@@ -95,6 +95,9 @@ struct State {
     /// How many lanes are left to give.
     lanes: usize,
     distrusted: bool,
+    /// How many other places are left that may be asked.
+    places: usize,
+    passed_over: Vec<(Digest, Trouble)>,
 }
 
 impl Remote {
@@ -155,6 +158,16 @@ impl Remote {
     /// Says how many parts may be fetched at once beside one.
     pub fn give_lanes(&self, count: usize) {
         self.lock().lanes = count;
+    }
+
+    /// Says how many other places there are, which serve the same: the script goes on with the next one's first fetch.
+    pub fn give_places(&self, count: usize) {
+        self.lock().places = count;
+    }
+
+    /// Returns which blobs had to be asked for elsewhere, and why.
+    pub fn passed_over(&self) -> Vec<(Digest, Trouble)> {
+        self.lock().passed_over.clone()
     }
 
     /// Tells whether somebody found that parts did not make up the content.
@@ -280,6 +293,14 @@ impl Fetcher for Remote {
         let left = state.lanes.checked_sub(1).filter(|_| !state.distrusted)?;
         state.lanes = left;
         Some(Lane::new(InLane(self.clone())))
+    }
+
+    fn pass_over(&self, digest: &Digest, trouble: Trouble, error: Error) -> Result<()> {
+        let mut state = self.lock();
+        let Some(left) = state.places.checked_sub(1) else { return Err(error) };
+        state.places = left;
+        state.passed_over.push((digest.clone(), trouble));
+        Ok(())
     }
 
     fn distrust_parts(&self) {

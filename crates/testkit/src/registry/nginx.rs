@@ -20,6 +20,8 @@ pub struct Front<'a> {
     pub prefix: &'a str,
     /// How many bytes a second each connection is given.
     pub rate: Option<u64>,
+    /// With which status requests are refused that are more than one in a minute.
+    pub refuses: Option<u16>,
 }
 
 /// A running nginx.
@@ -46,8 +48,13 @@ impl Nginx {
             if let Some(rate) = front.rate {
                 writeln!(server, "limit_rate {rate};").unwrap();
             }
+            let mut limits = String::new();
+            if let Some(status) = front.refuses {
+                limits.push_str("limit_req_zone $binary_remote_addr zone=all:1m rate=1r/m;\n");
+                write!(server, "limit_req zone=all;\nlimit_req_status {status};\n").unwrap();
+            }
             let config = format!(
-                "user root;\nerror_log error.log;\npid nginx.pid;\nevents {{}}\nhttp {{\naccess_log access.log;\n\
+                "user root;\nerror_log error.log;\npid nginx.pid;\nevents {{}}\nhttp {{\naccess_log access.log;\n{limits}\
                  client_body_temp_path t1;\nproxy_temp_path t2;\nfastcgi_temp_path t3;\nuwsgi_temp_path t4;\nscgi_temp_path t5;\n\
                  server {{\n{server}client_max_body_size 0;\nlocation {}/v2/ {{\nproxy_pass http://{}/v2/;\n\
                  proxy_set_header Host $http_host;\n}}\n}}\n}}\n",

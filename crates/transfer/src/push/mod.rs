@@ -13,6 +13,7 @@ mod local;
 mod tree;
 mod upload;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -23,6 +24,7 @@ use windlass_core::progress::Tracker;
 use windlass_core::remote::Resolver;
 use windlass_core::{Descriptor, Host, Labels, Leased, Namespace, Reference, Result, ResultExt as _, image};
 
+use crate::budget::{Budget, Priority};
 use crate::stop::Stop;
 use crate::verify::Verifier;
 use local::Local;
@@ -49,6 +51,12 @@ pub struct Push {
     pub verifier: Option<Arc<dyn Verifier>>,
     /// When it is to stop: the tag then points at what it pointed at before, or at all that was pushed.
     pub stop: Stop,
+    /// How many bytes may be sent in a second, in all; any number when there is none.
+    pub limit_rate: Option<NonZeroU64>,
+    /// What is shared with other transfers of the process.
+    pub budget: Budget,
+    /// Which of those it gives way to.
+    pub priority: Priority,
 }
 
 /// What becomes of what is to be pushed and is not here.
@@ -70,6 +78,9 @@ impl Default for Push {
             missing: Missing::default(),
             verifier: None,
             stop: Stop::default(),
+            limit_rate: None,
+            budget: Budget::default(),
+            priority: Priority::default(),
         }
     }
 }
@@ -156,7 +167,7 @@ pub(crate) async fn carry_out(
 ) -> Result<Pushed> {
     let name = destination::of(to, &tree.target.digest)?;
     let pusher = resolver.pusher(&name).await?;
-    let upload = Upload::new(origin, &*pusher, progress, options.concurrent_uploads);
+    let upload = Upload::new(origin, &*pusher, progress, options);
     upload.run(&tree).await?;
     let [uploaded, mounted, existing] = upload.totals();
     Ok(Pushed { name: to.to_string().parse()?, target: tree.target, uploaded, mounted, existing })

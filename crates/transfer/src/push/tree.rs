@@ -32,6 +32,14 @@ pub(crate) trait Origin: Send + Sync {
     /// Returns where content came from, as annotations.
     async fn came_from(&self, descriptor: &Descriptor) -> Result<BTreeMap<String, String>>;
 
+    /// Says that what was read of content is not it. Where that helps, it is read elsewhere from now on.
+    ///
+    /// # Errors
+    /// The error that is given, when there is no elsewhere.
+    fn is_wrong(&self, _descriptor: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
+
     /// Takes note that content is where it was pushed to.
     async fn is_there(&self, descriptor: &Descriptor) -> Result<()>;
 }

@@ -9,8 +9,13 @@ use windlass_core::progress::{State, Task, Tracker};
 use windlass_core::remote::{self, Pusher};
 use windlass_core::{Descriptor, Result, ResultExt as _};
 
+use super::Push;
 use super::tree::{Origin, Tree};
+use crate::budget::{Budget, Paced, Priority};
 use crate::fetch::Patience;
+
+/// The codes of errors that say that what was read is not what was to be pushed.
+const WRONG_SOURCE: [&str; 2] = ["source-mismatch", "size-mismatch"];
 
 /// What is uploaded, from where, and to where.
 pub(crate) struct Upload<'a> {
@@ -18,16 +23,20 @@ pub(crate) struct Upload<'a> {
     pusher: &'a dyn Pusher,
     progress: &'a Tracker,
     at_once: usize,
+    /// That of the process, and that of the push.
+    budgets: [Budget; 2],
+    priority: Priority,
     uploaded: AtomicU64,
     mounted: AtomicU64,
     existing: AtomicU64,
 }
 
 impl<'a> Upload<'a> {
-    pub(crate) fn new(origin: &'a dyn Origin, pusher: &'a dyn Pusher, progress: &'a Tracker, at_once: usize) -> Self {
-        let at_once = at_once.max(1);
+    pub(crate) fn new(origin: &'a dyn Origin, pusher: &'a dyn Pusher, progress: &'a Tracker, options: &Push) -> Self {
+        let at_once = options.concurrent_uploads.max(1);
+        let (budgets, priority) = ([options.budget.clone(), Budget::new(options.limit_rate)], options.priority);
         let (uploaded, mounted, existing) = Default::default();
-        Self { origin, pusher, progress, at_once, uploaded, mounted, existing }
+        Self { origin, pusher, progress, at_once, budgets, priority, uploaded, mounted, existing }
     }
 
     /// Returns how many bytes were sent, mounted, and there already.
@@ -81,6 +90,11 @@ impl<'a> Upload<'a> {
         loop {
             match self.attempt(tree, &wanted, task, &mut sent).await {
                 Ok(()) => break,
+                Err(error) if WRONG_SOURCE.contains(&error.code()) => {
+                    let reason = error.to_string();
+                    self.origin.is_wrong(descriptor, error)?;
+                    task.set(State::Retrying { reason });
+                }
                 Err(error) if sent.lasts(&error) => sent.patience.back_off(task, &error).await,
                 Err(error) => return Err(error),
             }
@@ -93,11 +107,12 @@ impl<'a> Upload<'a> {
             remote::Push::Exists => (State::Exists, &self.existing),
             remote::Push::Mounted { from } => (State::Mounted { from }, &self.mounted),
             remote::Push::Upload(mut writer) => {
-                let mut source: Box<dyn Source> = match tree.made(descriptor) {
+                let inner: Box<dyn Source> = match tree.made(descriptor) {
                     Some(bytes) => Box::new(bytes),
                     None => self.origin.source(descriptor, tree.parent(descriptor)).await?,
                 };
-                self.fill(&mut *writer, &mut *source, task, sent).await?;
+                let mut source = Paced { inner, budgets: self.budgets.clone(), priority: self.priority };
+                self.fill(&mut *writer, &mut source, task, sent).await?;
                 writer.commit(Commit::default()).await?;
                 (State::Done, &self.uploaded)
             }

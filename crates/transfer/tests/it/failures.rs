@@ -1,14 +1,14 @@
 //! Pulls that fail, or nearly: what is tried again, what is kept for the next time, and what is not.
 
-use windlass_core::content::ABANDONED_AFTER;
-use windlass_core::remote::ByteRange;
+use windlass_core::content::{ABANDONED_AFTER, Expected};
+use windlass_core::remote::{ByteRange, Trouble};
 use windlass_core::room::Free;
 use windlass_core::{Digest, Kind};
 use windlass_testkit::image::{Tamper, schema1};
 use windlass_testkit::memory::Fault;
 use windlass_transfer::pull::INTERRUPTED_LABEL;
 use windlass_transfer::room::Verdict;
-use windlass_transfer::{Pull, Unpack, unfinished};
+use windlass_transfer::{Content, Pull, Unpack, unfinished};
 
 use crate::site::{Held, Site, three_layers};
 
@@ -100,6 +100,61 @@ async fn wrong_bytes_are_refused_and_nothing_is_left() {
         assert_eq!(site.holds().await, Held::default(), "{fault:?}");
         assert_eq!(site.pull().await.unwrap().totals.downloaded, bundle.size(), "{fault:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_wrong_or_breaks_off_is_asked_for_elsewhere_once_for_each_other_place() {
+    let bundle = three_layers().build();
+    let large = bundle.image().layers[1].clone();
+    let wrong = [Fault::Corrupt(150_000), Fault::Corrupt(20), Fault::Append(1), Fault::Corrupt(large.size - 1)];
+    for content in [Content::Keep, Content::Drop] {
+        let options = Pull { content, ..Pull::default() };
+        for fault in wrong.clone() {
+            let site = Site::serving(&bundle);
+            site.remote.give_places(1);
+            site.remote.script(&large.digest, [fault.clone()]);
+            site.pull_with(&options).await.unwrap_or_else(|error| panic!("{content:?}, {fault:?}: {error}"));
+            assert_eq!(site.remote.passed_over(), [(large.digest.clone(), Trouble::Wrong)]);
+            assert_eq!(site.remote.fetches(&large.digest), [ByteRange::from(0); 2], "{content:?}, {fault:?}");
+            assert_eq!(site.holds().await.snapshots, 3);
+
+            let site = Site::serving(&bundle);
+            site.remote.give_places(1);
+            site.remote.script(&large.digest, [fault.clone(), fault.clone()]);
+            let error = site.pull_with(&options).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::DataLoss, "{content:?}, {fault:?}: {error}");
+            assert!(error.to_string().contains(&large.digest.to_string()), "{error}");
+            assert_eq!(site.holds().await, Held::default(), "{content:?}, {fault:?}");
+        }
+        let site = Site::serving(&bundle);
+        site.remote.give_places(1);
+        site.remote.script(&large.digest, std::iter::repeat_n(Fault::Break(65_536), 6));
+        site.pull_with(&options).await.unwrap();
+        assert_eq!(site.remote.passed_over(), [(large.digest.clone(), Trouble::Broken)]);
+        let fetches = site.remote.fetches(&large.digest);
+        assert_eq!((fetches.len(), fetches[6]), (7, ByteRange::from(65_536)), "what came before is used");
+        assert_eq!(site.holds().await.snapshots, 3);
+    }
+    let site = Site::serving(&bundle);
+    site.remote.give_places(2);
+    site.remote.script(&bundle.root.digest, [Fault::Corrupt(10), Fault::Append(1)]);
+    site.pull().await.unwrap();
+    assert_eq!(site.remote.passed_over(), [(); 2].map(|()| (bundle.root.digest.clone(), Trouble::Wrong)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_an_earlier_pull_left_are_nobodys_fault() {
+    let bundle = three_layers().build();
+    let site = Site::serving(&bundle);
+    let large = &bundle.image().layers[1];
+    let services = site.services().await;
+    let mut writer = services.content.writer(&large.ingest_ref(), Expected::from(large)).await.unwrap();
+    writer.write(vec![7; 65_536].into()).await.unwrap();
+    drop(writer);
+    site.remote.give_places(1);
+    site.pull().await.unwrap();
+    assert_eq!(site.remote.passed_over(), []);
+    assert_eq!(site.remote.fetches(&large.digest), [ByteRange::from(65_536), ByteRange::from(0)]);
 }
 
 #[tokio::test]
