@@ -172,7 +172,7 @@ pub async fn pull(
     options: &Pull,
     progress: &Tracker,
 ) -> Result<Pulled> {
-    let pulled = carry_out(host, namespace, resolver, reference, options, progress);
+    let pulled = Box::pin(carry_out(host, namespace, resolver, reference, options, progress));
     pulled.await.context(|| format!("pull {reference}"))
 }
 
@@ -192,7 +192,7 @@ pub async fn fetch(
     progress: &Tracker,
 ) -> Result<Fetched> {
     let options = Pull { unpack: Unpack::No, ..options.clone() };
-    let fetched = carry_out(host, namespace, resolver, reference, &options, progress);
+    let fetched = Box::pin(carry_out(host, namespace, resolver, reference, &options, progress));
     fetched.await.context(|| format!("fetch {reference}"))
 }
 
