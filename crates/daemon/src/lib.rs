@@ -24,3 +24,4 @@ mod ttrpc;
 
 pub use config::Config;
 pub use daemon::{Daemon, Process, run};
+pub use proxy::content_of;
