@@ -17,7 +17,7 @@ use windlass_core::fsck::Problem;
 use windlass_core::image::Deletion;
 use windlass_core::platform::Selection;
 use windlass_core::progress::Tracker;
-use windlass_core::{Descriptor, Digest, Host as _, Kind, Labels, Namespace, Platform, Services};
+use windlass_core::{Descriptor, Digest, Host as _, Kind, Labels, Namespace, Platform, Services, lease};
 use windlass_daemon::config::ProxyKind;
 use windlass_daemon::{Config, Daemon, Process, content_of};
 use windlass_grpc::Client;
@@ -137,6 +137,9 @@ async fn pull_restart_and_remove(front: &Place, socket: &Path) {
     assert!(infos_there.iter().all(|info| info.labels.get("containerd.io/gc.root") == Some("windlass")));
     let here = std::fs::read_dir(front.path("root/content/blobs/sha256")).unwrap().count();
     assert_eq!((here, std::fs::read_dir(front.path("root/content/ingest")).unwrap().count()), (0, 0));
+    let lease = behind.leases.create(lease::Options::default()).await.unwrap();
+    behind.leases.delete(&lease.id, Deletion::Synchronous).await.unwrap();
+    assert_eq!(infos(&*behind.content).await.len(), 4, "the collection there took what is kept for us");
     daemon.stop().await;
 
     let daemon = start(config).await;
