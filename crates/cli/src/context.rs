@@ -82,7 +82,12 @@ impl Context {
         let wait = if patience.is_zero() { LockWait::Fail } else { LockWait::UpTo(patience) };
         let builder = Engine::builder(root).lock_wait(wait).durability(self.durability());
         let builder = builder.layers(self.globals.layer_limits.clone().unwrap_or_default());
-        builder.sharing(self.globals.content_sharing.unwrap_or_default()).open().await
+        let builder = builder.sharing(self.globals.content_sharing.unwrap_or_default());
+        // A daemon that had the root may have kept its blobs in a process of its own.
+        match windlass_daemon::content_of(root)? {
+            Some(elsewhere) => builder.content(elsewhere).open().await,
+            None => builder.open().await,
+        }
     }
 
     /// Connects to a daemon.

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use windlass::{Builder, EROFS, Engine, NATIVE, OVERLAYFS};
+use windlass::{Builder, EROFS, Elsewhere, Engine, NATIVE, OVERLAYFS};
 use windlass_core::plugin::{CONTENT, DIFFER, Outcome, Plugin, SNAPSHOTTER};
 use windlass_core::snapshot::Snapshotter;
 use windlass_core::{Error, Host as _, Platform, Result, Scope};
@@ -36,6 +36,8 @@ const VERIFIER: &str = "io.containerd.image-verifier.v1";
 enum Part {
     /// With the engine, which is nothing without it.
     Core,
+    /// With the engine, unless another one takes its place.
+    Content,
     /// With the engine, which works without it.
     Snapshotter,
     /// With the engine, when it is wanted.
@@ -52,7 +54,7 @@ enum Part {
 
 /// Every plugin that is built in: kind, id, what it requires, how it comes to be.
 const TABLE: &[(&str, &str, &[&str], Part)] = &[
-    (CONTENT, "content", &[], Part::Core),
+    (CONTENT, "content", &[], Part::Content),
     (SNAPSHOTTER, OVERLAYFS, &[], Part::Snapshotter),
     (SNAPSHOTTER, EROFS, &[], Part::Snapshotter),
     (SNAPSHOTTER, NATIVE, &[], Part::Snapshotter),
@@ -92,6 +94,13 @@ struct Planned {
     settled: Option<Outcome>,
 }
 
+/// Parts of an engine that are processes of their own.
+#[derive(Default)]
+pub(crate) struct Foreign {
+    pub(crate) snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+    pub(crate) content: Option<Elsewhere>,
+}
+
 /// What is to be started, in its order.
 pub(crate) struct Assembly {
     planned: Vec<Planned>,
@@ -103,10 +112,17 @@ impl Assembly {
     /// Plans what a configuration asks for.
     ///
     /// # Errors
-    /// `InvalidArgument` for something that cannot be left out or that is required and unknown; those of
-    /// [`order`].
+    /// `InvalidArgument` for something that cannot be left out or that is required and unknown, for a proxy that is the daemon
+    /// itself, and when there is not one content store; those of [`order`].
     pub(crate) fn plan(config: &Config) -> Result<Self> {
         let proxies = config.proxy_plugins.iter();
+        if let Some((id, _)) = proxies.clone().find(|(_, proxy)| proxy.address == config.grpc.address) {
+            let address = config.grpc.address.display();
+            return Err(Error::invalid_argument(format!(
+                "proxy plugin {id} is this daemon itself: both are at {address}"
+            ))
+            .hint("proxy_plugins names the socket of another process"));
+        }
         // One of a proxy's kind and name that is left out is one that the proxy takes the place of.
         let replaced = |kind: &str, id: &str| {
             let proxy = config.proxy_plugins.get(id);
@@ -115,7 +131,7 @@ impl Assembly {
         };
         let nodes: Vec<(Node, Part)> = TABLE
             .iter()
-            .filter(|(kind, id, _, part)| *part != Part::Snapshotter || !replaced(kind, id))
+            .filter(|(kind, id, _, part)| !matches!(part, Part::Snapshotter | Part::Content) || !replaced(kind, id))
             .map(|(kind, id, requires, part)| (node(kind, id, requires), *part))
             .chain(proxies.map(|(id, proxy)| (node(kind_of(proxy.kind), id, &[]), Part::Proxy(proxy.kind))))
             .collect();
@@ -128,17 +144,33 @@ impl Assembly {
                 return Err(Error::invalid_argument(format!("plugin {} cannot be left out", node.uri()))
                     .hint("nothing works without it: take it out of disabled_plugins"));
             }
-            let settled = match part {
-                _ if disabled => Some(Outcome::Skipped { reason: "it is disabled by the configuration".to_owned() }),
-                Part::Proxy(ProxyKind::Content) => Some(not_taken(&node.id)),
-                _ => None,
-            };
+            let reason = "it is disabled by the configuration".to_owned();
+            let settled = disabled.then_some(Outcome::Skipped { reason });
             planned.push(Planned { node, part, settled });
         }
         let assembly =
             Self { planned, required: config.required_plugins.clone(), proxies: config.proxy_plugins.clone() };
+        assembly.content_is_kept_once()?;
         assembly.names_are_known(config)?;
         Ok(assembly)
+    }
+
+    /// There is one content store: containerd does not start what stands on it when there are two.
+    fn content_is_kept_once(&self) -> Result<()> {
+        let stores: Vec<&Planned> =
+            self.planned.iter().filter(|it| it.node.kind == CONTENT && it.settled.is_none()).collect();
+        match stores.as_slice() {
+            [_] => Ok(()),
+            [] => Err(Error::invalid_argument("nothing keeps content: every content store is left out")
+                .hint("take one out of disabled_plugins, or name a proxy plugin of the type content")),
+            [first, .., last] => {
+                // Which one is meant is plain when somebody named one beside ours.
+                let surplus = if first.part == Part::Content { first } else { last };
+                let uris: Vec<String> = stores.iter().map(|it| it.node.uri()).collect();
+                Err(Error::invalid_argument(format!("there is more than one content store: {}", uris.join(", ")))
+                    .hint(format!("keep one; to leave one out: disabled_plugins = [\"{}\"]", surplus.node.uri())))
+            }
+        }
     }
 
     /// A name that nobody knows may be left out: a configuration of containerd leaves out what is only there.
@@ -166,12 +198,7 @@ impl Assembly {
     }
 
     /// Tells a builder what the engine is to have.
-    pub(crate) fn apply(
-        &self,
-        mut builder: Builder,
-        config: &Config,
-        foreign: BTreeMap<String, Arc<dyn Snapshotter>>,
-    ) -> Builder {
+    pub(crate) fn apply(&self, mut builder: Builder, config: &Config, foreign: Foreign) -> Builder {
         builder = builder.sharing(config.content.sharing).layers(config.layers.clone()).tolerate_failures();
         if let Some(name) = &config.snapshots.default {
             builder = builder.default_snapshotter(name);
@@ -182,7 +209,11 @@ impl Assembly {
         for planned in self.planned.iter().filter(|it| it.part == Part::Snapshotter && it.settled.is_some()) {
             builder = builder.without_snapshotter(&planned.node.id);
         }
-        foreign.into_iter().fold(builder, |builder, (name, snapshotter)| builder.snapshotter(name, snapshotter))
+        if let Some(content) = foreign.content {
+            builder = builder.content(content);
+        }
+        let snapshotters = foreign.snapshotters.into_iter();
+        snapshotters.fold(builder, |builder, (name, snapshotter)| builder.snapshotter(name, snapshotter))
     }
 
     /// Returns what became of every plugin, in the order in which they were started.
@@ -305,12 +336,6 @@ fn is_built_in(node: &Node) -> bool {
     TABLE.iter().any(|(kind, id, ..)| *kind == node.kind && *id == node.id)
 }
 
-/// Content stores of others are known, and nothing here would use them.
-fn not_taken(name: &str) -> Outcome {
-    let reason = format!("proxy plugin {name} is a content store, and those are not taken so far");
-    Outcome::Skipped { reason }
-}
-
 /// Returns the kind of plugin that a proxy is.
 pub(crate) fn kind_of(proxy: ProxyKind) -> &'static str {
     match proxy {
@@ -340,7 +365,7 @@ mod tests {
 
     async fn assembled(config: &Config) -> Result<Vec<Plugin>> {
         let assembly = Assembly::plan(config)?;
-        let engine = assembly.apply(Engine::builder(&config.root), config, BTreeMap::new()).open().await?;
+        let engine = assembly.apply(Engine::builder(&config.root), config, Foreign::default()).open().await?;
         assembly.finish(&engine, config).await
     }
 

@@ -98,7 +98,7 @@ impl Daemon {
         make_directory(&config.state)?;
         let assembly = Assembly::plan(&config)?;
         let verifier = config.verifier()?;
-        let foreign = proxy::snapshotters(&assembly)?;
+        let foreign = proxy::foreign(&assembly)?;
         let engine = assembly.apply(Engine::builder(&config.root), &config, foreign).open().await?;
         let host: Arc<dyn Host> = Arc::new(engine.clone());
         let differing = proxy::differing(&assembly, &config.diff.default, &engine)?;

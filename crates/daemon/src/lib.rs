@@ -26,3 +26,4 @@ mod verified;
 
 pub use config::Config;
 pub use daemon::{Daemon, Process, run};
+pub use proxy::content_of;

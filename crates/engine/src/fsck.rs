@@ -17,7 +17,7 @@ use windlass_core::fsck::{Finding, Outcome};
 use windlass_core::progress::Tracker;
 use windlass_core::remote::Resolver;
 use windlass_core::{Error, Result};
-use windlass_store::{LockWait, RootLock};
+use windlass_store::{Elsewhere, LockWait, RootLock};
 
 pub use look::view_key;
 pub use windlass_store::fsck::Depth;
@@ -28,12 +28,13 @@ pub struct Fsck {
     root: PathBuf,
     lock_wait: LockWait,
     depth: Depth,
+    content: Option<Elsewhere>,
 }
 
 impl Fsck {
     /// Says which root is to be checked.
     pub fn new(root: impl AsRef<Path>) -> Self {
-        Self { root: root.as_ref().to_owned(), lock_wait: LockWait::Fail, depth: Depth::default() }
+        Self { root: root.as_ref().to_owned(), lock_wait: LockWait::Fail, depth: Depth::default(), content: None }
     }
 
     /// Says whether to wait while another process has the root; by default it is an error.
@@ -48,15 +49,22 @@ impl Fsck {
         self
     }
 
+    /// Names the content store that has the bytes of the root's blobs, when it is somebody else's: [`Elsewhere::of`] tells.
+    pub fn content(mut self, elsewhere: Elsewhere) -> Self {
+        self.content = Some(elsewhere);
+        self
+    }
+
     /// Looks at everything in the root and changes nothing.
     ///
     /// # Errors
     /// `NotFound` without the root; `Unavailable` when another process has it; `FailedPrecondition` for a root of a newer
-    /// format; those of the filesystem. What is damaged is a finding.
+    /// format, and for one whose blobs are elsewhere and nobody says where; those of the filesystem, and of the content store that
+    /// has the blobs. What is damaged is a finding.
     pub async fn check(&self, progress: &Tracker) -> Result<Vec<Finding>> {
         self.is_here()?;
         let lock = RootLock::acquire_to_look(&self.root, self.lock_wait).await?;
-        look::everything(lock.root(), self.closely(), progress).await
+        look::everything(lock.root(), self.content.as_ref(), self.closely(), progress).await
     }
 
     /// Repairs what can be repaired and touches nothing else. Returns everything that was found, with what became of it.
@@ -71,7 +79,7 @@ impl Fsck {
     pub async fn repair(&self, resolver: &dyn Resolver, progress: &Tracker) -> Result<Vec<Finding>> {
         self.is_here()?;
         let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
-        repair::everything(lock, self.lock_wait, self.closely(), resolver, progress).await
+        repair::everything(lock, self, resolver, progress).await
     }
 
     fn closely(&self) -> look::Closely {

@@ -44,7 +44,7 @@ pub use windlass_core as core;
 pub use windlass_layer as layer;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::{activations, mount};
-pub use windlass_store::{Collections, Group, LockWait, Owner, Policy, Sharing};
+pub use windlass_store::{Collections, Elsewhere, Group, LockWait, Owner, Policy, Sharing};
 pub use windlass_transfer as transfer;
 
 use events::Exchange;
@@ -70,6 +70,7 @@ pub struct Builder {
     policy: Option<Policy>,
     sharing: Sharing,
     durability: Durability,
+    content: Option<Elsewhere>,
     layers: layer::Options,
     choice: Choice,
 }
@@ -111,6 +112,13 @@ impl Builder {
         self
     }
 
+    /// Keeps the bytes of blobs in a content store of somebody else; records and ingests stay in the root, which says so from
+    /// then on. A root that has blobs of its own is refused.
+    pub fn content(mut self, elsewhere: Elsewhere) -> Self {
+        self.content = Some(elsewhere);
+        self
+    }
+
     /// Says what may come out of a layer: how much, how many entries, and whether device nodes.
     pub fn layers(mut self, limits: layer::Options) -> Self {
         self.layers = limits;
@@ -141,14 +149,15 @@ impl Builder {
     ///
     /// # Errors
     /// `Unavailable` when another process has the root, naming it; `PermissionDenied`; `FailedPrecondition` for a root of
-    /// a newer format.
+    /// a newer format, and for one whose blobs are elsewhere than [`Builder::content`] says.
     pub async fn open(self) -> Result<Engine> {
         self.assemble().await.context(|| format!("open root {}", self.root.display()))
     }
 
     async fn assemble(&self) -> Result<Engine> {
         let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
-        let options = windlass_store::Options { sharing: self.sharing, durability: self.durability };
+        let (sharing, durability, content) = (self.sharing, self.durability, self.content.clone());
+        let options = windlass_store::Options { sharing, durability, content };
         let mut engine = Parts::open(lock, options, self.choice.clone()).await?.host();
         engine.applier = Arc::new(Differ::new(self.layers.clone()));
         if let Some(name) = &self.default_snapshotter {
@@ -196,6 +205,7 @@ impl Engine {
             policy: None,
             sharing: Sharing::default(),
             durability: Durability::default(),
+            content: None,
             layers: layer::Options::default(),
             choice: Choice::default(),
         }

@@ -150,7 +150,7 @@ impl Host for Client {
         let collector = || Arc::new(maintenance::Remote::new(channel(), scope.clone())) as Arc<dyn Collector>;
         Ok(Services {
             scope: scope.clone(),
-            content: Arc::new(content::Remote::new(channel(), scope.clone(), self.writers.clone())),
+            content: Arc::new(content::Remote::of(channel(), scope.clone(), self.writers.clone())),
             images: Arc::new(images::Remote::new(channel(), scope.clone())),
             containers: Arc::new(containers::Remote::new(channel(), scope.clone())),
             leases: Arc::new(leases::Remote::new(channel(), scope.clone())),

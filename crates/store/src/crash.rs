@@ -10,11 +10,12 @@ use futures::TryStreamExt as _;
 use windlass_core::content::{Commit, Expected, IngesterExt as _, ProviderExt as _};
 use windlass_core::gc::{Collector as _, Deletion};
 use windlass_core::snapshot::{self, Capabilities, Snapshotter};
-use windlass_core::{Descriptor, Kind, Labels, Result, Scope};
+use windlass_core::{Descriptor, Kind, Labels, Result, Scope, content};
 use windlass_testkit::memory;
 
+use crate::elsewhere::Elsewhere;
 use crate::lock::{LockWait, RootLock};
-use crate::store::Store;
+use crate::store::{Options, Store};
 
 const SNAPSHOTTER: &str = "memory";
 
@@ -22,6 +23,8 @@ const SNAPSHOTTER: &str = "memory";
 struct Machine {
     root: tempfile::TempDir,
     snapshotter: Arc<dyn Snapshotter>,
+    /// The content store that has the bytes of its blobs, unless it has them itself.
+    elsewhere: Option<Arc<dyn content::Store>>,
 }
 
 impl Machine {
@@ -30,7 +33,12 @@ impl Machine {
         let directory = root.path().join("snapshots");
         std::fs::create_dir(&directory).unwrap();
         let snapshotter = Arc::new(memory::Snapshotter::new(&directory, Capabilities { rebase: true }));
-        Self { root, snapshotter }
+        Self { root, snapshotter, elsewhere: None }
+    }
+
+    /// Returns a machine that has its blobs, and one that keeps them elsewhere.
+    fn both() -> [Self; 2] {
+        [Self::new(), Self { elsewhere: Some(Arc::new(memory::Content::default())), ..Self::new() }]
     }
 
     /// Lets a process work on the machine, to its end.
@@ -61,7 +69,9 @@ impl Machine {
     async fn open(&self) -> Store {
         let lock = RootLock::acquire(self.root.path(), LockWait::UpTo(Duration::from_secs(10))).await.unwrap();
         let snapshotters = BTreeMap::from([(SNAPSHOTTER.to_owned(), self.snapshotter.clone())]);
-        Store::open(lock, snapshotters).await.unwrap()
+        let elsewhere = self.elsewhere.clone().map(|content| Elsewhere::new("other", "/run/other.sock", content));
+        let options = Options { content: elsewhere, ..Options::default() };
+        Store::open_with(lock, snapshotters, options).await.unwrap()
     }
 
     /// Returns the names of what is in a directory of the root.
@@ -70,9 +80,23 @@ impl Machine {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    /// Returns the names of the blobs that are there, wherever that is.
+    fn blobs(&self) -> Vec<String> {
+        let here = self.files("content/blobs/sha256");
+        let Some(content) = &self.elsewhere else { return here };
+        assert_eq!(here, [""; 0]);
+        let list = content.list(&[]).map_ok(|info| info.digest.hex().to_owned()).try_collect();
+        runtime().block_on(list).unwrap()
+    }
+
     async fn behind(&self) -> usize {
         self.snapshotter.walk(&[]).try_collect::<Vec<_>>().await.unwrap().len()
     }
+}
+
+/// Has a case with both machines.
+fn everywhere<T: Copy>(case: T) -> impl Iterator<Item = (Machine, T)> {
+    Machine::both().into_iter().map(move |machine| (machine, case))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -119,51 +143,55 @@ fn a_blob_commit_that_dies_after_any_number_is_finished_by_the_next_one() {
         (&LARGE, "commit: renamed", false),
         (&LARGE, "commit: recorded", true),
     ] {
-        let (machine, descriptor) = (Machine::new(), descriptor_of(bytes));
-        machine.crash(point, |store| Box::pin(commit_bytes(store, bytes)));
-        machine.run(async |store| {
-            let content = store.content(&scope());
-            assert_eq!(content.info(&descriptor.digest).await.is_ok(), recorded, "{point}");
-            content.write_blob(&descriptor, Bytes::from_static(bytes), Labels::new()).await.unwrap();
-            assert!(content.read_all(&descriptor, 4 << 20).await.unwrap() == bytes, "{point}");
-        });
-        assert_eq!(machine.files("content/blobs/sha256"), [descriptor.digest.hex()], "{point}");
-        assert_eq!(machine.files("content/ingest"), [""; 0], "{point}");
+        for machine in Machine::both() {
+            let descriptor = descriptor_of(bytes);
+            machine.crash(point, |store| Box::pin(commit_bytes(store, bytes)));
+            machine.run(async |store| {
+                let content = store.content(&scope());
+                assert_eq!(content.info(&descriptor.digest).await.is_ok(), recorded, "{point}");
+                content.write_blob(&descriptor, Bytes::from_static(bytes), Labels::new()).await.unwrap();
+                assert!(content.read_all(&descriptor, 4 << 20).await.unwrap() == bytes, "{point}");
+            });
+            assert_eq!(machine.blobs(), [descriptor.digest.hex()], "{point}");
+            assert_eq!(machine.files("content/ingest"), [""; 0], "{point}");
+        }
     }
 }
 
 #[test]
 fn a_blob_commit_that_dies_and_is_not_repeated_leaves_nothing_behind_a_collection() {
-    for point in ["commit: renamed", "commit: recorded"] {
-        let machine = Machine::new();
+    for (machine, point) in ["commit: renamed", "commit: recorded"].into_iter().flat_map(everywhere) {
         machine.crash(point, |store| Box::pin(commit_blob(store)));
         machine.run(async |store| assert_eq!(store.collect().await.unwrap().blobs.count, 1, "{point}"));
-        assert_eq!(machine.files("content/blobs/sha256"), [""; 0], "{point}");
+        assert_eq!(machine.blobs(), [""; 0], "{point}");
     }
 }
 
 #[test]
 fn a_deletion_that_dies_after_the_record_leaves_bytes_to_the_collection() {
-    let machine = Machine::new();
-    machine.run(commit_blob).unwrap();
-    machine.crash("delete: record removed", |store| {
-        Box::pin(async move { store.content(&scope()).delete(&descriptor().digest).await })
-    });
-    machine.run(async |store| {
-        assert!(store.content(&scope()).info(&descriptor().digest).await.unwrap_err().is(Kind::NotFound));
-        assert_eq!(store.collect().await.unwrap().blobs.count, 1);
-    });
+    for machine in Machine::both() {
+        machine.run(commit_blob).unwrap();
+        machine.crash("delete: record removed", |store| {
+            Box::pin(async move { store.content(&scope()).delete(&descriptor().digest).await })
+        });
+        machine.run(async |store| {
+            assert!(store.content(&scope()).info(&descriptor().digest).await.unwrap_err().is(Kind::NotFound));
+            assert_eq!(store.collect().await.unwrap().blobs.count, 1);
+        });
+    }
 }
 
 #[test]
 fn a_collection_that_dies_after_any_number_is_finished_by_the_next_one() {
-    for (point, contents, blobs, snapshots_left) in [
+    for (machine, (point, contents, blobs, snapshots_left)) in [
         ("collect: marked", 1, 1, 1),
         ("collect: records removed", 0, 1, 1),
         ("collect: blobs removed", 0, 0, 1),
         ("collect: snapshots removed", 0, 0, 0),
-    ] {
-        let machine = Machine::new();
+    ]
+    .into_iter()
+    .flat_map(everywhere)
+    {
         machine.run(async |store| {
             commit_blob(store.clone()).await.unwrap();
             commit_layer(&*snapshots(&store), "layer").await.unwrap();
@@ -175,7 +203,7 @@ fn a_collection_that_dies_after_any_number_is_finished_by_the_next_one() {
             assert_eq!(found, (contents, blobs, snapshots_left), "{point}");
             assert_eq!(machine.behind().await, 0, "{point}");
         });
-        assert_eq!(machine.files("content/blobs/sha256"), [""; 0], "{point}");
+        assert_eq!(machine.blobs(), [""; 0], "{point}");
     }
 }
 

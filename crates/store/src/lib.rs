@@ -16,6 +16,7 @@ mod db;
 mod disk;
 #[cfg(test)]
 mod durability;
+mod elsewhere;
 mod fault;
 pub mod fsck;
 mod gc;
@@ -31,6 +32,7 @@ mod turns;
 mod unique;
 mod unsynced;
 
+pub use elsewhere::Elsewhere;
 pub use gc::{Collections, Observer, Policy, Schedule};
 pub use group::Group;
 pub use lock::{LockWait, Owner, RootLock};

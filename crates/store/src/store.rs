@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 use windlass_core::gc::{Collected, Collector, Doomed, Node, Pin};
 use windlass_core::snapshot::Snapshotter;
 use windlass_core::{Durability, Namespace, Result, ResultExt, Scope, container, content, image, lease, namespace};
 
 use crate::blocking::blocking;
 use crate::containers::Containers;
-use crate::content::{Blobs, Content, Ingests, SmallBlobs};
+use crate::content::{Behind, Content, Depot, Ingests};
 use crate::db::Database;
 use crate::disk::Disk;
+use crate::elsewhere::{self, Elsewhere};
 use crate::fault::Faults;
 use crate::fsck::Condemned;
 use crate::gc::{self, Collections, Observer, Policy, Runs, Schedule};
@@ -35,19 +37,20 @@ pub struct Store {
 }
 
 /// How a store is to be opened, as far as it can be chosen.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Whether namespaces may take over what others have.
     pub sharing: Sharing,
     /// Whether what is recorded survives a power cut.
     pub durability: Durability,
+    /// Where the bytes of blobs are kept; in the root when nothing is said.
+    pub content: Option<Elsewhere>,
 }
 
 /// What everything that a store hands out works on.
 pub(crate) struct Shared {
     pub(crate) db: Database,
-    pub(crate) blobs: Blobs,
-    pub(crate) small: SmallBlobs,
+    pub(crate) depot: Depot,
     pub(crate) ingests: Ingests,
     pub(crate) snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
     /// Snapshots behind the view that are being made and have no record yet.
@@ -71,7 +74,8 @@ impl Store {
     /// seen through the store's namespaces from here on.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a root of a newer format, naming it; `DataLoss` for a damaged database.
+    /// `FailedPrecondition` for a root of a newer format, naming it, and for one whose blobs are elsewhere than the options say;
+    /// `DataLoss` for a damaged database.
     pub async fn open(lock: RootLock, snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>) -> Result<Self> {
         Self::open_with(lock, snapshotters, Options::default()).await
     }
@@ -88,7 +92,7 @@ impl Store {
         for name in snapshotters.keys() {
             windlass_core::identifier::validate("snapshotter", name)?;
         }
-        let shared = blocking(move || Shared::open(&Disk::real(), lock, snapshotters, options)).await?;
+        let shared = blocking(move || Shared::open(&Disk::real(), lock, snapshotters, &options)).await?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -113,7 +117,7 @@ impl Store {
         snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
         options: Options,
     ) -> Result<Self> {
-        let shared = blocking(move || Shared::open(&disk, lock, snapshotters, options)).await?;
+        let shared = blocking(move || Shared::open(&disk, lock, snapshotters, &options)).await?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -228,21 +232,29 @@ impl Shared {
         disk: &Disk,
         lock: RootLock,
         snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
-        options: Options,
+        options: &Options,
     ) -> Result<Self> {
         let root = lock.root();
         let open = || {
             let trust = unsynced::prepare(disk, root, options.durability)?;
             let disk = &disk.with(options.durability);
+            elsewhere::require(disk, root, options.content.as_ref())?;
             // The database first: it is what refuses a root of a newer format.
             let db = Database::open(disk, root, trust)?;
-            Ok((db, crate::content::open(disk, root)?))
+            let (blobs, small, ingests) = crate::content::open(disk, root)?;
+            let depot = match &options.content {
+                None => Depot::Here { blobs, small },
+                Some(chosen) => {
+                    elsewhere::settle(disk, root, &blobs, chosen)?;
+                    Depot::Elsewhere(Behind::new(chosen.clone(), Handle::current()))
+                }
+            };
+            Ok((db, depot, ingests))
         };
-        let (db, (blobs, small, ingests)) = open().context(|| format!("open the store in {}", root.display()))?;
+        let (db, depot, ingests) = open().context(|| format!("open the store in {}", root.display()))?;
         Ok(Self {
             db,
-            blobs,
-            small,
+            depot,
             ingests,
             snapshotters,
             building: Building::default(),

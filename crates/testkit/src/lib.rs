@@ -4,6 +4,7 @@
 //!   so does everything that forwards one.
 //! - [`memory`]: strict in-memory implementations, for tests of what stands on the traits.
 //! - [`image`]: images made to order, right ones and wrong ones.
+//! - [`containerd`]: Debian's containerd as a process.
 //! - [`debian`]: large real images, made of Debian's packages.
 //! - [`loopback`]: a small disk of its own, which can be full, and whose power can be cut.
 //! - [`mounted`]: what the mounts of a snapshot would show, without mounting.
@@ -11,6 +12,7 @@
 //!
 //! For tests and development tools only: nothing here is part of the product, and nothing in the product depends on it.
 
+pub mod containerd;
 pub mod debian;
 pub mod image;
 pub mod loopback;

@@ -1,9 +1,10 @@
-//! Whether an image is here: its content, and its layers as snapshots. Nothing is read but documents; `fsck` looks at bytes.
+//! Whether an image is here: its content, and its layers as snapshots. Nothing is read but documents, and the first byte of the
+//! rest; `fsck` looks at all of them.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use windlass_core::content::DROPPED_LABEL;
+use windlass_core::content::{DROPPED_LABEL, Store};
 use windlass_core::image::{self, Image};
 use windlass_core::platform::Selection;
 use windlass_core::snapshot::{Name, Snapshotter, State};
@@ -79,13 +80,12 @@ pub async fn check(
         unpacked: known && unpacked(&**snapshotter, &parts).await?,
     };
     for blob in required.into_values() {
-        match services.content.info(&blob.digest).await {
-            Ok(info) => {
+        match size_of(&*services.content, blob).await? {
+            Some(size) => {
                 checked.present += 1;
-                checked.present_bytes += info.size;
+                checked.present_bytes += size;
             }
-            Err(error) if error.is(Kind::NotFound) => checked.missing.push(blob.clone()),
-            Err(error) => return Err(error),
+            None => checked.missing.push(blob.clone()),
         }
     }
     checked.status = match checked.missing.as_slice() {
@@ -95,6 +95,21 @@ pub async fn check(
         _ => Status::Incomplete,
     };
     Ok(checked)
+}
+
+/// Returns the size of a blob that is here; `None` when it is not. Its first byte is read: a store may have a record of what it
+/// lost.
+async fn size_of(content: &dyn Store, blob: &Descriptor) -> Result<Option<u64>> {
+    let read = async {
+        let reader = content.reader(blob).await?;
+        reader.read_at(0, 1).await?;
+        Ok::<u64, Error>(reader.size())
+    };
+    match read.await {
+        Ok(size) => Ok(Some(size)),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::DataLoss) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns the manifests that are wanted, and whether all that they consist of is known.

@@ -48,8 +48,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     let root = context.root()?;
     let tracker = Tracker::new();
     let depth = if args.quick { Depth::Sizes } else { Depth::Bytes };
-    let fsck = Fsck::new(&root).lock_wait(context.lock_wait()).depth(depth);
     let work = Box::pin(async {
+        let fsck = Fsck::new(&root).lock_wait(context.lock_wait()).depth(depth);
+        let fsck = match windlass_daemon::content_of(&root)? {
+            Some(elsewhere) => fsck.content(elsewhere),
+            None => fsck,
+        };
         if args.repair {
             let resolver = Remote::new(args.hosts.options()?)?;
             return Ok(fsck.repair(&resolver, &tracker).await?);

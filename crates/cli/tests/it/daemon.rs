@@ -222,3 +222,36 @@ fn what_the_configuration_says_holds() {
     assert!(logged.contains("plugin io.containerd.grpc.v1.namespaces is left out: it is disabled"), "{logged}");
     assert!(logged.contains("DEBUG"), "{logged}");
 }
+
+#[test]
+fn a_root_whose_blobs_are_behind_a_socket_is_used_by_commands_too_while_somebody_answers_there() {
+    let (front, behind) = (Dist::new(), Dist::new());
+    let file = front.path("config.toml");
+    let config = format!(
+        "disabled_plugins = [\"io.containerd.content.v1.content\"]\n\
+         [proxy_plugins.blobs]\ntype = \"content\"\naddress = {:?}\n",
+        behind.path("run/w.sock")
+    );
+    std::fs::write(&file, config).unwrap();
+    let served = Daemon::start(&behind);
+    let daemon = Daemon::start_with(&front, &["--config", file.to_str().unwrap()]);
+    front.feed("content ingest key", b"of the daemon").ok();
+    let listed = front.ok("plugins ls");
+    assert!(listed.lines().any(|line| line.contains("io.containerd.content.v1") && line.contains("blobs")), "{listed}");
+    daemon.end(Signal::TERM);
+
+    let digest = windlass_core::Digest::sha256(b"of the daemon");
+    assert_eq!(front.ok(&format!("content get {digest}")), "of the daemon");
+    front.feed("content ingest other", b"of a command").ok();
+    assert_eq!(front.ok("fsck"), "nothing is wrong\n");
+    let blobs = front.root().join("content/blobs/sha256");
+    assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0);
+    assert_eq!(behind.ok("-n windlass content ls -q").lines().count(), 2);
+    served.end(Signal::TERM);
+
+    for line in ["fsck".to_owned(), format!("content get {digest}")] {
+        let said = front.run(&line);
+        assert!(said.code == Some(1) && said.stderr.contains("content store blobs at"), "{line}: {said:?}");
+        assert!(said.stderr.contains("hint: see to who answers at"), "{line}: {said:?}");
+    }
+}

@@ -120,6 +120,8 @@ fn parts(out: &mut Page, config: &Config) {
         out.comment("platforms = [\"linux/amd64\"]");
         out.comment("capabilities = []");
         out.comment("exports = {}");
+        out.comment("A content store is used in the place of ours, which disabled_plugins has to leave out:");
+        out.comment("\"io.containerd.content.v1.content\".");
     }
 }
 

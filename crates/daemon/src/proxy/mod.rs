@@ -4,7 +4,8 @@
 //! not run fails; who does not answer at the start is named in the log, with the socket.
 //!
 //! What a snapshotter keeps is marked there, so that a daemon of ours or containerd's behind the socket does not collect it
-//! ([`kept`]).
+//! ([`kept`]). So is what a content store keeps, by the engine's own store, which brings bytes there at their commit and has
+//! everything else about content itself.
 
 mod differs;
 mod kept;
@@ -15,28 +16,51 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tonic::transport::{Channel, Endpoint};
-use windlass::Engine;
+use windlass::{Elsewhere, Engine};
 use windlass_core::snapshot::{Capabilities, Snapshotter};
 use windlass_core::{Error, Host, Namespace, Result, Scope};
-use windlass_grpc::Client;
 use windlass_grpc::snapshots::Remote;
+use windlass_grpc::{Client, content};
 
-use crate::assemble::Assembly;
+use crate::assemble::{Assembly, Foreign};
 use crate::config::{ProxyKind, ProxyPlugin};
 use differs::{Differ, Differing};
 use kept::Kept;
 
 pub(crate) use differs::WALKING;
 
-/// The namespace that is told to snapshotters of others. The engine's own namespaces are apart already in the names of its
-/// snapshots, and a snapshotter that is a daemon itself asks for one.
+/// The namespace that is told to snapshotters and content stores of others. The engine's own namespaces are apart already in the
+/// names of its snapshots and in its records, and who is a daemon itself asks for one.
 const NAMESPACE: &str = "windlass";
 
-/// Returns the snapshotters that are processes of their own and are wanted, by name.
+/// Returns the parts of the engine that are processes of their own and are wanted.
 ///
 /// # Errors
 /// Those of making a channel.
-pub(crate) fn snapshotters(assembly: &Assembly) -> Result<BTreeMap<String, Arc<dyn Snapshotter>>> {
+pub(crate) fn foreign(assembly: &Assembly) -> Result<Foreign> {
+    let mut content = None;
+    for (name, proxy) in assembly.proxies(ProxyKind::Content) {
+        warn_unless_there(name, &proxy.address);
+        content = Some(elsewhere(name, &proxy.address)?);
+    }
+    Ok(Foreign { snapshotters: snapshotters(assembly)?, content })
+}
+
+/// Returns the content store that has the bytes of a root's blobs, when they are not in the root itself: for whoever opens a root
+/// that a daemon has had. Needs no configuration, because the root says where they are.
+///
+/// # Errors
+/// Those of [`Elsewhere::of`] and of making a channel; that nobody answers there is said when the store is used.
+pub fn content_of(root: &Path) -> Result<Option<Elsewhere>> {
+    Elsewhere::of(root)?.map(|(name, address)| elsewhere(&name, &address)).transpose()
+}
+
+fn elsewhere(name: &str, address: &Path) -> Result<Elsewhere> {
+    let scope = Scope::from(NAMESPACE.parse::<Namespace>()?);
+    Ok(Elsewhere::new(name, address, Arc::new(content::Remote::new(channel(address)?, scope))))
+}
+
+fn snapshotters(assembly: &Assembly) -> Result<BTreeMap<String, Arc<dyn Snapshotter>>> {
     let namespace: Namespace = NAMESPACE.parse()?;
     let mut snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::new();
     for (name, proxy) in assembly.proxies(ProxyKind::Snapshot) {

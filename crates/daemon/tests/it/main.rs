@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod config;
+mod content;
 mod every_call;
 mod load;
 mod proxy;

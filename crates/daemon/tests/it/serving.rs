@@ -1,6 +1,6 @@
 //! A daemon in this process, and clients of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -28,9 +28,7 @@ impl Place {
     }
 
     pub(crate) fn config(&self) -> Config {
-        let mut config = Config { root: self.path("root"), state: self.path("state"), ..Config::default() };
-        config.grpc.address = self.socket();
-        config
+        config_below(self.directory.path())
     }
 
     pub(crate) async fn start(&self) -> Daemon {
@@ -38,18 +36,29 @@ impl Place {
     }
 
     pub(crate) async fn channel(&self) -> Channel {
-        let socket = self.socket();
-        let connector = tower::service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        Endpoint::from_static("http://daemon").connect_with_connector(connector).await.unwrap()
+        connect(self.socket()).await
     }
 
     /// Connects a client of its own and returns the services of the default namespace.
     pub(crate) async fn services(&self) -> Services {
         Client::new(self.channel().await).services(&Namespace::default().into()).await.unwrap()
     }
+}
+
+/// Returns the configuration of a daemon that has everything below a directory.
+pub(crate) fn config_below(directory: &Path) -> Config {
+    let mut config = Config { root: directory.join("root"), state: directory.join("state"), ..Config::default() };
+    config.grpc.address = directory.join("run/windlass.sock");
+    config
+}
+
+/// Connects to a socket.
+pub(crate) async fn connect(socket: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://daemon").connect_with_connector(connector).await.unwrap()
 }
 
 /// Starts a daemon. One before it in the same process may not have let go of the root yet: what it was doing when it was

@@ -9,6 +9,7 @@ use windlass_core::progress::{State, Tracker};
 use windlass_core::snapshot::Key;
 use windlass_core::{Digest, Error, Result, ResultExt};
 use windlass_snapshot::fsck as snapshots;
+use windlass_store::Elsewhere;
 use windlass_store::fsck::{self as store, Behind, Depth, Shelved};
 
 use crate::SNAPSHOTTERS;
@@ -24,10 +25,15 @@ pub(super) struct Closely {
 pub(super) const QUICKLY: Closely = Closely { blobs: Depth::Sizes, snapshots: Depth::Sizes };
 
 /// Looks at everything.
-pub(super) async fn everything(root: &Path, closely: Closely, progress: &Tracker) -> Result<Vec<Finding>> {
-    let (root, tracker) = (root.to_owned(), progress.clone());
+pub(super) async fn everything(
+    root: &Path,
+    elsewhere: Option<&Elsewhere>,
+    closely: Closely,
+    progress: &Tracker,
+) -> Result<Vec<Finding>> {
+    let (root, elsewhere, tracker) = (root.to_owned(), elsewhere.cloned(), progress.clone());
     let behind = behind(&root, closely, progress).await?;
-    let look = move || store::inspect(&root, closely.blobs, &behind, &tracker);
+    let look = move || store::inspect(&root, elsewhere.as_ref(), closely.blobs, &behind, &tracker);
     let joined = tokio::task::spawn_blocking(look).await;
     joined.unwrap_or_else(|error| Err(Error::internal("the check ended early").source(error)))
 }

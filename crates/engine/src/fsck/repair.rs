@@ -16,8 +16,9 @@ use windlass_core::remote::Resolver;
 use windlass_core::{Error, Result, ResultExt};
 use windlass_snapshot::fsck as snapshotters;
 use windlass_store::fsck as store;
-use windlass_store::{LockWait, RootLock};
+use windlass_store::{Elsewhere, LockWait, RootLock};
 
+use super::Fsck;
 use super::look::{self, Closely};
 use crate::SNAPSHOTTERS;
 use crate::parts::{Choice, Parts};
@@ -35,21 +36,20 @@ const ROUNDS: usize = 6;
 const CLOSING: Duration = Duration::from_secs(30);
 
 /// Repairs everything that can be repaired and returns all that was found, with what became of it. The root is taken again
-/// between the steps; `wait` says how long to wait when somebody else got it.
+/// between the steps, and waited for as `fsck` says when somebody else got it.
 pub(super) async fn everything(
     lock: RootLock,
-    wait: LockWait,
-    closely: Closely,
+    fsck: &Fsck,
     resolver: &dyn Resolver,
     progress: &Tracker,
 ) -> Result<Vec<Finding>> {
-    let root = lock.root().to_owned();
+    let (root, closely, elsewhere) = (lock.root().to_owned(), fsck.closely(), fsck.content.as_ref());
     let mut lock = Arc::new(lock);
     let mut all: Vec<Finding> = Vec::new();
     let mut failed = Failed::new();
     let mut now = closely;
     for _ in 0..ROUNDS {
-        let found = look::everything(&root, now, progress).await?;
+        let found = look::everything(&root, elsewhere, now, progress).await?;
         order::spare(&found, &mut failed);
         let new: Vec<Finding> =
             found.iter().filter(|finding| !failed.contains_key(&finding.problem)).cloned().collect();
@@ -63,19 +63,19 @@ pub(super) async fn everything(
             let turn = order::first(new);
             // Nothing may have the databases open while they are looked at.
             let held = Arc::into_inner(lock).ok_or_else(|| Error::internal("the lock of the root is in use"))?;
-            let repaired = online(held, &turn, resolver, progress, &mut failed).await;
-            lock = Arc::new(RootLock::acquire(&root, patience(wait)).await?);
+            let repaired = online(held, elsewhere, &turn, resolver, progress, &mut failed).await;
+            lock = Arc::new(RootLock::acquire(&root, patience(fsck.lock_wait)).await?);
             repaired?;
             // The bytes have been read, and those of blobs that were brought since are verified; but not of what has a
             // record only now.
             now = if order::uncovers(&turn) { closely } else { Closely { blobs: store::Depth::Sizes, ..closely } };
         } else {
-            offline(&lock, &databases, progress, &mut failed).await?;
+            offline(&lock, elsewhere, &databases, progress, &mut failed).await?;
             // Nothing was done about blobs: all that is wrong with them has to be found again.
             now = closely;
         }
     }
-    let found = look::everything(&root, now, progress).await?;
+    let found = look::everything(&root, elsewhere, now, progress).await?;
     note(&mut all, &found);
     settle(&mut all, &found, &failed);
     Ok(all)
@@ -140,7 +140,13 @@ fn is_database(problem: &Problem) -> bool {
 }
 
 /// Repairs databases that nobody has open: those of the snapshotters first, whose names the store's is made of.
-async fn offline(lock: &Arc<RootLock>, findings: &[&Finding], progress: &Tracker, failed: &mut Failed) -> Result<()> {
+async fn offline(
+    lock: &Arc<RootLock>,
+    elsewhere: Option<&Elsewhere>,
+    findings: &[&Finding],
+    progress: &Tracker,
+    failed: &mut Failed,
+) -> Result<()> {
     let root = lock.root();
     for finding in findings {
         let (name, lost) = match &finding.problem {
@@ -161,7 +167,7 @@ async fn offline(lock: &Arc<RootLock>, findings: &[&Finding], progress: &Tracker
     }
     for finding in findings.iter().filter(|finding| is_meta(&finding.problem)) {
         let behind = look::behind(root, look::QUICKLY, progress).await?;
-        note_failure(failed, finding, store::rebuild(root, &behind, progress).await);
+        note_failure(failed, finding, store::rebuild(root, elsewhere, behind, progress).await);
     }
     Ok(())
 }
@@ -178,13 +184,15 @@ fn of_file(file: &str) -> Option<&'static str> {
 /// Repairs what the opened stores can.
 async fn online(
     lock: RootLock,
+    elsewhere: Option<&Elsewhere>,
     findings: &[Finding],
     resolver: &dyn Resolver,
     progress: &Tracker,
     failed: &mut Failed,
 ) -> Result<()> {
     let root = lock.root().to_owned();
-    let parts = Parts::open(lock, windlass_store::Options::default(), Choice::default())
+    let options = windlass_store::Options { content: elsewhere.cloned(), ..windlass_store::Options::default() };
+    let parts = Parts::open(lock, options, Choice::default())
         .await
         .context(|| format!("open root {} for repair", root.display()))?;
     unmount(findings, failed).await;

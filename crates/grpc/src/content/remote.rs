@@ -19,7 +19,7 @@ use crate::{MAX_MESSAGE, scope, wire as messages};
 
 /// The content of a daemon. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Remote {
+pub struct Remote {
     pub(super) client: ContentClient<Channel>,
     pub(super) scope: Scope,
     /// The writers of this client: what they have sent and the daemon has not done yet.
@@ -27,7 +27,13 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    pub(crate) fn new(channel: Channel, scope: Scope, writers: Writers) -> Self {
+    /// Makes one on a channel, which need not be connected yet.
+    pub fn new(channel: Channel, scope: Scope) -> Self {
+        Self::of(channel, scope, Writers::default())
+    }
+
+    /// Makes one of a client that knows its writers.
+    pub(crate) fn of(channel: Channel, scope: Scope, writers: Writers) -> Self {
         let client = ContentClient::new(channel);
         let client = client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { client, scope, writers }

@@ -14,9 +14,7 @@
 //! - Containers: the sandbox is not recorded.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -25,44 +23,15 @@ use windlass_core::lease::Options;
 use windlass_core::{Host, Leased, Namespace, Scope, Services};
 use windlass_grpc::Client;
 
-/// What the daemon is started with: all of it below one directory, and nothing that needs the machine.
-fn config(root: &Path) -> String {
-    let root = root.display();
-    format!(
-        "version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\n\
-         disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
-         [grpc]\naddress = \"{root}/sock\"\n[ttrpc]\naddress = \"{root}/sock.ttrpc\"\n"
-    )
-}
-
 /// Starts a daemon that lives as long as this thread, and connects to it.
 async fn connect(root: &Path) -> Channel {
-    let file = root.join("config.toml");
-    tokio::fs::write(&file, config(root)).await.unwrap();
-    let log = std::fs::File::create(root.join("log")).unwrap();
-    let daemon = std::process::Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "containerd", "--config"])
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    // Its end is that of the test; nobody waits for it.
-    drop(daemon);
-    let socket = root.join("sock");
-    for _ in 0..600 {
-        if UnixStream::connect(&socket).await.is_ok() {
-            let connector = tower::service_fn(move |_: Uri| {
-                let socket = socket.clone();
-                async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-            });
-            let endpoint = Client::tuned(Endpoint::from_static("http://containerd"));
-            return endpoint.connect_with_connector(connector).await.unwrap();
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("containerd does not answer: {}", tokio::fs::read_to_string(root.join("log")).await.unwrap());
+    let socket = windlass_testkit::containerd::start(root).await;
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    let endpoint = Client::tuned(Endpoint::from_static("http://containerd"));
+    endpoint.connect_with_connector(connector).await.unwrap()
 }
 
 async fn client(root: &Path) -> Client {

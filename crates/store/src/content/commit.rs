@@ -6,6 +6,7 @@ use bytes::Bytes;
 use windlass_core::content::{Commit, Expected, Info, IngestRef};
 use windlass_core::{Digest, Error, Result};
 
+use super::depot::Old;
 use super::ingests::{Start, Unborn};
 use super::open_refs::Held;
 use super::sink::Sink;
@@ -49,9 +50,12 @@ impl Finish {
     ///
     /// A crash before 3 leaves a resumable ingest; between 3 and 5 an unrecorded blob, which the next writer that expects it
     /// adopts or the sweep removes; between 5 and 6 an empty ingest that the next writer of the ref, or the sweep, removes.
+    ///
+    /// Where blobs are elsewhere, 3 and 4 are: copy it into the other store, and wait until that has committed it. What is left
+    /// in between is a resumable ingest, and one there.
     async fn large(self, sink: Box<Sink>, buffer: Bytes, held: Held) -> Result<Info> {
         let expected = self.expected();
-        let (data, verdict) = blocking(move || Ok((sink.data(), verify(sink, &buffer, &expected)?))).await?;
+        let (data, verdict) = blocking(move || Ok((sink.file().clone(), verify(sink, &buffer, &expected)?))).await?;
         let (digest, size) = match verdict {
             Verdict::Good(digest, size) => (digest, size),
             Verdict::Bad(error) => {
@@ -66,8 +70,7 @@ impl Finish {
             self.give_up(held).await?;
             return Err(self.content.already_exists(&digest));
         }
-        let (blobs, of) = (self.content.shared.blobs.clone(), digest.clone());
-        blocking(move || blobs.adopt(&data, &of)).await?;
+        self.content.shared.depot.place(data, &digest, self.old(&digest)).await?;
         let info = self.record(digest, size).await?;
         self.discard(held).await?;
         Ok(info)
@@ -98,7 +101,7 @@ impl Finish {
             self.content.release(&self.ingest).await?;
             return Err(self.content.already_exists(&digest));
         }
-        if self.content.shared.small.place(digest.clone(), buffer.clone()).await.is_ok() {
+        if self.content.shared.depot.place_small(buffer.clone(), &digest, self.old(&digest)).await.is_ok() {
             return self.record(digest, size).await;
         }
         // The disk is full, or worse: an ingest keeps what it can, and says what is wrong.
@@ -129,7 +132,12 @@ impl Finish {
         if !recorded || self.content.shared.condemned.has(digest) {
             return Ok(false);
         }
-        Ok(self.content.shared.blobs.size(digest)? == Some(size) && self.content.hold(digest).await?)
+        Ok(self.content.shared.depot.size(digest).await? == Some(size) && self.content.hold(digest).await?)
+    }
+
+    /// Tells what is known of bytes that are in the blob's place already.
+    fn old(&self, digest: &Digest) -> Old {
+        if self.content.shared.condemned.has(digest) { Old::Wrong } else { Old::Right }
     }
 
     /// Discards the ingest, and lets the lease go of it.

@@ -2,12 +2,14 @@
 //!
 //! [`blobs`] and [`ingests`] know files and nothing of namespaces' records; [`view`] joins them with the database;
 //! [`records`] writes the latter; [`writer`] is the way from the one to the other, with a short cut for [`small`] blobs.
-//! [`sparse`] lets a writer write at several places; [`edge`] is how far somebody behind it can read.
+//! [`depot`] is where the bytes of blobs are, which may be [`behind`] a socket. [`sparse`] lets a writer write at several places; [`edge`] is how far somebody behind it can read.
 
 #[cfg(test)]
 mod at_once;
+mod behind;
 mod blobs;
 mod commit;
+mod depot;
 mod edge;
 mod gathered;
 mod ingests;
@@ -30,7 +32,9 @@ use windlass_core::Result;
 
 use crate::disk::Disk;
 
+pub(crate) use behind::Behind;
 pub(crate) use blobs::Blobs;
+pub(crate) use depot::Depot;
 pub(crate) use ingests::{Found as FoundIngest, Ingests, look as look_at_ingest};
 pub(crate) use records::{recorded_anywhere, remove_bytes};
 pub(crate) use small::SmallBlobs;

@@ -15,7 +15,7 @@ const AT_ONCE: usize = 64 << 10;
 pub(super) struct BlobReader {
     digest: Digest,
     file: File,
-    pub(super) size: u64,
+    size: u64,
 }
 
 impl BlobReader {

@@ -8,7 +8,6 @@ use windlass_core::field::FieldMask;
 use windlass_core::gc::Node;
 use windlass_core::{Digest, Error, Namespace, Result, ResultExt};
 
-use crate::blocking::blocking;
 use crate::db::schema::{CONTENTS, NAMESPACES, RESOURCES};
 use crate::db::{Key, Links, Transaction, View, admit, set_links, text_of, unlink};
 use crate::group::Group;
@@ -99,8 +98,7 @@ pub(crate) async fn remove_bytes(shared: Arc<Shared>, digests: Vec<Digest>) -> R
         if shared.db.read(|view| recorded_anywhere(view, &digest))? {
             continue;
         }
-        let blobs = shared.blobs.clone();
-        blocking(move || blobs.remove(&digest)).await?;
+        shared.depot.remove(&digest).await?;
     }
     Ok(())
 }

@@ -75,10 +75,6 @@ impl Sink {
         self.offset
     }
 
-    pub(super) fn data(&self) -> PathBuf {
-        self.file.path().to_owned()
-    }
-
     /// Returns when bytes were written last.
     pub(super) fn updated_at(&self) -> Result<SystemTime> {
         Ok(self.file.look()?.modified_at)

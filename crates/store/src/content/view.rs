@@ -14,10 +14,9 @@ use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Listing, Result, Re
 
 use super::ingests::not_found;
 use super::open_refs::Held;
-use super::reader::BlobReader;
 use super::records::{content_key, not_here};
 use super::writer::IngestWriter;
-use crate::blocking::{blocking, to_the_end};
+use crate::blocking::to_the_end;
 use crate::db::schema::{CONTENTS, RESOURCES};
 use crate::db::{self, Key, admit, hold, is_open_to, listing, text_of};
 use crate::store::Shared;
@@ -39,17 +38,17 @@ impl Content {
     async fn present(&self, digest: &Digest, size: Option<u64>, ingest: &IngestRef) -> Result<bool> {
         let key = self.key(digest);
         let recorded = self.shared.db.read(|view| CONTENTS.get(view, &key))?;
-        let Some(on_disk) = self.shared.blobs.size(digest)? else { return Ok(false) };
+        let Some(there) = self.shared.depot.size(digest).await? else { return Ok(false) };
         // Known to be damaged: it is brought once more.
         if self.shared.condemned.has(digest) {
             return Ok(false);
         }
         match recorded {
             // A blob that was damaged is brought once more.
-            Some(info) if info.size != on_disk => Ok(false),
+            Some(info) if info.size != there => Ok(false),
             Some(_) => self.hold(digest).await,
-            None if size == Some(on_disk) && self.may_adopt(digest)? => {
-                to_the_end(self.clone().adopt(digest.clone(), on_disk, ingest.clone())).await
+            None if size == Some(there) && self.may_adopt(digest)? => {
+                to_the_end(self.clone().adopt(digest.clone(), there, ingest.clone())).await
             }
             None => Ok(false),
         }
@@ -93,7 +92,7 @@ impl Content {
     async fn adopt(self, digest: Digest, size: u64, ingest: IngestRef) -> Result<bool> {
         // The turn keeps the bytes from being collected before the record is there.
         let _turn = self.shared.turns.take(digest.to_string()).await;
-        if self.shared.blobs.size(&digest)? != Some(size) {
+        if self.shared.depot.size(&digest).await? != Some(size) {
             return Ok(false);
         }
         let now = SystemTime::now();
@@ -105,8 +104,8 @@ impl Content {
     /// Records a blob that is in its place and lets the scope's lease hold it, in one transaction, instead of the ingest
     /// that brought it. That it came to its place is made durable right before, on the database's thread.
     pub(super) async fn record(&self, info: Info, ingest: Option<IngestRef>) -> Result<Info> {
-        let placed = self.shared.blobs.barrier(info.digest.algorithm());
-        self.shared.transact(&self.scope, Some(placed), move |group| group.record_blob(&info, ingest.as_ref())).await
+        let placed = self.shared.depot.barrier(info.digest.algorithm());
+        self.shared.transact(&self.scope, placed, move |group| group.record_blob(&info, ingest.as_ref())).await
     }
 
     /// Discards what a crash right after a commit left of the ingest.
@@ -137,24 +136,18 @@ impl Content {
 impl Provider for Content {
     async fn reader(&self, descriptor: &Descriptor) -> Result<Box<dyn ReaderAt>> {
         let info = self.info(&descriptor.digest).await?;
-        let (blobs, digest) = (self.shared.blobs.clone(), info.digest);
+        let (depot, digest) = (&self.shared.depot, &info.digest);
         let damaged = |what: String| Error::data_loss(what).hint(FETCH_AGAIN);
-        if self.shared.condemned.has(&digest) {
+        if self.shared.condemned.has(digest) {
             return Err(damaged(format!("blob {digest} was found to be damaged")));
         }
-        // What is known to the kernel is opened here: handing that over to another thread takes longer than doing it.
-        let opened = match blobs.file_at_once(&digest) {
-            Some(file) => BlobReader::new(digest, file),
-            None => blocking(move || BlobReader::new(digest.clone(), blobs.file(&digest)?)).await,
-        };
-        match opened {
-            Ok(reader) if reader.size == info.size => Ok(Box::new(reader)),
-            Ok(reader) => Err(damaged(format!(
-                "blob {} has {} bytes on disk, {} were stored",
-                descriptor.digest, reader.size, info.size
-            ))),
+        match depot.reader(digest).await {
+            Ok(reader) if reader.size() == info.size => Ok(reader),
+            Ok(reader) => {
+                Err(damaged(format!("blob {digest} has {} bytes on {depot}, {} were stored", reader.size(), info.size)))
+            }
             Err(error) if error.is(Kind::NotFound) => {
-                Err(damaged(format!("the bytes of blob {} are gone from the disk", descriptor.digest)))
+                Err(damaged(format!("the bytes of blob {digest} are gone from {depot}")))
             }
             Err(error) => Err(error),
         }

@@ -11,6 +11,7 @@ use super::file::DatabaseFile;
 use super::schema::{FORMAT, META, TABLES};
 use super::{FILE, Transaction, builder, failed};
 use crate::disk::{Disk, File, How};
+use crate::elsewhere;
 
 /// The mode of the database: labels and specs may be nobody else's business.
 const MODE: u32 = 0o600;
@@ -35,6 +36,13 @@ pub(super) fn create(disk: &Disk, root: &Path, path: &Path) -> Result<()> {
 /// # Errors
 /// `DataLoss`.
 pub(super) fn refuse_after_a_loss(disk: &Disk, root: &Path) -> Result<()> {
+    let lost = || {
+        let gone = format!("the metadata database {} is gone, and there are blobs", root.join(FILE).display());
+        Error::data_loss(gone).hint("`dist fsck --repair` makes a new one of what is there")
+    };
+    if elsewhere::is_said(disk, root)? {
+        return Err(lost());
+    }
     let blobs = root.join("content/blobs");
     let mut algorithms = Vec::new();
     match disk.list(&blobs, |algorithm| algorithms.push(blobs.join(algorithm))) {
@@ -45,8 +53,7 @@ pub(super) fn refuse_after_a_loss(disk: &Disk, root: &Path) -> Result<()> {
         let mut found = false;
         disk.list(&directory, |_| found = true)?;
         if found {
-            let gone = format!("the metadata database {} is gone, and there are blobs", root.join(FILE).display());
-            return Err(Error::data_loss(gone).hint("`dist fsck --repair` makes a new one of what is on the disk"));
+            return Err(lost());
         }
     }
     Ok(())

@@ -97,7 +97,7 @@ fn after_a_power_cut_a_root_says_that_it_was_written_without_syncs() {
             for variant in [keep(Keep::Nothing, 0), keep(Keep::Some, done as u64), keep(Keep::Everything, 0)] {
                 let left = tempfile::tempdir().unwrap();
                 model.cut(variant).write(left.path());
-                let found = inspect(left.path(), Depth::Bytes, &BTreeMap::new(), &Tracker::new()).unwrap();
+                let found = inspect(left.path(), None, Depth::Bytes, &BTreeMap::new(), &Tracker::new()).unwrap();
                 let told = found.iter().any(|finding| finding.problem == Problem::WrittenWithoutSyncs);
                 assert!(told, "{} {done} {variant:?}: {found:?}", workload.name);
                 let log = Log::of(left.path());

@@ -1,6 +1,5 @@
 //! Records that do not decode: made anew from what still says what was in them, or removed.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use futures::TryStreamExt;
@@ -10,10 +9,10 @@ use windlass_core::image::Image;
 use windlass_core::snapshot::{self, Key as SnapshotKey, Name, State};
 use windlass_core::{Digest, Error, Labels, Namespace, Result};
 
-use super::derived;
 use super::documents::Document;
 use super::inner::InnerName;
 use super::mend::Placed;
+use super::{Bytes, derived};
 use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LINKS, NAMESPACES, SnapshotRecord};
 use crate::db::{Key, Transaction, node};
 use crate::leases::remove_lease;
@@ -29,7 +28,7 @@ pub(super) async fn mend(store: &Store, table: &str, key: &str) -> Result<()> {
         return snapshot(store, key).await;
     }
     let (table, key) = (table.to_owned(), key.to_owned());
-    let root = store.root().to_owned();
+    let bytes = store.bytes();
     let mend = move |tx: &Transaction| {
         if table == "namespaces" {
             return derived::namespace(tx, &key.parse()?);
@@ -37,8 +36,8 @@ pub(super) async fn mend(store: &Store, table: &str, key: &str) -> Result<()> {
         let (namespace, id) = key.split_once('/').ok_or_else(|| Error::internal(format!("key {key} has one part")))?;
         let (record, namespace): (String, Namespace) = (Key::of([namespace, id]), namespace.parse()?);
         match table.as_str() {
-            "contents" => content(tx, &root, &namespace, &id.parse()?),
-            "images" => image(tx, &root, &namespace, id),
+            "contents" => content(tx, &bytes, &namespace, &id.parse()?),
+            "images" => image(tx, &bytes, &namespace, id),
             "leases" => remove_lease(tx, &record),
             "containers" => {
                 CONTAINERS.remove(tx, &record)?;
@@ -51,12 +50,11 @@ pub(super) async fn mend(store: &Store, table: &str, key: &str) -> Result<()> {
 }
 
 /// What a blob is can be seen from its bytes; what was said of it may still be said elsewhere.
-fn content(tx: &Transaction, root: &Path, namespace: &Namespace, digest: &Digest) -> Result<()> {
+fn content(tx: &Transaction, bytes: &Bytes, namespace: &Namespace, digest: &Digest) -> Result<()> {
     let key = Key::of([namespace.as_str(), &digest.to_string()]);
-    let path = root.join("content/blobs").join(digest.algorithm().as_str()).join(digest.hex());
     // Bytes that are gone are still wanted: whoever brings them again says how many there are.
-    let mut size = std::fs::metadata(&path).ok().map(|metadata| metadata.len());
-    let mut labels = Document::find_out(root, digest).map_or_else(Labels::new, |(_, found)| found.labels());
+    let mut size = bytes.size(digest);
+    let mut labels = Document::find_out(bytes, digest).map_or_else(Labels::new, |(_, found)| found.labels());
     for other in NAMESPACES.keys(tx, "", None, usize::MAX)? {
         if let Ok(Some(info)) = CONTENTS.get(tx, &Key::of([&other, &digest.to_string()])) {
             labels.extend(&shared(&info.labels));
@@ -87,7 +85,7 @@ fn shared(labels: &Labels) -> Labels {
 }
 
 /// What an image points at is known from its links.
-fn image(tx: &Transaction, root: &Path, namespace: &Namespace, name: &str) -> Result<()> {
+fn image(tx: &Transaction, bytes: &Bytes, namespace: &Namespace, name: &str) -> Result<()> {
     let key = Key::of([namespace.as_str(), name]);
     let links = LINKS.get(tx, &Key::of([namespace.as_str(), &format!("image/{name}")]))?.unwrap_or_default();
     let target = links.parent.iter().chain(&links.to).find_map(|to| match node(to) {
@@ -96,7 +94,7 @@ fn image(tx: &Transaction, root: &Path, namespace: &Namespace, name: &str) -> Re
     });
     match target {
         Some(target) => {
-            let (descriptor, _) = Document::find_out(root, &target).ok_or_else(|| {
+            let (descriptor, _) = Document::find_out(bytes, &target).ok_or_else(|| {
                 Error::data_loss(format!("image {name} pointed at {target}, which cannot be read either"))
                     .hint("repair that first, or remove the image")
             })?;

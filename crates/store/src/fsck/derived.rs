@@ -1,11 +1,11 @@
 //! Records written anew from what they are derived from, each within a transaction.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use windlass_core::gc::Node;
 use windlass_core::{Digest, Labels, Namespace, Result};
 
+use super::Bytes;
 use super::documents::Document;
 use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LINKS, NAMESPACES, NamespaceRecord, SNAPSHOTS};
 use crate::db::{Key, Links, Transaction, node, set_links};
@@ -29,14 +29,14 @@ pub(super) fn resize(tx: &Transaction, namespace: &Namespace, digest: &Digest, s
 /// Adds labels of a document that its record lacks.
 pub(super) fn relabel(
     tx: &Transaction,
-    root: &Path,
+    bytes: &Bytes,
     namespace: &Namespace,
     digest: &Digest,
     labels: &[String],
 ) -> Result<()> {
     let key = Key::of([namespace.as_str(), &digest.to_string()]);
     let Some(mut info) = CONTENTS.get(tx, &key)? else { return Ok(()) };
-    let Some((_, document)) = Document::find_out(root, digest) else { return Ok(()) };
+    let Some((_, document)) = Document::find_out(bytes, digest) else { return Ok(()) };
     let all = document.labels();
     for label in labels {
         if let Some(value) = all.get(label) {

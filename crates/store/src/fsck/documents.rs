@@ -1,7 +1,7 @@
-//! The documents of images: read from the files of blobs, and whether what they refer to is kept alive by their labels.
+//! The documents of images: read from the bytes of blobs, and whether what they refer to is kept alive by their labels.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::io::Read as _;
 
 use serde::Deserialize;
 use windlass_core::document::{ImageConfig, MAX_CONFIG_SIZE, Root};
@@ -10,6 +10,7 @@ use windlass_core::gc::Edges;
 use windlass_core::media_type::Role;
 use windlass_core::{ChainId, Descriptor, Digest, Labels, MediaType, Namespace, Result};
 
+use super::Bytes;
 use crate::db::schema::{CONTENTS, IMAGES};
 use crate::db::{Key, View, node, text_of};
 
@@ -34,10 +35,10 @@ struct Shape {
 
 impl Document {
     /// Finds out what a blob is, without anybody who refers to it; `None` when it is no document.
-    pub(super) fn find_out(root: &Path, digest: &Digest) -> Option<(Descriptor, Self)> {
-        let bytes = bytes(root, digest)?;
-        let size = bytes.len() as u64;
-        let shape: Shape = serde_json::from_slice(&bytes).ok()?;
+    pub(super) fn find_out(bytes: &Bytes, digest: &Digest) -> Option<(Descriptor, Self)> {
+        let text = text(bytes, digest)?;
+        let size = text.len() as u64;
+        let shape: Shape = serde_json::from_slice(&text).ok()?;
         let usual = match (&shape.manifests, &shape.layers, &shape.rootfs) {
             (Some(_), None, None) => MediaType::OCI_INDEX,
             (None, Some(_), None) => MediaType::OCI_MANIFEST,
@@ -47,10 +48,10 @@ impl Document {
         let media_type = shape.media_type.unwrap_or_else(|| MediaType::new(usual));
         let descriptor = Descriptor::new(media_type.as_str(), digest.clone(), size);
         let document = if usual == MediaType::OCI_CONFIG {
-            let config = ImageConfig::parse(&descriptor, &bytes).ok()?;
+            let config = ImageConfig::parse(&descriptor, &text).ok()?;
             Self::Config(ChainId::chain(&config.rootfs.diff_ids).pop())
         } else {
-            Self::Root(Box::new(Root::parse(&descriptor, &bytes).ok()?))
+            Self::Root(Box::new(Root::parse(&descriptor, &text).ok()?))
         };
         Some((descriptor, document))
     }
@@ -66,7 +67,7 @@ impl Document {
 
 /// Walks from every image to the documents below it. A document that cannot be read or is not what it should be has been
 /// found by others.
-pub(super) fn compare(root: &Path, view: &impl View, findings: &mut Vec<Finding>) -> Result<()> {
+pub(super) fn compare(bytes: &Bytes, view: &impl View, findings: &mut Vec<Finding>) -> Result<()> {
     let mut seen = BTreeSet::new();
     IMAGES.each(view, "", |record, image| {
         let (Some((namespace, _)), Ok(image)) = (super::nodes::split(record), image) else { return Ok(()) };
@@ -75,7 +76,7 @@ pub(super) fn compare(root: &Path, view: &impl View, findings: &mut Vec<Finding>
             if !seen.insert((namespace.clone(), descriptor.digest.clone())) {
                 continue;
             }
-            if let Some(document) = read(root, &descriptor) {
+            if let Some(document) = read(bytes, &descriptor) {
                 findings.extend(unlabelled(view, &namespace, &descriptor, &document)?);
                 open.extend(document.children());
             }
@@ -85,23 +86,21 @@ pub(super) fn compare(root: &Path, view: &impl View, findings: &mut Vec<Finding>
 }
 
 /// Reads an index or a manifest; `None` for anything that is none, or not the right one.
-fn read(root: &Path, descriptor: &Descriptor) -> Option<Root> {
+fn read(bytes: &Bytes, descriptor: &Descriptor) -> Option<Root> {
     if !matches!(descriptor.media_type.role(), Role::Index | Role::Manifest) {
         return None;
     }
-    Root::parse(descriptor, &bytes(root, &descriptor.digest)?).ok()
+    Root::parse(descriptor, &text(bytes, &descriptor.digest)?).ok()
 }
 
 /// Reads a small blob whose digest is right.
-fn bytes(root: &Path, digest: &Digest) -> Option<Vec<u8>> {
-    let algorithm = digest.algorithm();
-    let path = root.join("content/blobs").join(algorithm.as_str()).join(digest.hex());
-    let size = std::fs::metadata(&path).ok()?.len();
-    if size > MAX_CONFIG_SIZE {
+fn text(bytes: &Bytes, digest: &Digest) -> Option<Vec<u8>> {
+    if bytes.size(digest)? > MAX_CONFIG_SIZE {
         return None;
     }
-    let bytes = std::fs::read(&path).ok()?;
-    (algorithm.digest(&bytes) == *digest).then_some(bytes)
+    let mut text = Vec::new();
+    bytes.open(digest).ok()?.take(MAX_CONFIG_SIZE).read_to_end(&mut text).ok()?;
+    (digest.algorithm().digest(&text) == *digest).then_some(text)
 }
 
 /// Compares the labels of a document's record with what the document refers to, as far as that is here: an image need not

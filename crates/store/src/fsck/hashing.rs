@@ -1,9 +1,6 @@
 //! Hashing of blobs: every byte is read, by as many threads as there are cores, a piece at a time.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,14 +8,14 @@ use windlass_core::fsck::{Finding, Problem};
 use windlass_core::progress::{State, Task, Tracker};
 use windlass_core::{Digest, Error, Result};
 
-use super::Depth;
+use super::{Bytes, Depth};
 
 /// How much is read at once, by each thread.
 const PIECE: usize = 1 << 20;
 
 /// Reads blobs whose files have these sizes, and returns those that are good.
 pub(super) fn check(
-    root: &Path,
+    bytes: &Bytes,
     depth: Depth,
     blobs: &BTreeMap<Digest, u64>,
     progress: &Tracker,
@@ -28,7 +25,7 @@ pub(super) fn check(
         return Ok(BTreeMap::new());
     }
     let work = Work {
-        root,
+        bytes,
         queue: Mutex::new(blobs.iter()),
         done: AtomicU64::new(0),
         total: blobs.values().sum(),
@@ -56,7 +53,7 @@ pub(super) fn check(
 
 /// What the threads share.
 struct Work<'a> {
-    root: &'a Path,
+    bytes: &'a Bytes,
     queue: Mutex<std::collections::btree_map::Iter<'a, Digest, u64>>,
     done: AtomicU64,
     total: u64,
@@ -75,19 +72,18 @@ impl Work<'_> {
     }
 
     fn blob(&self, digest: &Digest, size: u64, buffer: &mut [u8]) -> Option<Problem> {
-        let path = self.root.join("content/blobs").join(digest.algorithm().as_str()).join(digest.hex());
-        match self.hash(&path, digest, buffer) {
+        match self.hash(digest, buffer) {
             Ok(found) if found == *digest => None,
             Ok(found) => Some(Problem::BlobDigest { digest: digest.clone(), size, found }),
             Err(error) => Some(Problem::BlobUnreadable { digest: digest.clone(), size, detail: error.to_string() }),
         }
     }
 
-    fn hash(&self, path: &Path, digest: &Digest, buffer: &mut [u8]) -> std::io::Result<Digest> {
-        let mut file = File::open(path)?;
+    fn hash(&self, digest: &Digest, buffer: &mut [u8]) -> std::io::Result<Digest> {
+        let mut blob = self.bytes.open(digest)?;
         let mut hasher = digest.algorithm().hasher();
         loop {
-            let length = match file.read(buffer) {
+            let length = match blob.read(buffer) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 read => read?,
             };
@@ -118,7 +114,8 @@ mod tests {
             blobs.insert(digest, 1);
         }
         let mut findings = Vec::new();
-        let good = check(root.path(), Depth::Bytes, &blobs, &Tracker::new(), &mut findings).unwrap();
+        let bytes = Bytes::of(root.path(), None).unwrap();
+        let good = check(&bytes, Depth::Bytes, &blobs, &Tracker::new(), &mut findings).unwrap();
         let bad = Digest::sha256(b"c");
         let problem = Problem::BlobDigest { digest: bad.clone(), size: 1, found: Digest::sha256(b"C") };
         assert_eq!(findings, [Finding::new(problem)]);

@@ -107,7 +107,7 @@ impl Store {
 
     /// Deals with problems that one transaction solves.
     async fn records(&self, problem: Problem) -> Result<bool> {
-        let root = self.root().to_owned();
+        let bytes = self.bytes();
         let mend = move |tx: &Transaction| {
             match problem.clone() {
                 Problem::SnapshotLost { state: Kept::Committed, .. } => return Ok(false),
@@ -119,7 +119,7 @@ impl Store {
                 }
                 Problem::NamespaceUnrecorded { namespace } => derived::namespace(tx, &namespace)?,
                 Problem::ReferenceMissing { namespace, digest, labels } => {
-                    derived::relabel(tx, &root, &namespace, &digest, &labels)?;
+                    derived::relabel(tx, &bytes, &namespace, &digest, &labels)?;
                 }
                 Problem::LinksWrong { namespace, node } | Problem::LinksDangling { namespace, node } => {
                     derived::relink(tx, &namespace, &node)?;

@@ -6,6 +6,7 @@
 
 mod affected;
 mod blobs;
+mod bytes;
 mod condemned;
 mod copy;
 mod damaged;
@@ -31,8 +32,10 @@ use windlass_core::{Error, Kind, Result, ResultExt};
 
 use crate::db;
 use crate::disk::Disk;
+use crate::elsewhere::Elsewhere;
 use crate::unsynced;
 
+use bytes::Bytes;
 pub(crate) use condemned::Condemned;
 pub use mend::Placed;
 pub use rebuild::rebuild;
@@ -68,25 +71,28 @@ pub struct Shelved {
 }
 
 /// Looks at everything in a root but the insides of the snapshotters, which have been looked at. Blocking; the caller has
-/// the root's lock, and nobody has the store open.
+/// the root's lock, and nobody has the store open. `elsewhere` is the store that has the bytes of the root's blobs.
 ///
 /// # Errors
-/// Those of the filesystem; `FailedPrecondition` for a root of a newer format. What is damaged is a finding.
+/// Those of the filesystem, and of that store; `FailedPrecondition` for a root of a newer format, and for one whose blobs are
+/// elsewhere and nobody says where. What is damaged is a finding.
 pub fn inspect(
     root: &Path,
+    elsewhere: Option<&Elsewhere>,
     depth: Depth,
     behind: &BTreeMap<String, Behind>,
     progress: &Tracker,
 ) -> Result<Vec<Finding>> {
+    let bytes = &Bytes::of(root, elsewhere)?;
     let mut findings: Vec<Finding> = behind.values().flat_map(|behind| behind.findings.clone()).collect();
-    let stored = blobs::list(root, &mut findings)?;
+    let stored = bytes.list(&mut findings)?;
     ingests::temporary(root, &mut findings)?;
     if unsynced::is_doubtful(&Disk::real(), root)? {
         findings.push(Finding::new(Problem::WrittenWithoutSyncs));
     }
     match open(root)? {
         Opened::Sound(database) => {
-            let looked = db::read(&database, |view| sound(root, depth, behind, progress, view, stored, &mut findings));
+            let looked = db::read(&database, |view| sound(bytes, depth, behind, progress, view, stored, &mut findings));
             looked.context(|| format!("check {}", root.display()))?;
         }
         Opened::Damaged(detail) => {
@@ -99,14 +105,17 @@ pub fn inspect(
             findings.push(Finding::new(Problem::DatabaseDamaged { file: db::FILE.to_owned(), detail }));
             // What a rebuild can use.
             let named: BTreeMap<_, _> = stored.into_iter().collect();
-            hashing::check(root, depth, &named, progress, &mut findings)?;
+            hashing::check(bytes, depth, &named, progress, &mut findings)?;
         }
-        // Nothing was ever stored.
-        Opened::Absent if stored.is_empty() && behind.values().all(|behind| behind.snapshots.is_empty()) => {}
+        // Nothing was ever stored. A root that says that its blobs are elsewhere had a database.
+        Opened::Absent
+            if stored.is_empty()
+                && behind.values().all(|behind| behind.snapshots.is_empty())
+                && !bytes.are_elsewhere() => {}
         Opened::Absent => {
             findings.push(Finding::new(Problem::DatabaseMissing { file: db::FILE.to_owned() }));
             let named: BTreeMap<_, _> = stored.into_iter().collect();
-            hashing::check(root, depth, &named, progress, &mut findings)?;
+            hashing::check(bytes, depth, &named, progress, &mut findings)?;
         }
     }
     findings.sort_by(|a, b| (a.severity(), &a.problem).cmp(&(b.severity(), &b.problem)));
@@ -146,7 +155,7 @@ fn is_unreadable(error: &Error) -> bool {
 }
 
 fn sound(
-    root: &Path,
+    bytes: &Bytes,
     depth: Depth,
     behind: &BTreeMap<String, Behind>,
     progress: &Tracker,
@@ -157,7 +166,7 @@ fn sound(
     let recorded = records::contents(view, &stored, depth, findings)?;
     blobs::compare(&recorded, &stored, findings);
     let present: BTreeMap<_, _> = stored.into_iter().filter(|(digest, _)| recorded.contains_key(digest)).collect();
-    let good = hashing::check(root, depth, &present, progress, findings)?;
+    let good = hashing::check(bytes, depth, &present, progress, findings)?;
     records::sizes(view, &good, depth, findings)?;
     records::images(view, findings)?;
     records::containers(view, findings)?;
@@ -165,8 +174,8 @@ fn sound(
     records::dangling(view, findings)?;
     records::namespaces(view, findings)?;
     snapshots::compare(view, behind, findings)?;
-    documents::compare(root, view, findings)?;
-    ingests::compare(root, view, findings)?;
+    documents::compare(bytes, view, findings)?;
+    ingests::compare(bytes.root(), view, findings)?;
     affected::add(view, findings)
 }
 

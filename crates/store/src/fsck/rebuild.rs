@@ -15,10 +15,12 @@ use windlass_core::{Digest, Result, ResultExt};
 
 use super::documents::Document;
 use super::salvage::salvage;
-use super::{Behind, Depth, blobs, hashing, ingests};
+use super::{Behind, Bytes, Depth, hashing, ingests};
+use crate::blocking::blocking;
 use crate::db::schema::{CONTAINERS, CONTENTS, IMAGES, LEASES, NAMESPACES, RESOURCES};
 use crate::db::{Database, FILE, Links, Transaction, set_links};
 use crate::disk::Disk;
+use crate::elsewhere::Elsewhere;
 use crate::unsynced::Trust;
 use crate::{containers, images};
 use plan::{Found, Plan};
@@ -35,9 +37,15 @@ const BATCH: usize = 1000;
 /// 4. sync the root. Until 3 the old one is in its place, and the next repair begins anew.
 ///
 /// # Errors
-/// Those of the filesystem.
-pub async fn rebuild(root: &Path, behind: &BTreeMap<String, Behind>, progress: &Tracker) -> Result<()> {
-    let plan = look(root, behind, progress)?;
+/// Those of the filesystem, and of the content store that has the blobs.
+pub async fn rebuild(
+    root: &Path,
+    elsewhere: Option<&Elsewhere>,
+    behind: BTreeMap<String, Behind>,
+    progress: &Tracker,
+) -> Result<()> {
+    let (bytes, progress) = (Bytes::of(root, elsewhere)?, progress.clone());
+    let plan = blocking(move || look(&bytes, &behind, &progress)).await?;
     let (disk, workshop) = (Disk::real(), root.join(WORKSHOP));
     disk.remove_dir_all(&workshop)?;
     disk.create_dir(&workshop, 0o700)?;
@@ -65,17 +73,17 @@ fn free_name(disk: &Disk, root: &Path) -> Result<PathBuf> {
 }
 
 /// Finds out what there is, and decides what is to be recorded.
-fn look(root: &Path, behind: &BTreeMap<String, Behind>, progress: &Tracker) -> Result<Plan> {
-    let mut findings = Vec::new();
-    let stored = blobs::list(root, &mut findings)?;
-    let good = hashing::check(root, Depth::Bytes, &stored, progress, &mut findings)?;
+fn look(bytes: &Bytes, behind: &BTreeMap<String, Behind>, progress: &Tracker) -> Result<Plan> {
+    let (root, mut findings) = (bytes.root(), Vec::new());
+    let stored = bytes.list(&mut findings)?;
+    let good = hashing::check(bytes, Depth::Bytes, &stored, progress, &mut findings)?;
     for finding in findings {
         if let Problem::BlobDigest { digest, .. } | Problem::BlobUnreadable { digest, .. } = finding.problem {
             tracing::warn!(%digest, "a blob is damaged, and only an old record of it can be kept");
         }
     }
     let documents: BTreeMap<Digest, _> =
-        good.keys().filter_map(|digest| Some((digest.clone(), Document::find_out(root, digest)?))).collect();
+        good.keys().filter_map(|digest| Some((digest.clone(), Document::find_out(bytes, digest)?))).collect();
     let snapshots = behind
         .iter()
         .map(|(name, behind)| (name.clone(), behind.snapshots.iter().map(|had| had.info.clone()).collect()))

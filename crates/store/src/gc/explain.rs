@@ -94,7 +94,7 @@ fn contents(shared: &Shared, view: &impl View, seen: &Seen, marked: &Marked, doo
         garbage.into_iter().map(|(namespace, digest)| (Some(namespace), digest)).chain(unrecorded)
     {
         let goes = !kept.contains(&digest) && counted.insert(digest.clone());
-        let bytes = if goes { shared.blobs.size(&digest)?.unwrap_or_default() } else { 0 };
+        let bytes = if goes { shared.depot.look(&digest)?.unwrap_or_default() } else { 0 };
         doomed.push(Doomed { kind: DoomedKind::Content, namespace, id: digest.to_string(), bytes });
     }
     Ok(())
@@ -207,7 +207,7 @@ fn exists(view: &impl View, shared: &Shared, namespace: &Namespace, node: &Node)
     match node {
         Node::Content(digest) => Ok(CONTENTS.contains(view, &of(&digest.to_string()))?
             // Bytes without any record are here, and nothing keeps them.
-            || (!recorded_anywhere(view, digest)? && shared.blobs.size(digest)?.is_some())),
+            || (!recorded_anywhere(view, digest)? && shared.depot.look(digest)?.is_some())),
         Node::Snapshot { snapshotter, key } => {
             SNAPSHOTS.contains(view, &Key::of([namespace.as_str(), snapshotter, key]))
         }

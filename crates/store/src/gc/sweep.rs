@@ -32,7 +32,7 @@ pub(super) async fn blobs(shared: &Arc<Shared>, collected: &mut Collected, failu
     }
 }
 
-/// Returns the blobs that have no record at the moment.
+/// Returns the blobs that have no record at the moment. Blocking.
 pub(super) fn unrecorded(shared: &Shared) -> Result<Vec<Digest>> {
     let ids = Ids::default();
     let mut recorded: HashSet<Id, BySelf> = HashSet::default();
@@ -44,7 +44,7 @@ pub(super) fn unrecorded(shared: &Shared) -> Result<Vec<Digest>> {
         })
     })?;
     let mut found = Vec::new();
-    shared.blobs.each(|digest| {
+    shared.depot.each(|digest| {
         if !recorded.contains(&id(&digest.to_string())) {
             found.push(digest);
         }
@@ -59,8 +59,7 @@ async fn remove_blob(shared: &Arc<Shared>, digest: &Digest) -> Result<Option<u64
     if shared.db.read(|view| recorded_anywhere(view, digest))? {
         return Ok(None);
     }
-    let (blobs, digest) = (shared.blobs.clone(), digest.clone());
-    blocking(move || blobs.remove(&digest)).await
+    shared.depot.remove(digest).await
 }
 
 /// Removes the snapshots behind the views that no record refers to, and what the snapshotters themselves lost track of.

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod collector;
+mod elsewhere;
 mod full;
 mod garbage;
 mod group;
