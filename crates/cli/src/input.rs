@@ -88,10 +88,14 @@ impl ReaderAt for Part {
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = length.min(left);
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
         let (file, at) = (self.file.clone(), self.begin.saturating_add(offset));
         let read = move || {
             // Memory that nobody has to clear before.
-            let mut part = Vec::with_capacity(length.min(left));
+            let mut part = Vec::with_capacity(length);
             rustix::io::pread(&*file, spare_capacity(&mut part), at)?;
             Ok(part.into())
         };
