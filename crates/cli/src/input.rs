@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use rustix::buffer::spare_capacity;
 use windlass_core::content::{OneWay, ReaderAt, Source};
 use windlass_core::error::IoResultExt;
 use windlass_core::{ByteStream, Error, Result};
@@ -88,11 +88,15 @@ impl ReaderAt for Part {
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = length.min(left);
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
         let (file, at) = (self.file.clone(), self.begin.saturating_add(offset));
         let read = move || {
-            let mut part = vec![0; length.min(left)];
-            let read = file.read_at(&mut part, at)?;
-            part.truncate(read);
+            // Memory that nobody has to clear before.
+            let mut part = Vec::with_capacity(length);
+            rustix::io::pread(&*file, spare_capacity(&mut part), at)?;
             Ok(part.into())
         };
         blocking(read).await.attempt(|| format!("read at {at}"))

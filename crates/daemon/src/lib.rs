@@ -11,6 +11,7 @@ mod assemble;
 mod calls;
 pub mod config;
 mod daemon;
+mod gathering;
 mod introspection;
 mod metrics;
 mod notify;

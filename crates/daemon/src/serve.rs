@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures::stream;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use windlass_grpc::server;
+use windlass_grpc::{make_room, server};
 
 use crate::calls::Calls;
+use crate::gathering::Gathering;
 
 /// The pause after a connection could not be accepted, because no file could be opened for instance.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
@@ -27,11 +28,14 @@ pub(crate) fn grpc(
 }
 
 /// Returns the connections to a socket. One that could not be accepted is logged, and the others are not affected.
-fn connections(listener: UnixListener) -> impl stream::Stream<Item = std::io::Result<tokio::net::UnixStream>> {
+fn connections(listener: UnixListener) -> impl stream::Stream<Item = std::io::Result<Gathering<UnixStream>>> {
     stream::unfold(listener, |listener| async {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((Ok(stream), listener)),
+                Ok((stream, _)) => {
+                    make_room(&stream);
+                    return Some((Ok(Gathering::new(stream)), listener));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(PAUSE).await;

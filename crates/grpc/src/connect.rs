@@ -2,14 +2,20 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
+use tower::service_fn;
 use windlass_core::{Error, Kind, Result};
 
 use crate::Client;
 
+/// How many bytes of a connection may be in the kernel; it counts its own bookkeeping twice.
+const SEND_BUFFER: usize = 512 << 10;
 /// How long a daemon may take to answer the first question.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -27,12 +33,12 @@ impl Client {
     pub async fn connect(path: &Path) -> Result<Self> {
         let text = path.to_str().filter(|text| !text.is_empty());
         let no_path = || Error::invalid_argument(format!("{} cannot be the path of a socket", path.display()));
-        let text = text.ok_or_else(no_path)?;
         // With or without the scheme, as other clients take it.
-        let endpoint = Endpoint::from_shared(format!("unix://{}", text.trim_start_matches("unix://")))
-            .map_err(|error| no_path().source(error))?;
+        let socket = PathBuf::from(text.ok_or_else(no_path)?.trim_start_matches("unix://"));
+        let connector = service_fn(move |_| open(socket.clone()));
         let connect = async {
-            let channel = Self::tuned(endpoint).connect().await.map_err(|error| refused(path, error))?;
+            let endpoint = Self::tuned(Endpoint::from_static("http://localhost"));
+            let channel = endpoint.connect_with_connector(connector).await.map_err(|error| refused(path, error))?;
             let client = Self::new(channel);
             client.has_maintenance().await.map_err(|error| stranger(path, error))?;
             Ok(client)
@@ -44,6 +50,21 @@ impl Client {
             )
             .hint("look whether it still works; stopping and starting it keeps what it has"))
         })
+    }
+}
+
+/// Connects to a socket, with room for bulk data.
+async fn open(socket: PathBuf) -> io::Result<TokioIo<UnixStream>> {
+    let stream = UnixStream::connect(socket).await?;
+    make_room(&stream);
+    Ok(TokioIo::new(stream))
+}
+
+/// Lets more be on its way through a socket than the kernel does by default, about 200 KiB, which is less than a frame and its
+/// bookkeeping: who sends would wait for the other end in the middle of each. Where the kernel allows less it stays as it is.
+pub fn make_room(socket: impl AsFd) {
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER) {
+        tracing::debug!(%error, "a socket has no more room than others");
     }
 }
 

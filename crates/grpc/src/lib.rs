@@ -34,6 +34,7 @@ pub mod transfer;
 mod wire;
 
 pub use client::Client;
+pub use connect::make_room;
 pub use windlass_proto as proto;
 
 /// The largest message that is sent or taken, in bytes: as containerd has it.

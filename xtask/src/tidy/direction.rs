@@ -13,6 +13,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("prost", &["proto", "grpc", "daemon"]),
     ("ttrpc", &["shim"]),
     ("hyper", &["registry", "testkit"]),
+    // The connection of a client whose socket is set up here.
+    ("hyper-util", &["grpc", "registry", "testkit"]),
     ("http", &["registry", "testkit"]),
     // The bodies of answers, which a daemon ends when it stops.
     ("http-body", &["daemon", "registry", "testkit"]),
@@ -221,7 +223,7 @@ mod tests {
         );
         assert_eq!(
             texts(&confined(&tree)),
-            ["crates/layer/Cargo.toml:3: confined: hyper-util is only for registry, testkit"]
+            ["crates/layer/Cargo.toml:3: confined: hyper-util is only for grpc, registry, testkit"]
         );
     }
 

@@ -31,7 +31,8 @@ const STEP: Duration = Duration::from_micros(500);
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+/// On one thread: with more, half of a short call would be the hand-over from one to the other, with every daemon.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -23,6 +23,7 @@ mod small;
 mod sparse;
 mod state;
 mod view;
+mod work;
 mod writeback;
 mod writer;
 

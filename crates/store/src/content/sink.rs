@@ -108,23 +108,45 @@ impl Sink {
     /// # Errors
     /// `ResourceExhausted` when the disk is full: what went in before stays, and [`Sink::offset`] tells how much.
     pub(super) fn append_parts(&mut self, parts: &[Bytes]) -> Result<()> {
-        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
-        if length == 0 {
+        if parts.iter().all(Bytes::is_empty) {
             return Ok(());
         }
         self.catch_up()?;
+        let before = self.offset;
+        let result = self.write_parts(parts);
+        self.hash(parts, self.offset - before);
+        result
+    }
+
+    /// Appends parts that somebody else hashes meanwhile, or that are hashed again from the file; [`Sink::set_hash`] takes the
+    /// hash.
+    ///
+    /// # Errors
+    /// As [`Sink::append_parts`].
+    pub(super) fn write_parts(&mut self, parts: &[Bytes]) -> Result<()> {
+        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
         self.give_up_islands()?;
         if self.unsaved() + length > CHECKPOINT {
             self.save();
         }
         let (written, result) = self.file.write_parts_at(parts, self.offset);
-        self.hash(parts, written);
         self.offset += written;
         if let Some(edge) = &self.edge {
             edge.written(self.offset);
         }
         self.writeback.appended(&self.file, self.offset);
         result
+    }
+
+    /// Returns the running hash to go on with, when it has seen all that is in the file.
+    pub(super) fn running_hash(&self) -> Option<Hasher> {
+        (self.hashed == self.offset).then(|| self.hasher.clone())
+    }
+
+    /// Takes the hash of all that is in the file.
+    pub(super) fn set_hash(&mut self, hasher: Hasher) {
+        self.hasher = hasher;
+        self.hashed = self.offset;
     }
 
     /// Hashes the first `length` bytes of parts that were written where the hash got to.

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 use windlass_core::content::{
     ABANDONED_AFTER, Commit, Expected, Info, IngestRef, ReaderAt, SparseWriter, Status, Writer,
 };
@@ -21,6 +20,7 @@ use super::open_refs::Held;
 use super::sink::Sink;
 use super::sparse::{Hands, Sparse};
 use super::view::Content;
+use super::work::Work;
 use crate::blocking::to_the_end;
 use crate::disk::MOST_PARTS;
 
@@ -46,15 +46,12 @@ pub(super) struct IngestWriter {
 /// Where the blocking end is.
 enum Stage {
     Here(Start),
-    Working(JoinHandle<Worked>),
+    Working(Box<Work>),
     /// At several places.
     Sparse(Arc<Sparse>),
     /// Committed, or lost with a panic.
     Gone,
 }
-
-/// What comes back from a write: where the data is, and what came of it.
-type Worked = (Start, Result<()>);
 
 impl IngestWriter {
     pub(super) fn new(content: Content, opened: Opened) -> Self {
@@ -74,7 +71,7 @@ impl IngestWriter {
     async fn settle(&mut self) -> Result<()> {
         let Stage::Working(work) = &mut self.stage else { return Ok(()) };
         // Awaited by reference: when this future is dropped, the work stays where it is.
-        let joined = work.await;
+        let joined = work.done().await;
         self.stage = Stage::Gone;
         let (start, result) = joined.map_err(|error| lost(&self.ingest).source(error))?;
         if result.is_err() {
@@ -87,27 +84,37 @@ impl IngestWriter {
         result
     }
 
-    /// Hands over what was gathered to be hashed and written, once what was before is done.
+    /// Hands over what was gathered to be hashed and written, once what was before is done: one beside the other, when there
+    /// is enough of it to be worth a second thread.
     async fn hand_over(&mut self) -> Result<()> {
         self.settle().await?;
-        self.begin(|_| Ok(()))
+        let running = match &self.stage {
+            Stage::Here(Start::Sink(sink)) if self.gathered.length >= CHUNK => sink.running_hash(),
+            _ => None,
+        };
+        let Some(hasher) = running else { return self.begin(|_| Ok(())) };
+        let parts: Arc<[Bytes]> = std::mem::take(&mut self.gathered).parts.into();
+        let start = self.take_here()?;
+        self.stage = Stage::Working(Box::new(Work::with_hash(start, parts, hasher)));
+        Ok(())
     }
 
     /// Begins to append what was gathered and to do something afterwards. It goes on when the writer is dropped, and the ref
     /// is locked until it is over; nothing is under way when this is called.
     fn begin(&mut self, afterwards: impl FnOnce(&mut Sink) -> Result<()> + Send + 'static) -> Result<()> {
-        let Stage::Here(start) = std::mem::replace(&mut self.stage, Stage::Gone) else {
-            return Err(lost(&self.ingest));
-        };
+        let start = self.take_here()?;
         let Gathered { parts, .. } = std::mem::take(&mut self.gathered);
-        self.stage = Stage::Working(tokio::task::spawn_blocking(move || match start.sink() {
-            Ok(mut sink) => {
-                let result = sink.append_parts(&parts).and_then(|()| afterwards(&mut sink));
-                (Start::Sink(sink), result)
-            }
-            Err((start, error)) => (start, Err(error)),
-        }));
+        let append = move |sink: &mut Sink| sink.append_parts(&parts).and_then(|()| afterwards(sink));
+        self.stage = Stage::Working(Box::new(Work::new(start, append)));
         Ok(())
+    }
+
+    /// Takes the blocking end where nothing is under way.
+    fn take_here(&mut self) -> Result<Start> {
+        match std::mem::replace(&mut self.stage, Stage::Gone) {
+            Stage::Here(start) => Ok(start),
+            _ => Err(lost(&self.ingest)),
+        }
     }
 
     /// Waits until nothing is under way and takes the blocking end.
@@ -117,10 +124,7 @@ impl IngestWriter {
             let sink = sparse.close().await?;
             self.stage = Stage::Here(Start::Sink(sink));
         }
-        match std::mem::replace(&mut self.stage, Stage::Gone) {
-            Stage::Here(start) => Ok(start),
-            _ => Err(lost(&self.ingest)),
-        }
+        self.take_here()
     }
 
     /// Brings what was gathered, and the ingest, to the disk.
@@ -364,13 +368,13 @@ impl Drop for IngestWriter {
         match std::mem::replace(&mut self.stage, Stage::Gone) {
             // At most one chunk into the page cache, and only when a write was given up: not worth a detour.
             Stage::Here(start) => close(start, &gathered, held),
-            Stage::Working(work) => {
+            Stage::Working(mut work) => {
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 held.closing();
                 // Owned by the table of open refs: whoever opens the ref next waits until it is done, and so does whoever
                 // wants the root.
                 runtime.spawn(async move {
-                    if let Ok((start, Ok(()))) = work.await {
+                    if let Ok((start, Ok(()))) = work.done().await {
                         drop(tokio::task::spawn_blocking(move || close(start, &gathered, held)).await);
                     }
                     drop(content);

@@ -1,0 +1,304 @@
+//! A connection on which what follows each other at once goes to the other end at once.
+//!
+//! HTTP/2 cuts content into frames as large as the other end takes, which with clients written in Go is 16 KiB, and hands over
+//! one after the other. Each would be a call of the system and wake the client, who reads a part and waits for the next one. So
+//! frames with content are kept for as long as more is coming: whatever is written otherwise takes them along, and so does a
+//! flush that nothing was written before.
+//!
+//! A flush right behind such a frame is put off. Who writes has more, or flushes again; should it do neither, a task of the
+//! connection's wakes it, and it does.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tonic::transport::server::Connected;
+
+/// How large a frame is at most that is kept: copying it takes less than a call. Its head comes with it.
+const LARGEST: usize = (16 << 10) + 64;
+/// How many bytes are kept at most.
+const MOST: usize = 64 << 10;
+
+/// A connection that gathers what is written.
+pub(crate) struct Gathering<S> {
+    inner: S,
+    kept: BytesMut,
+    /// Whether something was kept since the last flush.
+    fresh: bool,
+    reminder: Arc<Reminder>,
+    // Reminds until it is dropped.
+    _reminding: JoinSet<()>,
+}
+
+/// Who is to be woken because of a flush that was put off.
+#[derive(Default)]
+struct Reminder {
+    asked: Notify,
+    writer: Mutex<Option<Waker>>,
+}
+
+impl Reminder {
+    fn writer(&self) -> MutexGuard<'_, Option<Waker>> {
+        // Every change is whole whatever panicked.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, writer: &Waker) {
+        *self.writer() = Some(writer.clone());
+        self.asked.notify_one();
+    }
+
+    async fn remind(&self) {
+        loop {
+            self.asked.notified().await;
+            let writer = self.writer().take();
+            if let Some(writer) = writer {
+                writer.wake();
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gathering<S> {
+    /// Gathers what is written to a stream. Called within a runtime.
+    pub(crate) fn new(inner: S) -> Self {
+        let reminder = Arc::<Reminder>::default();
+        let mut reminding = JoinSet::new();
+        let reminds = reminder.clone();
+        reminding.spawn(async move { reminds.remind().await });
+        Self { inner, kept: BytesMut::new(), fresh: false, reminder, _reminding: reminding }
+    }
+
+    /// Writes what is kept, and then as much as goes with it of what follows; returns how much that was of the latter.
+    fn poll_write_with(&mut self, context: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            let kept = self.kept.len();
+            let written = if kept == 0 {
+                return Pin::new(&mut self.inner).poll_write_vectored(context, more);
+            } else {
+                let parts: Vec<_> = std::iter::once(IoSlice::new(&self.kept)).chain(more.iter().copied()).collect();
+                ready!(Pin::new(&mut self.inner).poll_write_vectored(context, &parts))?
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.kept.advance(written.min(kept));
+            if self.kept.is_empty() {
+                // One that has nothing to say keeps no memory.
+                (self.kept, self.fresh) = (BytesMut::new(), false);
+                self.reminder.writer().take();
+            }
+            if written > kept || more.is_empty() && written == kept {
+                return Poll::Ready(Ok(written - kept));
+            }
+        }
+    }
+
+    /// Writes what is kept.
+    fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.kept.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_write_with(context, &[]).map_ok(drop)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gathering<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write_with(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        // A head and what it is the head of; what is small, such as the end of an answer, is in one part.
+        let is_content = parts.iter().filter(|part| !part.is_empty()).count() > 1;
+        if !is_content || length > LARGEST || this.kept.len() + length > MOST {
+            return this.poll_write_with(context, parts);
+        }
+        for part in parts {
+            this.kept.extend_from_slice(part);
+        }
+        this.fresh = true;
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if std::mem::take(&mut this.fresh) {
+            this.reminder.set(context.waker());
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.poll_write_out(context))?;
+        Pin::new(&mut this.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_write_out(context))?;
+        Pin::new(&mut this.inner).poll_shutdown(context)
+    }
+}
+
+impl<S: Connected> Connected for Gathering<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> S::ConnectInfo {
+        self.inner.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A stream that counts calls, and takes so many bytes of each.
+    struct Counting {
+        calls: usize,
+        written: Vec<u8>,
+        most: usize,
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            parts: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.calls += 1;
+            let before = self.written.len();
+            for part in parts {
+                let room = self.most - (self.written.len() - before);
+                self.written.extend_from_slice(&part[..part.len().min(room)]);
+            }
+            Poll::Ready(Ok(self.written.len() - before))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn counting(most: usize) -> Gathering<Counting> {
+        Gathering::new(Counting { calls: 0, written: Vec::new(), most })
+    }
+
+    async fn frame(stream: &mut Gathering<Counting>, head: &[u8], content: &[u8]) {
+        let mut written = 0;
+        while written < head.len() + content.len() {
+            let parts = [
+                IoSlice::new(&head[written.min(head.len())..]),
+                IoSlice::new(&content[written.saturating_sub(head.len())..]),
+            ];
+            written += poll_fn(|context| Pin::new(&mut *stream).poll_write_vectored(context, &parts)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_go_with_the_end_of_the_answer_in_one_call() {
+        let mut stream = counting(usize::MAX);
+        let content = vec![7; 16 << 10];
+        for _ in 0..2 {
+            frame(&mut stream, b"head", &content).await;
+            stream.flush().await.unwrap();
+        }
+        assert_eq!(stream.inner.calls, 0, "more is coming");
+        stream.write_all(b"end").await.unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(stream.inner.calls, 1);
+        let whole = [b"head", content.as_slice(), b"head", &content, b"end"].concat();
+        assert!(stream.inner.written == whole, "everything came, in its order");
+    }
+
+    #[tokio::test]
+    async fn what_the_other_end_takes_in_part_comes_whole_and_in_order() {
+        for most in [1, 3, 1000, 20_000] {
+            let mut stream = counting(most);
+            let mut whole = Vec::new();
+            for (at, length) in
+                [200, 16 << 10, 40, 100_000, 16 << 10, 16 << 10, 16 << 10, 16 << 10, 16 << 10].iter().enumerate()
+            {
+                let content = vec![u8::try_from(at).unwrap(); *length];
+                frame(&mut stream, b"head", &content).await;
+                stream.flush().await.unwrap();
+                whole.extend_from_slice(b"head");
+                whole.extend_from_slice(&content);
+            }
+            stream.shutdown().await.unwrap();
+            assert!(stream.inner.written == whole, "{most}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_is_kept_than_may_be() {
+        let mut stream = counting(usize::MAX);
+        let content = vec![7; 16 << 10];
+        for _ in 0..100 {
+            frame(&mut stream, b"head", &content).await;
+            stream.flush().await.unwrap();
+            assert!(stream.kept.len() <= MOST);
+        }
+        frame(&mut stream, b"head", &vec![7; LARGEST]).await;
+        assert!(stream.kept.is_empty(), "what is large is not copied");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_flush_again_is_woken() {
+        let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
+        let mut stream = Gathering::new(near);
+        let writing = tokio::spawn(async move {
+            let parts = [IoSlice::new(b"head"), IoSlice::new(b"content")];
+            let mut begun = false;
+            // As a connection does it: a flush, and it waits until somebody wakes it.
+            poll_fn(|context| {
+                if !std::mem::replace(&mut begun, true) {
+                    assert!(Pin::new(&mut stream).poll_write_vectored(context, &parts).is_ready());
+                    assert!(Pin::new(&mut stream).poll_flush(context).is_ready());
+                    return Poll::Pending;
+                }
+                Pin::new(&mut stream).poll_flush(context).map(Result::unwrap)
+            })
+            .await;
+            stream
+        });
+        let mut came = [0; 11];
+        far.read_exact(&mut came).await.unwrap();
+        assert_eq!(&came, b"headcontent");
+        drop(writing.await.unwrap());
+    }
+}
