@@ -34,9 +34,9 @@ async fn write(services: &Services, blob: Bytes) -> Digest {
     digest
 }
 
-/// Waits until as few files are open as before.
+/// Waits until as few files are open as before. Other tests of this process open some, too, and close them.
 async fn settle(before: usize) -> usize {
-    for _ in 0..50 {
+    for _ in 0..300 {
         if open_files() <= before {
             break;
         }
@@ -66,8 +66,9 @@ async fn a_thousand_streams_at_once_are_served_and_leave_no_file_open() {
     assert_eq!(services.content.statuses(&[]).await.unwrap().len(), 1000, "all of them are open");
     assert_eq!(services.namespaces.list().await.unwrap().len(), 1, "and others are answered");
     drop(writers);
-    let after = settle(before + 4).await;
-    assert!(after <= before + 4, "{after} files are open, {before} were");
+    // Whatever a stream leaves open is there a thousand times.
+    let after = settle(before + 100).await;
+    assert!(after <= before + 100, "{after} files are open, {before} were");
     daemon.stop().await;
 }
 
