@@ -4,7 +4,7 @@
 //! told, such as a directory that is a source here, is done from here, too.
 
 use async_trait::async_trait;
-use windlass::registry::{self, Credential, Known, Retry};
+use windlass::registry::{self, Credential, Known, PassedOver, Retry};
 use windlass::transfer::{Pulled, Unpack};
 use windlass_core::platform::Selection;
 use windlass_core::progress::Tracker;
@@ -68,7 +68,7 @@ pub(crate) struct Ask<'a> {
 ///
 /// # Errors
 /// As [`Remote::pull`]; those of reading the user's credentials.
-pub(crate) async fn pull(transfers: &Remote, ask: Ask<'_>, tracker: &Tracker) -> Result<Pulled> {
+pub(crate) async fn pull(transfers: &Remote, ask: Ask<'_>, tracker: &Tracker) -> Result<(Pulled, Vec<PassedOver>)> {
     let Ask { namespace, source, options, keep_layers, fetch } = ask;
     let repository = source.reference.repository().unwrap_or_default().to_owned();
     let credentials = Users { credentials: source.registries.credentials(&source.reference)?, repository };
@@ -83,8 +83,13 @@ pub(crate) async fn pull(transfers: &Remote, ask: Ask<'_>, tracker: &Tracker) ->
         options: told,
     };
     let pulled = transfers.pull(namespace, &pull, &credentials, tracker).await?;
-    let windlass_grpc::transfer::Pulled { name, target, snapshots, artifacts, totals } = pulled;
-    Ok(Pulled { name, target, snapshots, artifacts, totals })
+    let windlass_grpc::transfer::Pulled { name, target, snapshots, artifacts, passed_over, totals } = pulled;
+    let failed = passed_over.into_iter().map(|failed| PassedOver {
+        attempt: failed.attempt,
+        reason: failed.reason,
+        times: failed.times,
+    });
+    Ok((Pulled { name, target, snapshots, artifacts, totals }, failed.collect()))
 }
 
 fn platforms(selection: &Selection) -> Vec<Platform> {

@@ -39,7 +39,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         let namespace = &context.globals.namespace;
         if let Some(transfers) = by_daemon::transfers(&place, &source).await? {
             let ask = by_daemon::Ask { namespace, source: &source, options: &options, keep_layers: None, fetch: true };
-            return Ok((by_daemon::pull(&transfers, ask, &tracker).await?, Vec::new()));
+            return Ok(by_daemon::pull(&transfers, ask, &tracker).await?);
         }
         let resolver = source.resolver()?;
         let fetched =

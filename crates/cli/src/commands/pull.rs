@@ -148,7 +148,7 @@ async fn pull(context: &Context, source: &Source, options: &Pull, keep_layers: O
         let namespace = &context.globals.namespace;
         if let Some(transfers) = by_daemon::transfers(&place, source).await? {
             let ask = by_daemon::Ask { namespace, source, options, keep_layers, fetch: false };
-            return Ok((by_daemon::pull(&transfers, ask, &tracker).await?, Vec::new()));
+            return Ok(by_daemon::pull(&transfers, ask, &tracker).await?);
         }
         let resolver = source.resolver()?;
         let pulled = transfer::pull(place.host(), namespace, &resolver, &source.reference, options, &tracker).await?;

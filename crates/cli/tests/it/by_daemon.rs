@@ -92,6 +92,26 @@ fn what_a_daemon_is_configured_for_holds_unless_the_command_line_says_otherwise(
 }
 
 #[test]
+fn a_mirror_of_the_daemon_that_failed_is_told_although_the_image_came() {
+    let (dist, registry) = (Dist::new(), DockerRegistry::start());
+    let reference = served(&dist, &registry);
+    let hosts = dist.path("hosts").join(registry.host());
+    std::fs::create_dir_all(&hosts).unwrap();
+    // Nobody listens there.
+    std::fs::write(hosts.join("hosts.toml"), "[host.\"http://127.0.0.1:9\"]\n").unwrap();
+    let _daemon =
+        Daemon::configured(&dist, &format!("[registry]\nhosts_dirs = [\"{}\"]\n", dist.path("hosts").display()));
+    for line in [format!("pull {reference}"), format!("-n other fetch {reference}")] {
+        let told = dist.json(&line)["passed_over"].take();
+        assert_eq!(
+            (&told[0]["host"], &told[0]["reason"]),
+            (&json!("127.0.0.1:9"), &json!("connection-refused")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn the_credentials_are_those_of_the_user_and_not_of_the_daemon() {
     let (alone, by_daemon, registry) = (Dist::new(), Dist::new(), DockerRegistry::start_with_password());
     let _daemon = Daemon::start(&by_daemon);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use windlass::registry::{Anonymous, Credentials, PlainHttp, Remote};
+use windlass::registry::{Anonymous, Credentials, PassedOver, PlainHttp, Remote};
 use windlass::transfer::{Content, Parts, Pull, Pulled, Unpack};
 use windlass_core::field::FieldMask;
 use windlass_core::image::{Image, Name};
@@ -55,7 +55,7 @@ pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> 
     }
     work.reporter.totals(format!("Completed pull from {reference}"));
     if let Some(pulled) = first {
-        work.reporter.pulled(message(&pulled));
+        work.reporter.pulled(message(&pulled, &remote.remote.passed_over()));
     }
     Ok(())
 }
@@ -68,7 +68,7 @@ async fn carry_out(work: &Work<'_>, remote: &Renamed, reference: &Reference, pas
     windlass::transfer::pull(host, namespace, remote, reference, pass, work.tracker()).await
 }
 
-fn message(pulled: &Pulled) -> ours::Pulled {
+fn message(pulled: &Pulled, passed_over: &[PassedOver]) -> ours::Pulled {
     let Pulled { name, target, snapshots, artifacts, .. } = pulled;
     ours::Pulled {
         name: name.to_string(),
@@ -80,6 +80,10 @@ fn message(pulled: &Pulled) -> ours::Pulled {
         }),
         snapshots: snapshots.iter().map(ToString::to_string).collect(),
         artifacts: artifacts.clone(),
+        passed_over: passed_over
+            .iter()
+            .map(|failed| windlass_grpc::transfer::passed_over(&failed.attempt, &failed.reason, failed.times))
+            .collect(),
     }
 }
 

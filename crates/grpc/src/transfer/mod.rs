@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use windlass_core::filter::Filter;
 use windlass_core::plugin::{Introspection as _, Plugin};
 use windlass_core::progress::{Totals, Tracker};
-use windlass_core::{ChainId, Descriptor, Error, Namespace, Platform, Result, Scope, image};
+use windlass_core::{Attempt, ChainId, Descriptor, Error, Namespace, Platform, Result, Scope, image};
 use windlass_proto::containerd::services::transfer::v1 as wire;
 use windlass_proto::containerd::services::transfer::v1::transfer_client::TransferClient;
 use windlass_proto::containerd::types;
@@ -85,8 +85,21 @@ pub struct Pulled {
     pub snapshots: Vec<ChainId>,
     /// The types of what is no image.
     pub artifacts: Vec<String>,
+    /// Who failed, although everything came of others.
+    pub passed_over: Vec<PassedOver>,
     /// What was moved.
     pub totals: Totals,
+}
+
+/// A host that failed to do something, in whose place another one was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// What it was asked, and what came of it: the first time.
+    pub attempt: Attempt,
+    /// The stable code of why it failed.
+    pub reason: String,
+    /// How often it failed so.
+    pub times: u64,
 }
 
 /// Has a daemon transfer.
@@ -176,7 +189,7 @@ async fn read(stream: &mut Option<Stream>, followed: &mut progress::Followed<'_>
 
 fn pulled(followed: progress::Followed<'_>) -> Result<Pulled> {
     let totals = followed.totals();
-    let ours::Pulled { name, target, snapshots, artifacts } =
+    let ours::Pulled { name, target, snapshots, artifacts, passed_over } =
         followed.pulled.ok_or_else(|| Error::internal("the daemon did not say what it pulled"))?;
     let target = target.ok_or_else(|| Error::internal(format!("the daemon did not say what {name} is")))?;
     Ok(Pulled {
@@ -184,8 +197,21 @@ fn pulled(followed: progress::Followed<'_>) -> Result<Pulled> {
         target: messages::descriptor(target)?,
         snapshots: snapshots.iter().map(|chain_id| chain_id.parse()).collect::<Result<_>>()?,
         artifacts,
+        passed_over: passed_over.into_iter().filter_map(failed).collect(),
         totals,
     })
+}
+
+/// Says who failed in a [`Pulled`].
+pub fn passed_over(attempt: &Attempt, reason: &str, times: u64) -> ours::PassedOver {
+    // A record of texts and numbers can always be written as JSON.
+    ours::PassedOver { attempt: serde_json::to_string(attempt).unwrap_or_default(), reason: reason.to_owned(), times }
+}
+
+/// Reads who failed; what cannot be read is left out, because the pull did what it was to do.
+fn failed(ours::PassedOver { attempt, reason, times }: ours::PassedOver) -> Option<PassedOver> {
+    let attempt = serde_json::from_str(&attempt).ok()?;
+    Some(PassedOver { attempt, reason, times })
 }
 
 fn request(pull: &Pull, auth_stream: String, progress_stream: String) -> wire::TransferRequest {

@@ -127,6 +127,9 @@ pub struct Pulled {
     /// The types of what is no image.
     #[prost(string, repeated, tag = "4")]
     pub artifacts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who failed, although everything came of others.
+    #[prost(message, repeated, tag = "5")]
+    pub passed_over: ::prost::alloc::vec::Vec<PassedOver>,
 }
 impl ::prost::Name for Pulled {
     const NAME: &'static str = "Pulled";
@@ -136,6 +139,28 @@ impl ::prost::Name for Pulled {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/windlass.services.transfer.v1.Pulled".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PassedOver {
+    /// What was asked and what came of it, as in the JSON of a failure.
+    #[prost(string, tag = "1")]
+    pub attempt: ::prost::alloc::string::String,
+    /// The stable code of why it failed.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// How often it failed so.
+    #[prost(uint64, tag = "3")]
+    pub times: u64,
+}
+impl ::prost::Name for PassedOver {
+    const NAME: &'static str = "PassedOver";
+    const PACKAGE: &'static str = "windlass.services.transfer.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "windlass.services.transfer.v1.PassedOver".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/windlass.services.transfer.v1.PassedOver".into()
     }
 }
 /// Answers a question for credentials, instead of containerd's AuthResponse: there are some, which cannot be used.
