@@ -103,7 +103,7 @@ async fn whole(services: &Services, target: &Descriptor, options: &Pull) -> Resu
     let unpacks = options.unpack == Unpack::Yes;
     for part in parts {
         // Artifacts, and images without layers, are pulled: there is little of them.
-        let (Some(manifest), Some(top)) = (&part.manifest, part.chain.last()) else { return Ok(None) };
+        let (Some(manifest), Some((top, below))) = (&part.manifest, part.chain.split_last()) else { return Ok(None) };
         if plan::is_artifact(manifest) {
             return Ok(None);
         }
@@ -121,7 +121,7 @@ async fn whole(services: &Services, target: &Descriptor, options: &Pull) -> Resu
         }
         if (missing && !(unpacks && options.content == Content::Drop))
             || !dropped::is_recorded(&*services.content, &part.descriptor, &manifest.layers).await?
-            || (unpacks && !is_unpacked(services, options.snapshotter.as_deref(), &manifest.config, top).await?)
+            || (unpacks && !is_unpacked(services, options.snapshotter.as_deref(), &manifest.config, top, below).await?)
         {
             return Ok(None);
         }
@@ -147,21 +147,26 @@ async fn is_unharmed(services: &Services, descriptor: &Descriptor) -> Result<boo
     Ok(bytes.len() as u64 == descriptor.size)
 }
 
-/// Tells whether the layers are a snapshot that the image keeps.
+/// Tells whether the layers are snapshots, with what is in them, that the image keeps.
 async fn is_unpacked(
     services: &Services,
     snapshotter: Option<&str>,
     config: &Descriptor,
     top: &ChainId,
+    below: &[ChainId],
 ) -> Result<bool> {
     let (name, snapshotter) = services.snapshotter(snapshotter)?;
     let info = services.content.info(&config.digest).await?;
     if info.labels.get(&gc::snapshot_label(name)) != Some(top.to_string().as_str()) {
         return Ok(false);
     }
-    match snapshotter.stat(Name::from(top).as_key()).await {
-        Ok(info) => Ok(info.state == snapshot::State::Committed),
-        Err(error) if error.is(Kind::NotFound) => Ok(false),
-        Err(error) => Err(error),
+    for layer in below.iter().chain([top]) {
+        match snapshotter.stat(Name::from(layer).as_key()).await {
+            Ok(info) if info.state == snapshot::State::Committed => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.is(Kind::NotFound) => return Ok(false),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(true)
 }

@@ -274,6 +274,17 @@ fn what_a_root_has_lost_is_said_and_not_taken_for_garbage() {
     assert_eq!(files_below(&dist.root().join("content/blobs")), kept);
     std::fs::rename(dist.path("meta.redb"), dist.root().join("meta.redb")).unwrap();
 
+    let layers: Vec<_> = std::fs::read_dir(dist.root().join("snapshots/overlayfs/snapshots")).unwrap().collect();
+    assert!(layers.len() > 1, "a layer below the topmost is missed, too");
+    for layer in layers {
+        let layer = layer.unwrap().path();
+        std::fs::rename(&layer, dist.path("layer")).unwrap();
+        let said = dist.run(&format!("--progress none pull {reference}")).failed();
+        assert!(said.contains("has lost its directory") && said.contains("hint: `dist fsck --repair`"), "{said}");
+        std::fs::rename(dist.path("layer"), &layer).unwrap();
+    }
+    dist.ok(&format!("pull {reference}"));
+
     std::fs::rename(dist.root().join("snapshots/overlayfs/snapshots"), dist.path("lost")).unwrap();
     let said = dist.run(&format!("--progress none pull {reference}")).failed();
     assert!(said.contains("has lost its directory") && said.contains("hint: `dist fsck --repair`"), "{said}");
