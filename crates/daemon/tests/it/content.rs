@@ -23,10 +23,10 @@ use windlass_daemon::{Config, Daemon, Process, content_of};
 use windlass_grpc::Client;
 use windlass_testkit::containerd;
 use windlass_testkit::image::{Bundle, Image, Layer};
-use windlass_testkit::registry::DockerRegistry;
 
 use crate::proxy::{plugins, proxy, services_of};
 use crate::serving::{Place, config_below, connect, start};
+use crate::transfer::serve;
 
 /// The plugin whose place the proxy takes.
 const BUILT_IN: &str = "io.containerd.content.v1.content";
@@ -88,15 +88,6 @@ fn bundle() -> Bundle {
         .layer(Layer::new().dir("etc", 0o755).file("etc/noise", noise))
         .layer(Layer::new().file("etc/b", "b\n"))
         .build()
-}
-
-fn serve(bundle: &Bundle) -> (DockerRegistry, String) {
-    let layout = tempfile::tempdir().unwrap();
-    bundle.write_layout(layout.path(), "1").unwrap();
-    let registry = DockerRegistry::start();
-    registry.push_layout(layout.path(), "app:1");
-    let reference = format!("{}/app:1", registry.host());
-    (registry, reference)
 }
 
 async fn pulled(daemon: &Daemon, namespace: &str, reference: &str) -> windlass_core::Result<Pulled> {
