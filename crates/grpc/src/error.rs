@@ -1,7 +1,7 @@
 //! Errors and gRPC statuses: the one place where the classes of the contract meet the codes of the wire.
 //!
 //! Codes are containerd's. What they cannot tell apart, and the hint, goes with the status as a `google.rpc.ErrorInfo` of the
-//! domain `windlass.dev`; who does not know it loses nothing else. It is a trailer of its own ([`DETAILS`]) and not among the
+//! domain `windlass.dev`; who does not know it loses nothing else. It is a trailer of its own, `windlass-error-bin`, and not among the
 //! details of the status: of a detail whose type they do not know, containerd 2's clients print `proto: not found`.
 
 use std::collections::HashMap;

@@ -1,8 +1,9 @@
 //! Progress of a transfer, over the stream that its client opened for it.
 //!
 //! Every object that changed is sent again, ten times a second at most, with containerd's words for what it does, and ours where
-//! containerd has none. Objects stand below the image, once it is known: that is how `ctr` draws them. [docs/progress.md](../../../../docs/progress.md) has the table. A client of ours gets messages of ours,
-//! which have all that a tracker shows.
+//! containerd has none. Objects stand below the image, once it is known: that is how `ctr` draws them.
+//! [docs/progress.md](../../../../docs/progress.md) has the table. A client of ours gets messages of ours, which have all that a
+//! tracker shows.
 
 use std::collections::HashMap;
 use std::time::Duration;
