@@ -4,11 +4,13 @@
 //! filter    := selector ("," selector)*            all of them must hold
 //! selector  := path (operator value)?              without an operator: the field is present
 //! path      := field ("." field)*
-//! field     := quoted | [A-Za-z] [A-Za-z0-9_]*
+//! field     := quoted | [A-Za-z0-9_]+
 //! operator  := "==" | "!=" | "~="                  ~= is a regular expression
 //! value     := quoted | [^\s,]+
 //! quoted    := a Go string literal: "…", or the same between | or / after ~=
 //! ```
+//!
+//! Before a field, an operator and a value there may be white space.
 //!
 //! A record matches a list of filters when any one of them matches, or when the list is empty.
 
@@ -153,6 +155,12 @@ impl<'a> Parser<'a> {
         self.position += self.peek().map_or(0, char::len_utf8);
     }
 
+    fn skip_space(&mut self) {
+        while self.peek().is_some_and(char::is_whitespace) {
+            self.advance();
+        }
+    }
+
     fn error(&self, problem: &str) -> Error {
         Error::invalid_argument(format!("filter {:?} at byte {}: {problem}", self.text, self.position))
             .hint("a filter looks like name==redis, labels.\"a.b\"~=re, or labels.gc")
@@ -164,6 +172,10 @@ impl<'a> Parser<'a> {
             self.advance();
             path.push(self.field()?);
         }
+        if matches!(self.peek(), None | Some(',')) {
+            return Ok(Selector { path, test: Test::Present });
+        }
+        self.skip_space();
         let operator = self.rest().get(..2).unwrap_or_default();
         let test = match operator {
             "==" => Test::Equal(self.operand(false)?),
@@ -176,29 +188,31 @@ impl<'a> Parser<'a> {
                     self.error(&format!("{pattern:?} is not a regular expression: {e}"))
                 })?)
             }
-            _ => match self.peek() {
-                None | Some(',') => Test::Present,
-                Some(other) => return Err(self.error(&format!("expected ==, != or ~= and found {other:?}"))),
-            },
+            _ => {
+                let found = self.peek().map_or_else(|| "nothing more".to_owned(), |other| format!("{other:?}"));
+                return Err(self.error(&format!("expected ==, != or ~= and found {found}")));
+            }
         };
         Ok(Selector { path, test })
     }
 
     fn field(&mut self) -> Result<String> {
+        self.skip_space();
         if self.peek() == Some('"') {
             return self.quoted('"');
         }
-        if !self.peek().is_some_and(|c| c.is_ascii_alphabetic()) {
-            return Err(self.error("expected a field name"));
-        }
         let rest = self.rest();
         let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        if length == 0 {
+            return Err(self.error("expected a field name"));
+        }
         self.position += length;
         Ok(rest.get(..length).unwrap_or_default().to_owned())
     }
 
     fn operand(&mut self, pattern: bool) -> Result<String> {
         self.position += 2;
+        self.skip_space();
         match self.peek() {
             Some('"') => self.quoted('"'),
             Some(delimiter @ ('|' | '/')) if pattern => self.quoted(delimiter),
@@ -327,6 +341,10 @@ mod tests {
             r#"labels."a.b"=="x y""#,
             "labels.a.b",
             "labels.plain==1,name==redis",
+            // As containerd 2's clients ask for a plugin.
+            "labels.plain==1, name==redis",
+            " name == redis",
+            "labels. plain",
             r"name~=/red\w+/",
             r"name~=|^red\\w+$|",
             r#"name=="\x72\145d\u0069s""#,

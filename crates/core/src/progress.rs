@@ -74,6 +74,19 @@ pub enum State {
     },
 }
 
+impl State {
+    /// Returns how large the object is in bytes, where the state says so.
+    fn total(&self) -> Option<u64> {
+        match self {
+            Self::Fetching { total, .. }
+            | Self::Unpacking { total, .. }
+            | Self::Checking { total, .. }
+            | Self::Uploading { total, .. } => Some(*total),
+            _ => None,
+        }
+    }
+}
+
 /// One resource of a running operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Object {
@@ -82,6 +95,9 @@ pub struct Object {
     /// What it is doing.
     #[serde(flatten)]
     pub state: State,
+    /// How large it is in bytes, once a state has said so.
+    #[serde(skip)]
+    pub size: Option<u64>,
     /// How far it is unpacked, while it is still on its way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unpack: Option<State>,
@@ -140,6 +156,7 @@ struct Inner {
 struct Tracked {
     id: String,
     state: State,
+    size: Option<u64>,
     /// What its unpacking is doing, when that is told apart.
     unpack: Option<State>,
     began: Instant,
@@ -151,7 +168,7 @@ struct Tracked {
 impl Tracked {
     fn new(id: String) -> Self {
         let now = Instant::now();
-        Self { id, state: State::Queued, unpack: None, began: now, ended: None, moved: now }
+        Self { id, state: State::Queued, size: None, unpack: None, began: now, ended: None, moved: now }
     }
 
     fn object(&self) -> Object {
@@ -164,7 +181,7 @@ impl Tracked {
             .then(|| self.moved.elapsed())
             .filter(|it| *it >= STALL);
         let elapsed = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
-        Object { id: self.id.clone(), state: state.clone(), unpack, stalled, elapsed }
+        Object { id: self.id.clone(), state: state.clone(), size: self.size, unpack, stalled, elapsed }
     }
 
     fn set(&mut self, part: Part, state: State) {
@@ -173,6 +190,7 @@ impl Tracked {
             State::Done | State::Exists | State::Mounted { .. } | State::Failed { .. } | State::Resolved
         );
         self.ended = ended.then(Instant::now);
+        self.size = state.total().or(self.size);
         match part {
             Part::Unpacking => self.unpack = Some(state),
             Part::Whole if self.state == state => {}
@@ -308,6 +326,8 @@ mod tests {
         tracker.task("layer-1").set(State::Done);
         let states: Vec<_> = tracker.snapshot().into_iter().map(|object| (object.id, object.state)).collect();
         assert_eq!(states, [("layer-1".to_owned(), State::Done), ("layer-2".to_owned(), State::Exists)]);
+        let sizes: Vec<_> = tracker.snapshot().into_iter().map(|object| object.size).collect();
+        assert_eq!(sizes, [Some(2), None]);
     }
 
     #[test]
@@ -358,6 +378,7 @@ mod tests {
         let object = Object {
             id: "layer-1".into(),
             state: State::Fetching { offset: 1, total: 2 },
+            size: None,
             unpack: None,
             stalled: None,
             elapsed: Duration::from_millis(5),

@@ -29,7 +29,7 @@ use crate::verified::Verified;
 use crate::{metrics, notify, proxy, rest, serve, transfer, ttrpc};
 
 /// How long calls that run may take to end when the daemon stops.
-const DRAIN: Duration = Duration::from_secs(4);
+pub(crate) const DRAIN: Duration = Duration::from_secs(4);
 
 /// What a daemon is told by the process it runs in.
 #[derive(Debug, Clone, Default)]
@@ -135,10 +135,10 @@ impl Daemon {
         let health = health::Server::new(calls.stopping().clone());
         let routes = server::routes_within(limits, &served, &about, &activations, health);
         // What it brings is verified before it is fetched; what is here gets another name as it does from a client.
-        let routes =
-            transfer::added_to(routes, limits, transfer::Hosts { bringing: host, naming: served }, pull, remote);
+        let hosts = transfer::Hosts { bringing: host, naming: served };
+        let routes = transfer::added_to(routes, limits, hosts, pull, remote, calls.clone());
         let (listening, until) = oneshot::channel();
-        let grpc = serve::grpc(listener, routes, &calls, until);
+        let grpc = serve::grpc(listener, server::completed(routes), &calls, until);
         // Who reads it works in another directory.
         let address = std::path::absolute(&config.grpc.address).attempt(|| "find the working directory".to_owned())?;
         engine.announce(Some(&address))?;

@@ -3,7 +3,7 @@
 //! `Apply` writes a layer of the namespace's content to the directory behind the mounts it is given. Whiteouts are written as the
 //! mounts tell; so a client that applies layers side by side, and puts them onto their parents at the commit, does as
 //! containerd's own does: it names the directory of a bind mount as the upper directory of an overlay without layers below. A
-//! layer that then turns out to need what is below it is refused, with an `ErrorInfo` of the reason [`NEEDS_PARENT`]: it has to
+//! layer that then turns out to need what is below it is refused, with details of the reason [`NEEDS_PARENT`]: it has to
 //! be applied to a snapshot on its parent.
 //!
 //! `sync_fs` asks for nothing that is not done: snapshotters here bring the files of a snapshot to the disk at its commit.
@@ -12,7 +12,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use prost::{Message as _, Name as _};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use windlass_core::content::{IngestRef, Provider};
@@ -23,7 +22,6 @@ use windlass_core::{Descriptor, DiffId, Error, Host, MediaType, Result, Scope};
 use windlass_proto::containerd::services::diff::v1 as wire;
 use windlass_proto::containerd::services::diff::v1::diff_client::DiffClient;
 use windlass_proto::containerd::services::diff::v1::diff_server::Diff;
-use windlass_proto::google::rpc;
 
 use crate::error::{self, Answer as _, Reply as _, to_status};
 use crate::{MAX_MESSAGE, mount, scope, wire as messages};
@@ -48,17 +46,7 @@ impl Server {
 /// Makes the status of a layer that cannot be applied without what is below it.
 fn needs_parent(layer: &Descriptor, path: String) -> Status {
     let message = format!("layer {}: entry {path:?} stands on the layers below", layer.digest);
-    let info = rpc::ErrorInfo {
-        reason: NEEDS_PARENT.to_owned(),
-        domain: error::DOMAIN.to_owned(),
-        metadata: [(PATH.to_owned(), path)].into(),
-    };
-    let detail = prost_types::Any {
-        type_url: format!("{}{}", error::TYPE_PREFIX, rpc::ErrorInfo::full_name()),
-        value: info.encode_to_vec(),
-    };
-    let status = rpc::Status { code: Code::FailedPrecondition as i32, message: message.clone(), details: vec![detail] };
-    Status::with_details(Code::FailedPrecondition, message, status.encode_to_vec().into())
+    error::with_details(Code::FailedPrecondition, message, NEEDS_PARENT, [(PATH.to_owned(), path)].into())
 }
 
 #[tonic::async_trait]

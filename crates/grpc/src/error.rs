@@ -1,17 +1,21 @@
 //! Errors and gRPC statuses: the one place where the classes of the contract meet the codes of the wire.
 //!
 //! Codes are containerd's. What they cannot tell apart, and the hint, goes with the status as a `google.rpc.ErrorInfo` of the
-//! domain `windlass.dev`; who does not know it loses nothing else.
+//! domain `windlass.dev`; who does not know it loses nothing else. It is a trailer of its own, `windlass-error-bin`, and not among the
+//! details of the status: of a detail whose type they do not know, containerd 2's clients print `proto: not found`.
 
 use std::collections::HashMap;
 
-use prost::{Message as _, Name as _};
+use prost::Message as _;
+use tonic::metadata::{BinaryMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 use windlass_core::{Attempt, Error, Kind};
 use windlass_proto::google::rpc;
 
 /// The domain of our details.
 pub(crate) const DOMAIN: &str = "windlass.dev";
+/// The trailer with the details, an `ErrorInfo`.
+const DETAILS: &str = "windlass-error-bin";
 /// The key of the hint in the details.
 const HINT: &str = "hint";
 /// The key of the code that says more than the class.
@@ -20,8 +24,6 @@ const CODE: &str = "code";
 const TRIED: &str = "tried";
 /// How much of what was tried goes with a status, in bytes: it travels in a header.
 const MAX_TRIED: usize = 4 << 10;
-/// What type URLs of messages begin with in details, as gRPC has it.
-pub(crate) const TYPE_PREFIX: &str = "type.googleapis.com/";
 
 /// Every class, in the order of the contract.
 const KINDS: [Kind; 18] = [
@@ -90,13 +92,23 @@ pub fn to_status(error: &Error) -> Status {
     if metadata.is_empty() && kind(code) == error.kind() {
         return Status::new(code, message);
     }
-    let info = rpc::ErrorInfo { reason: error.kind().code().to_owned(), domain: DOMAIN.to_owned(), metadata };
-    let detail = prost_types::Any {
-        type_url: format!("{TYPE_PREFIX}{}", rpc::ErrorInfo::full_name()),
-        value: info.encode_to_vec(),
-    };
-    let details = rpc::Status { code: code as i32, message: message.clone(), details: vec![detail] };
-    Status::with_details(code, message, details.encode_to_vec().into())
+    with_details(code, message, error.kind().code(), metadata)
+}
+
+/// Makes the status that tells a client of others about an error: what is to be done is part of the message.
+pub fn to_foreign_status(error: &Error) -> Status {
+    let status = to_status(error);
+    let Some(hint) = error.hint_text() else { return status };
+    let message = format!("{} ({hint})", status.message());
+    Status::with_metadata(status.code(), message, status.metadata().clone())
+}
+
+/// Makes a status with details of ours.
+pub(crate) fn with_details(code: Code, message: String, reason: &str, metadata: HashMap<String, String>) -> Status {
+    let info = rpc::ErrorInfo { reason: reason.to_owned(), domain: DOMAIN.to_owned(), metadata };
+    let mut trailers = MetadataMap::new();
+    trailers.insert_bin(DETAILS, BinaryMetadataValue::from_bytes(&info.encode_to_vec()));
+    Status::with_metadata(code, message, trailers)
 }
 
 /// Makes the error that a status stands for.
@@ -125,9 +137,8 @@ fn tried(trace: &[Attempt]) -> Option<String> {
 
 /// Returns our details of a status; details that are nobody's or damaged are none.
 pub(crate) fn details(status: &Status) -> Option<rpc::ErrorInfo> {
-    let details = rpc::Status::decode(status.details()).ok()?;
-    let ours = details.details.into_iter().filter(|detail| detail.type_url.ends_with(&rpc::ErrorInfo::full_name()));
-    ours.filter_map(|detail| rpc::ErrorInfo::decode(&*detail.value).ok()).find(|info| info.domain == DOMAIN)
+    let bytes = status.metadata().get_bin(DETAILS)?.to_bytes().ok()?;
+    rpc::ErrorInfo::decode(bytes).ok().filter(|info| info.domain == DOMAIN)
 }
 
 /// The results of calls, as the contract has them.
@@ -186,10 +197,16 @@ mod tests {
     fn a_foreign_status_keeps_its_code() {
         let status = Status::with_details(Code::NotFound, "gone", vec![0xff, 0xff].into());
         assert_eq!(from_status(&status).kind(), Kind::NotFound);
-        let lie = rpc::ErrorInfo { reason: "data-loss".into(), domain: DOMAIN.into(), metadata: HashMap::new() };
-        let any = prost_types::Any { type_url: "x/google.rpc.ErrorInfo".into(), value: lie.encode_to_vec() };
-        let details = rpc::Status { code: 5, message: String::new(), details: vec![any] };
-        let status = Status::with_details(Code::NotFound, "gone", details.encode_to_vec().into());
-        assert_eq!(from_status(&status).kind(), Kind::NotFound);
+        let lie = with_details(Code::NotFound, "gone".to_owned(), "data-loss", HashMap::new());
+        assert_eq!(from_status(&lie).kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn a_client_of_others_reads_the_hint_and_gets_no_detail_that_it_does_not_know() {
+        let error = Error::resource_exhausted("no space is left").hint("make some");
+        assert!(to_status(&error).details().is_empty());
+        assert_eq!(to_foreign_status(&error).message(), "no space is left (make some)");
+        assert_eq!(from_status(&to_foreign_status(&error)).hint_text(), Some("make some"));
+        assert_eq!(to_foreign_status(&Error::not_found("x")).message(), "x");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tonic::service::Routes;
+use tonic::Status;
+use tonic::codegen::http;
+use tonic::service::{AxumBody, Routes};
 use tonic::transport::Server;
 use windlass_core::plugin::Introspection;
 use windlass_core::{Host, activation};
@@ -28,6 +30,9 @@ use crate::{
 
 /// How many calls a connection may have at once. A watch or an open writer is one, and clients have one connection for all.
 const MOST_CALLS: u32 = 1 << 16;
+
+/// How much of the name of a service that is not there is told, in characters.
+const LONGEST_NAME: usize = 100;
 
 /// Makes a service of a noun's server, with the limits of every message.
 macro_rules! service {
@@ -83,6 +88,22 @@ pub fn routes_within(
         .add_service(service!(limits, MountsServer, mounts::Server::new(activations.clone())))
         .add_service(service!(limits, TasksServer, tasks::Server::new(host.clone())))
         .add_service(service!(limits, MaintenanceServer, maintenance::Server::new(host.clone())))
+}
+
+/// Has calls of services that are not there answered with `Unimplemented`, which names the service: clients of whoever runs
+/// containers print what they get.
+#[must_use]
+pub fn completed(routes: Routes) -> Routes {
+    Routes::from(routes.into_axum_router().fallback(unknown))
+}
+
+async fn unknown(request: http::Request<AxumBody>) -> http::Response<AxumBody> {
+    let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+    let service: String = service.chars().take(LONGEST_NAME).collect();
+    Status::unimplemented(format!(
+        "service {service:?} is not served here: this daemon keeps images and the records of containers, and runs nothing yet"
+    ))
+    .into_http()
 }
 
 /// Makes a server whose windows are as large as bulk data on one machine needs.

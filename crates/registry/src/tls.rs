@@ -3,16 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use windlass_core::{Error, Result};
 
 use crate::connection::{ClientCertificate, Connection};
+use crate::x509;
 
 /// A certificate to trust.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,14 +76,97 @@ pub(crate) fn client_config(mut trusted: RootCertStore, connection: &Connection)
         builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anyone(provider.signature_verification_algorithms)))
-    } else {
+    } else if trusted.is_empty() {
         builder.with_root_certificates(trusted)
+    } else {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusted::new(trusted, &provider)?))
     };
     if connection.clients.is_empty() {
         return Ok(builder.with_no_client_auth());
     }
     let ours = Ours::new(&connection.clients, &provider)?;
     Ok(builder.with_client_cert_resolver(Arc::new(ours)))
+}
+
+/// Takes the certificates that the authorities issued which are trusted, and those of the authorities themselves.
+///
+/// The second is what `openssl req -x509` makes for a registry: a certificate that says it is an authority's, and is to be
+/// trusted by itself. The TLS library takes no such one from a server; everybody else does. Who has the key to it could have
+/// issued another one with the same names, so nobody gets in who would not anyway.
+#[derive(Debug)]
+struct Trusted {
+    issued: Arc<WebPkiServerVerifier>,
+    authorities: Arc<RootCertStore>,
+}
+
+impl Trusted {
+    fn new(authorities: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Self> {
+        let authorities = Arc::new(authorities);
+        let issued = WebPkiServerVerifier::builder_with_provider(authorities.clone(), provider.clone());
+        let issued = issued.build().map_err(|e| Error::internal("certificates cannot be checked").source(e))?;
+        Ok(Self { issued, authorities })
+    }
+
+    /// Tells whether a certificate is that of an authority.
+    fn is_authority(&self, certificate: &CertificateDer<'_>) -> bool {
+        let mut alone = RootCertStore::empty();
+        alone.add(certificate.clone().into_owned()).is_ok()
+            && alone.roots.iter().all(|itself| self.authorities.roots.contains(itself))
+    }
+}
+
+impl ServerCertVerifier for Trusted {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let refused = match self.issued.verify_server_cert(certificate, chain, name, ocsp, now) {
+            // It has no word of its own for what an authority presents as its own.
+            Err(refused @ rustls::Error::InvalidCertificate(CertificateError::Other(_))) => refused,
+            decided => return decided,
+        };
+        let Some(read) = x509::Certificate::parse(certificate).filter(x509::Certificate::is_self_issued) else {
+            return Err(refused);
+        };
+        if !self.is_authority(certificate) {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
+        if now < read.not_before {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > read.not_after {
+            return Err(CertificateError::Expired.into());
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.issued.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.issued.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.issued.supported_verify_schemes()
+    }
 }
 
 /// Takes every certificate, for hosts of which the user said so. That the server has the key to it is checked all the same.

@@ -41,6 +41,11 @@ impl Certificate {
         let subject = common_name(body.expect(SEQUENCE)?);
         Some(Self { subject, issuer, not_before, not_after })
     }
+
+    /// Tells whether it says that who has it issued it.
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.subject == self.issuer
+    }
 }
 
 /// What is left of a row of values.

@@ -49,13 +49,24 @@ pub(crate) fn out_of_sight<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> 
     let alone = || {
         // What others unmount meanwhile is unmounted here, too, where mounts are shared; nothing goes the other way.
         let apart = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        sys::own_mounts()
-            .and_then(|()| rustix::mount::mount_change("/", apart))
-            .map_err(|errno| Error::io("make a mount namespace", errno.into()))?;
+        sys::own_mounts().map_err(|errno| Error::io("make a mount namespace", errno.into()))?;
+        rustix::mount::mount_change("/", apart).map_err(not_apart)?;
         work()
     };
     let done = std::thread::scope(|scope| scope.spawn(alone).join());
     done.unwrap_or_else(|_| Err(Error::internal("a thread with its own mounts panicked")))
+}
+
+/// Says why what is mounted would not be out of sight.
+fn not_apart(errno: Errno) -> Error {
+    // mount(2): what is to be changed is no mount point.
+    if errno == Errno::INVAL {
+        return Error::failed_precondition(
+            "/ is no mount point here: it is a directory that was changed into with chroot",
+        )
+        .hint("bind-mount that directory onto itself first, for example with `mount --rbind DIR DIR`");
+    }
+    Error::io("set the mounts of a mount namespace apart", errno.into())
 }
 
 /// Carries mounts out where nobody else sees them, and returns the directory that they make. What is mounted is gone when

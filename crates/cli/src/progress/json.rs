@@ -110,6 +110,7 @@ mod tests {
         let object = |state| Object {
             id: "layer-1".into(),
             state,
+            size: None,
             unpack: None,
             stalled: None,
             elapsed: Duration::from_millis(7),

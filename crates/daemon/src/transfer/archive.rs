@@ -44,7 +44,11 @@ pub(super) async fn import(work: &Work<'_>, from: ImageImportStream, to: ImageSt
         stop: work.stop.clone(),
         ..Import::new(naming(&to)?)
     };
-    windlass::transfer::import(work.host, work.namespace, archive, &options, work.tracker()).await?;
+    let imported = windlass::transfer::import(work.host, work.namespace, archive, &options, work.tracker()).await?;
+    for image in &imported.images {
+        work.hold(&image.target).await?;
+        work.reporter.ended("saved", image.name.as_str(), &image.target);
+    }
     work.reporter.totals("Completed import".to_owned());
     Ok(())
 }
@@ -76,7 +80,12 @@ pub(super) async fn export(work: &Work<'_>, from: ImageStore, to: ImageExportStr
     let images = images(&services, &from).await?;
     let sender = Sender::new(work.stream(&to.stream)?);
     let options = Export {
-        platforms: if to.all_platforms { Selection::All } else { selection(&to.platforms)? },
+        platforms: match to.platforms.as_slice() {
+            _ if to.all_platforms => Selection::All,
+            // As containerd has it, and unlike a pull: this machine's. Of the others most images have no layers here.
+            [] => Selection::default(),
+            platforms => selection(platforms)?,
+        },
         docker: if to.skip_compatibility_manifest { Docker::No } else { Docker::Yes },
         skip_non_distributable: to.skip_non_distributable,
         familiar: familiar::short,

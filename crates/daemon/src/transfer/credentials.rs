@@ -47,6 +47,10 @@ fn known(answer: AuthResponse) -> Result<Known> {
     let kind = answer.auth_type();
     let credential = match kind {
         AuthType::None => return Ok(Known::Nothing),
+        // containerd's clients say so that they have none.
+        AuthType::Credentials | AuthType::Refresh if answer.username.is_empty() && answer.secret.is_empty() => {
+            return Ok(Known::Nothing);
+        }
         AuthType::Credentials => Credential::password(answer.username, answer.secret),
         AuthType::Refresh => Credential::IdentityToken(Secret::new(answer.secret)),
         AuthType::Header => {
@@ -72,6 +76,10 @@ mod tests {
             known(AuthResponse { auth_type: kind.into(), secret: secret.into(), username: "u".into(), expire_at: None })
         };
         assert_eq!(answer(AuthType::None, "").unwrap(), Known::Nothing);
+        for kind in [AuthType::Refresh, AuthType::Credentials] {
+            let empty = AuthResponse { auth_type: kind.into(), ..AuthResponse::default() };
+            assert_eq!(known(empty).unwrap(), Known::Nothing);
+        }
         assert_eq!(answer(AuthType::Credentials, "p").unwrap(), Known::Credential(Credential::password("u", "p")));
         let token = |token: &str| Known::Credential(Credential::RegistryToken(Secret::new(token)));
         assert_eq!(answer(AuthType::Header, "bearer t").unwrap(), token("t"));

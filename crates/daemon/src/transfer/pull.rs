@@ -14,12 +14,13 @@ use windlass_core::platform::Selection;
 use windlass_core::remote::{Fetcher, Pusher, Resolved, Resolver};
 use windlass_core::{Descriptor as Found, Digest, Error, Reference, Result};
 use windlass_grpc::transfer::PullOptions;
+use windlass_proto::containerd::types::Platform;
 use windlass_proto::containerd::types::transfer::{HttpDebug, ImageStore, OciRegistry, RegistryResolver};
-use windlass_proto::containerd::types::{Descriptor, Platform};
 use windlass_proto::windlass::services::transfer::v1 as ours;
 
 use super::Work;
 use super::credentials::Asked;
+use super::progress::{Reporter, descriptor};
 
 /// The smallest part of a blob, in bytes: each is a request of its own.
 const SMALLEST_PART: u64 = 1 << 10;
@@ -28,7 +29,7 @@ const SMALLEST_PART: u64 = 1 << 10;
 pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> Result<()> {
     let reference: Reference = from.reference.parse()?;
     let remote = remote(work, &from.resolver.unwrap_or_default(), &from.reference)?;
-    let remote = Renamed { remote, name: name(&to)?, found: OnceLock::new() };
+    let remote = Renamed { remote, name: name(&to)?, reporter: work.reporter, found: OnceLock::new() };
     work.reporter.step(format!("Resolving from {reference}"));
     let stop = work.stop.clone();
     let wanted = Pull { platforms: selection(&to.platforms)?, stop, ..told(work.pull.clone(), work.told)? };
@@ -53,6 +54,10 @@ pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> 
         label(work, &pulled.name, &to.labels).await?;
         first.get_or_insert(pulled);
     }
+    if let Some(pulled) = &first {
+        work.hold(&pulled.target).await?;
+        work.reporter.ended("saved", &reference.to_string(), &pulled.target);
+    }
     work.reporter.totals(format!("Completed pull from {reference}"));
     if let Some(pulled) = first {
         work.reporter.pulled(message(&pulled, &remote.remote.passed_over()));
@@ -60,7 +65,7 @@ pub(super) async fn pull(work: &Work<'_>, from: OciRegistry, to: ImageStore) -> 
     Ok(())
 }
 
-async fn carry_out(work: &Work<'_>, remote: &Renamed, reference: &Reference, pass: &Pull) -> Result<Pulled> {
+async fn carry_out(work: &Work<'_>, remote: &Renamed<'_>, reference: &Reference, pass: &Pull) -> Result<Pulled> {
     let Work { host, namespace, .. } = *work;
     if work.told.fetch {
         return windlass::transfer::fetch(host, namespace, remote, reference, pass, work.tracker()).await;
@@ -72,12 +77,7 @@ fn message(pulled: &Pulled, passed_over: &[PassedOver]) -> ours::Pulled {
     let Pulled { name, target, snapshots, artifacts, .. } = pulled;
     ours::Pulled {
         name: name.to_string(),
-        target: Some(Descriptor {
-            media_type: target.media_type.to_string(),
-            digest: target.digest.to_string(),
-            size: i64::try_from(target.size).unwrap_or(i64::MAX),
-            annotations: target.annotations.clone().into_iter().collect(),
-        }),
+        target: Some(descriptor(target)),
         snapshots: snapshots.iter().map(ToString::to_string).collect(),
         artifacts: artifacts.clone(),
         passed_over: passed_over
@@ -187,14 +187,16 @@ pub(super) fn remote(work: &Work<'_>, resolver: &RegistryResolver, reference: &s
 }
 
 /// A remote whose images are recorded under another name.
-struct Renamed {
+struct Renamed<'a> {
     remote: Remote,
     name: Option<Name>,
+    /// Who is told what was resolved.
+    reporter: &'a Reporter,
     /// What the remote calls the image that was resolved.
     found: OnceLock<Name>,
 }
 
-impl Renamed {
+impl Renamed<'_> {
     /// Returns what the remote calls an image.
     fn of_remote<'a>(&'a self, name: &'a Name) -> &'a Name {
         if self.name.as_ref() == Some(name) { self.found.get().unwrap_or(name) } else { name }
@@ -202,9 +204,11 @@ impl Renamed {
 }
 
 #[async_trait]
-impl Resolver for Renamed {
+impl Resolver for Renamed<'_> {
     async fn resolve(&self, reference: &Reference) -> Result<Resolved> {
         let resolved = self.remote.resolve(reference).await?;
+        self.reporter.step(format!("Pulling from {reference}"));
+        self.reporter.image("fetching image content", &reference.to_string(), &resolved.descriptor);
         let Some(name) = &self.name else { return Ok(resolved) };
         let Resolved { name: found, descriptor } = resolved;
         self.found.get_or_init(|| found);

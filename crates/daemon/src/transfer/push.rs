@@ -17,6 +17,7 @@ pub(super) async fn push(work: &Work<'_>, from: ImageStore, to: OciRegistry) -> 
     let services = work.host.services(&work.namespace.clone().into()).await?;
     let image = services.images.get(&from.name.parse()?).await?;
     work.reporter.step(format!("Pushing to {reference}"));
+    work.reporter.image("pushing content", image.name.as_str(), &image.target);
     let options = Push {
         platforms: selection(&from.platforms)?,
         budget: work.pull.budget.clone(),
@@ -26,6 +27,7 @@ pub(super) async fn push(work: &Work<'_>, from: ImageStore, to: OciRegistry) -> 
     };
     let object = Object::from(&image);
     carry_out(work.host, work.namespace, remote, &object, &reference, &options, work.tracker()).await?;
+    work.reporter.ended("pushed content", image.name.as_str(), &image.target);
     work.reporter.totals(format!("Completed push to {reference}"));
     Ok(())
 }

@@ -2,18 +2,18 @@
 
 use futures::TryStreamExt as _;
 use windlass_core::image::{Image, Name, StoreExt as _};
-use windlass_core::{Error, Labels, Result, Services};
+use windlass_core::{Error, Result, Services};
 use windlass_proto::containerd::types::transfer::ImageStore;
 
 use super::Work;
 
-/// Gives an image another name; one that is taken points at the image from then on.
+/// Gives an image another name; one that is taken points at the image from then on. Its labels are those that are given: of the
+/// image none go along, as containerd has it.
 pub(super) async fn tag(work: &Work<'_>, from: &ImageStore, to: &ImageStore) -> Result<()> {
     let services = work.naming.services(&work.namespace.clone().into()).await?;
     let source = services.images.get(&from.name.parse()?).await?;
     let name: Name = to.name.parse()?;
-    let mut labels = source.labels;
-    labels.extend(&to.labels.clone().into_iter().collect::<Labels>());
+    let labels = to.labels.clone().into_iter().collect();
     services.images.put(&Image { labels, ..Image::new(name, source.target) }).await?;
     Ok(())
 }

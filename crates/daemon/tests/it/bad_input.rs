@@ -42,6 +42,7 @@ async fn what_is_no_message_is_refused_and_others_are_answered() {
     assert_eq!(status.code(), Code::InvalidArgument, "a name that is empty: {status}");
     let status = send(&place, "/made.up.v1.Service/Method", Bytes::new()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+    assert!(status.message().contains("\"made.up.v1.Service\" is not served here"), "{status}");
     let status = send(&place, "/containerd.services.namespaces.v1.Namespaces/Rename", Bytes::new()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     assert_eq!(services.namespaces.list().await.unwrap().len(), 1);

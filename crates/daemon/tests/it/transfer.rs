@@ -10,7 +10,7 @@ use prost_types::Any;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 use windlass::registry::ForeignUrls;
-use windlass_core::{Descriptor, Digest, Host as _, Kind, Namespace, Platform, Result, Scope, snapshot};
+use windlass_core::{Descriptor, Digest, Host as _, Kind, Labels, Namespace, Platform, Result, Scope, lease, snapshot};
 use windlass_grpc::streaming::window::{self, Sender};
 use windlass_grpc::streaming::{pack, unpack};
 use windlass_grpc::transfer::PullOptions;
@@ -62,10 +62,14 @@ impl Caller {
 
     /// Transfers between ends that may be none.
     async fn send(&self, source: Option<Any>, destination: Option<Any>) -> Result<()> {
+        self.answer(source, destination).await.map_err(|status| error::from_status(&status))
+    }
+
+    /// Does the same, and returns the answer as it is.
+    async fn answer(&self, source: Option<Any>, destination: Option<Any>) -> Result<(), tonic::Status> {
         let mut request = Request::new(TransferRequest { source, destination, options: None });
         request.metadata_mut().insert("containerd-namespace", "default".parse().unwrap());
-        let answer = self.transfers.clone().transfer(request).await;
-        answer.map(|_| ()).map_err(|status| error::from_status(&status))
+        self.transfers.clone().transfer(request).await.map(|_| ())
     }
 
     pub(crate) async fn transfer<S: Name, D: Name>(&self, source: &S, destination: &D, progress: &str) -> Result<()> {
@@ -101,7 +105,7 @@ async fn an_image_is_pulled_under_the_name_that_is_asked_for_unpacked_and_told_a
     let unpack = UnpackConfiguration { platform: None, snapshotter: "native".into() };
     let labels = HashMap::from([("team".to_owned(), "a".to_owned())]);
     let to = ImageStore { labels, unpacks: vec![unpack], ..store(NAME) };
-    let from = OciRegistry { reference, resolver: Some(RegistryResolver::default()) };
+    let from = OciRegistry { reference: reference.clone(), resolver: Some(RegistryResolver::default()) };
     let began = std::time::Instant::now();
     caller.transfer(&from, &to, "progress").await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(4), "who reads progress and does not close is not waited for");
@@ -122,7 +126,15 @@ async fn an_image_is_pulled_under_the_name_that_is_asked_for_unpacked_and_told_a
         let last = told.iter().rev().find(|it| it.name == name).unwrap();
         assert_eq!(last.event, "complete", "{told:?}");
         assert_eq!(last.desc.as_ref().unwrap().digest.parse::<Digest>().unwrap(), layer.digest);
+        assert_eq!(last.parents, [reference.as_str()], "it stands below what is pulled");
     }
+    let saved = told.iter().rev().find(|it| it.name == reference).unwrap();
+    assert_eq!(saved.event, "saved", "{told:?}");
+    let target = saved.desc.as_ref().unwrap();
+    assert_eq!(
+        (&target.media_type, &target.digest),
+        (&bundle.root.media_type.to_string(), &bundle.root.digest.to_string())
+    );
     daemon.stop().await;
 }
 
@@ -196,6 +208,69 @@ async fn a_push_whose_client_is_gone_stops_and_leaves_no_lease_and_no_tag() {
     daemon.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_says_so_to_who_waits_for_a_transfer_and_keeps_what_it_brought() {
+    let (place, bundle) = (Place::new(), bundle());
+    let daemon = place.start().await;
+    let slow = Fake::start().await;
+    for (digest, bytes) in &bundle.blobs {
+        if digest == &bundle.root.digest {
+            slow.add_manifest("app", Some("2"), bundle.root.media_type.as_str(), bytes.clone());
+        } else {
+            slow.add_blob("app", "application/octet-stream", bytes.clone());
+        }
+    }
+    let layer = bundle.image().layers[1].digest.clone();
+    slow.fault(format!("/v2/app/blobs/{layer}"), Fault::Silence);
+    let from = OciRegistry { reference: format!("{}/app:2", slow.host()), resolver: None };
+    let caller = Caller::new(&place).await;
+    let pull = tokio::spawn(async move { caller.answer(Some(pack(&from)), Some(pack(&store(NAME)))).await });
+    let asked = || slow.requests().iter().any(|request| request.path.ends_with(&layer.to_string()));
+    soon(async || asked()).await;
+    daemon.stop().await;
+    let status = pull.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("the daemon is stopping (do it again"), "{status:?}");
+    let daemon = place.start().await;
+    let there = place.services().await.content.info(&bundle.image().layers[0].digest).await;
+    assert!(there.is_ok(), "{there:?}");
+    daemon.stop().await;
+}
+
+/// As every transfer of containerd 2's client has a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pulled_is_held_by_the_lease_of_the_client_too() {
+    let (place, bundle) = (Place::new(), bundle());
+    let (_registry, reference) = serve(&bundle);
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    let services = place.services().await;
+    let from = OciRegistry { reference, resolver: None };
+    let pull = async |lease: &str| {
+        let mut request = Request::new(TransferRequest {
+            source: Some(pack(&from)),
+            destination: Some(pack(&store(NAME))),
+            options: None,
+        });
+        request.metadata_mut().insert("containerd-namespace", "default".parse().unwrap());
+        request.metadata_mut().insert("containerd-lease", lease.parse().unwrap());
+        caller.transfers.clone().transfer(request).await.map_err(|status| error::from_status(&status))
+    };
+    let absent = pull("absent").await.unwrap_err();
+    assert_eq!(absent.kind(), Kind::NotFound, "{absent}");
+    assert!(services.images.get(&NAME.parse().unwrap()).await.is_err(), "nothing is begun");
+
+    let options = lease::Options { id: Some("mine".parse().unwrap()), expiry: None, labels: Labels::new() };
+    let mine = services.leases.create(options).await.unwrap();
+    pull("mine").await.unwrap();
+    let layer = &bundle.image().layers[0].digest;
+    services.images.delete(&NAME.parse().unwrap(), windlass_core::image::Deletion::Synchronous).await.unwrap();
+    services.content.info(layer).await.unwrap();
+    services.leases.delete(&mine.id, windlass_core::gc::Deletion::Synchronous).await.unwrap();
+    assert_eq!(services.content.info(layer).await.unwrap_err().kind(), Kind::NotFound);
+    daemon.stop().await;
+}
+
 /// Waits until something is so.
 async fn soon(is_so: impl AsyncFn() -> bool) {
     for _ in 0..600 {
@@ -247,8 +322,12 @@ async fn an_image_gets_another_name_leaves_in_an_archive_and_comes_back() {
     let daemon = place.start().await;
     let caller = Caller::new(&place).await;
     let from = OciRegistry { reference, resolver: None };
-    caller.transfer(&from, &store(NAME), "").await.unwrap();
-    caller.transfer(&store(NAME), &store("registry.test/app:2"), "").await.unwrap();
+    let labels = |key: &str| HashMap::from([(key.to_owned(), "x".to_owned())]);
+    caller.transfer(&from, &ImageStore { labels: labels("first"), ..store(NAME) }, "").await.unwrap();
+    let to = ImageStore { labels: labels("second"), ..store("registry.test/app:2") };
+    caller.transfer(&store(NAME), &to, "").await.unwrap();
+    let tagged = place.services().await.images.get(&"registry.test/app:2".parse().unwrap()).await.unwrap();
+    assert_eq!((tagged.labels.get("first"), tagged.labels.get("second")), (None, Some("x")));
 
     let stream = caller.client.open_stream(&Scope::default(), "out").await.unwrap();
     let archive = tokio::spawn(window::receive(stream).try_collect::<Vec<Bytes>>());
@@ -298,6 +377,42 @@ async fn metadata_of_other_platforms_comes_without_their_layers_and_layers_are_k
             assert!(!here(layer).await, "{}", layer.digest);
         }
     }
+    daemon.stop().await;
+}
+
+/// As `ctr images export` asks of an image that was pulled for this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_of_this_machines_platform_unless_others_are_asked_for() {
+    let other = Image::new("linux/s390x").layer(Layer::new().file("other", "x")).build();
+    let (place, own) = (Place::new(), bundle());
+    let (_registry, reference) = serve(&Index::new().bundle(&own).bundle(&other).build());
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    let host = Platform::host();
+    let platform = platforms::Platform { os: host.os, architecture: host.architecture, ..Default::default() };
+    let to = ImageStore { platforms: vec![platform], all_metadata: true, ..store(NAME) };
+    caller.transfer(&OciRegistry { reference, resolver: None }, &to, "").await.unwrap();
+
+    let export = async |to: ImageExportStream| {
+        let stream = caller.client.open_stream(&Scope::default(), &to.stream).await.unwrap();
+        let archive = tokio::spawn(window::receive(stream).try_collect::<Vec<Bytes>>());
+        let answer = caller.answer(Some(pack(&store(NAME))), Some(pack(&to))).await;
+        let archive = archive.await.unwrap().map(|parts| String::from_utf8_lossy(&parts.concat()).into_owned());
+        (answer, archive)
+    };
+    let (answer, archive) = export(ImageExportStream { stream: "own".into(), ..Default::default() }).await;
+    answer.unwrap();
+    let archive = archive.unwrap();
+    assert!(own.image().layers.iter().all(|layer| archive.contains(&layer.digest.hex().to_string())));
+
+    let all = ImageExportStream { stream: "all".into(), all_platforms: true, ..Default::default() };
+    let (answer, _) = export(all).await;
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound);
+    // Whoever reads no more than the message reads what to do; and there is nothing that it could fail to read.
+    let hint = error::from_status(&status).hint_text().unwrap().to_owned();
+    assert!(status.message().contains("is missing") && status.message().ends_with(&format!("({hint})")), "{status:?}");
+    assert!(status.details().is_empty());
     daemon.stop().await;
 }
 

@@ -44,12 +44,32 @@ async fn https_is_spoken_to_a_host_that_is_not_this_machine() {
 }
 
 #[tokio::test]
+async fn the_certificate_of_a_trusted_authority_itself_is_taken() {
+    let identity = Identity::self_signed(&[OTHER_NAME], Validity::Current);
+    let (_fake, reference) = with_tls(&identity).await;
+    resolve(&trusting(&identity), &reference).await.unwrap();
+    // Its name is not what makes it trusted.
+    let another = Identity::self_signed(&[OTHER_NAME], Validity::Current);
+    let refused = resolve(&trusting(&another), &reference).await;
+    assert_says(refused, Kind::FailedPrecondition, &["certificate", "authority that is not trusted"]);
+}
+
+#[tokio::test]
 async fn a_certificate_is_refused_with_the_reason() {
     for (identity, trusted, words, hint) in [
         (Identity::new(&[OTHER_NAME]), false, "authority that is not trusted", "ca-certificates"),
         (Identity::new(&["other.test"]), true, "other names (other.test)", "by a name"),
         (Identity::valid(&[OTHER_NAME], Validity::Expired), true, "has expired", "renew"),
         (Identity::valid(&[OTHER_NAME], Validity::NotYet), true, "not valid yet", "clock"),
+        (
+            Identity::self_signed(&[OTHER_NAME], Validity::Current),
+            false,
+            "authority that is not trusted",
+            "ca-certificates",
+        ),
+        (Identity::self_signed(&["other.test"], Validity::Current), true, "other names (other.test)", "by a name"),
+        (Identity::self_signed(&[OTHER_NAME], Validity::Expired), true, "has expired", "renew"),
+        (Identity::self_signed(&[OTHER_NAME], Validity::NotYet), true, "not valid yet", "clock"),
     ] {
         let (fake, reference) = with_tls(&identity).await;
         let remote = if trusted { trusting(&identity) } else { remote() };

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use windlass_core::Kind;
+
 use super::*;
 
 /// Makes layers that each have a file of their own, and the mount of them: the last one is the topmost.
@@ -69,7 +71,7 @@ fn one_layer_more_is_refused_with_both_numbers() {
     let mount = stack(directory.path(), MAX_LAYERS + 1);
     let target = directory.path().join("work");
     let error = mount_all(&[mount], &target).unwrap_err();
-    assert!(error.is(windlass_core::Kind::FailedPrecondition));
+    assert!(error.is(Kind::FailedPrecondition));
     assert!(error.to_string().contains("501") && error.to_string().contains("500"), "{error}");
 }
 
@@ -95,7 +97,7 @@ fn without_the_newer_calls_too_many_layers_are_refused_with_the_limit() {
         layers.push_str(directory.path().to_str().unwrap());
     }
     let error = mount_all_with(Calls::Classic, &[mount], &directory.path().join("work")).unwrap_err();
-    assert!(error.is(windlass_core::Kind::FailedPrecondition), "{error:?}");
+    assert!(error.is(Kind::FailedPrecondition), "{error:?}");
     assert!(error.to_string().contains("4095") && error.hint_text().is_some(), "{error:?}");
 }
 
@@ -163,7 +165,7 @@ fn what_the_kernel_says_about_a_refusal_is_passed_on() {
     let target = directory.path().join("merged");
     fs::create_dir(&target).unwrap();
     let error = mount_all(&[mount], &target).unwrap_err();
-    assert!(error.is(windlass_core::Kind::InvalidArgument));
+    assert!(error.is(Kind::InvalidArgument));
     assert!(error.to_string().contains("redirect_dir") && error.to_string().contains("overlay"), "{error}");
     assert_eq!(mounted_at(&target).unwrap(), None);
 }
@@ -191,4 +193,21 @@ fn what_is_mounted_out_of_sight_is_seen_by_nobody_else_and_gone_with_the_thread(
         alone.join().unwrap().unwrap();
     });
     assert!(!seen(mounts().unwrap()));
+}
+
+#[test]
+fn a_root_that_is_no_mount_point_is_said_to_be_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let changed = std::thread::spawn(move || {
+        sys::own_mounts().unwrap();
+        rustix::process::chroot(directory.path()).unwrap();
+        (out_of_sight(|| Ok(())), directory)
+    });
+    let (result, _directory) = changed.join().unwrap();
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert!(
+        error.to_string().contains("/ is no mount point") && error.hint_text().unwrap().contains("--rbind"),
+        "{error}"
+    );
 }

@@ -20,6 +20,18 @@ pub enum Validity {
     NotYet,
 }
 
+impl Validity {
+    fn set(self, parameters: &mut CertificateParams) {
+        let (from, until) = match self {
+            Self::Current => return,
+            Self::Expired => (2000, 2001),
+            Self::NotYet => (3000, 3001),
+        };
+        parameters.not_before = date_time_ymd(from, 1, 1);
+        parameters.not_after = date_time_ymd(until, 1, 1);
+    }
+}
+
 /// A certificate with its key, of a server or a client, issued by an authority that nobody else has.
 #[derive(Debug)]
 pub struct Identity {
@@ -48,19 +60,20 @@ impl Identity {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names).unwrap();
-        match validity {
-            Validity::Current => {}
-            Validity::Expired => {
-                parameters.not_before = date_time_ymd(2000, 1, 1);
-                parameters.not_after = date_time_ymd(2001, 1, 1);
-            }
-            Validity::NotYet => {
-                parameters.not_before = date_time_ymd(3000, 1, 1);
-                parameters.not_after = date_time_ymd(3001, 1, 1);
-            }
-        }
+        validity.set(&mut parameters);
         let certificate = parameters.signed_by(&key, &Issuer::from_params(&authority, &authority_key)).unwrap();
         Self { authority: authority_certificate, certificate, key }
+    }
+
+    /// Makes a certificate for these names that is an authority's, and its own, as `openssl req -x509` makes it.
+    pub fn self_signed(names: &[&str], validity: Validity) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        validity.set(&mut parameters);
+        let certificate = parameters.self_signed(&key).unwrap();
+        Self { authority: certificate.clone(), certificate, key }
     }
 
     /// Returns the certificate of the authority, for a client to trust.

@@ -43,6 +43,7 @@ pub async fn a_taken_namespace_is_refused(store: &dyn Store) {
 
 pub async fn an_absent_namespace_is_not_found(store: &dyn Store) {
     assert_kind(store.labels(&name("absent")).await, Kind::NotFound, "labels");
+    assert_kind(store.set_label(&name("absent"), "a", "1").await, Kind::NotFound, "set_label");
     assert_kind(store.delete(&name("absent")).await, Kind::NotFound, "delete");
 }
 
