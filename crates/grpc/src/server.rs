@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tonic::service::Routes;
 use tonic::transport::Server;
 use windlass_core::plugin::Introspection;
 use windlass_core::{Host, activation};
@@ -22,8 +21,8 @@ use windlass_proto::grpc::health::v1::health_server::HealthServer;
 use windlass_proto::windlass::services::maintenance::v1::maintenance_server::MaintenanceServer;
 
 use crate::{
-    CONNECTION_WINDOW, MAX_FRAME, MAX_MESSAGE, STREAM_WINDOW, containers, content, diff, events, health, images,
-    introspection, leases, maintenance, mounts, namespaces, snapshots, tasks,
+    CONNECTION_WINDOW, MAX_FRAME, MAX_MESSAGE, Routes, STREAM_WINDOW, containers, content, diff, events, health,
+    images, introspection, leases, maintenance, mounts, namespaces, snapshots, tasks,
 };
 
 /// How many calls a connection may have at once. A watch or an open writer is one, and clients have one connection for all.
@@ -69,7 +68,8 @@ pub fn routes_within(
     health: health::Server,
 ) -> Routes {
     let about = introspection::Server::new(daemon.clone());
-    Routes::new(service!(limits, NamespacesServer, namespaces::Server::new(host.clone())))
+    Routes::default()
+        .add_service(service!(limits, NamespacesServer, namespaces::Server::new(host.clone())))
         .add_service(service!(limits, ContentServer, content::Server::new(host.clone())))
         .add_service(service!(limits, ImagesServer, images::Server::new(host.clone())))
         .add_service(service!(limits, LeasesServer, leases::Server::new(host.clone())))
