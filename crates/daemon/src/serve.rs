@@ -6,8 +6,7 @@ use futures::stream;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tonic::service::Routes;
-use windlass_grpc::{make_room, server};
+use windlass_grpc::{Routes, make_room, server};
 
 use crate::calls::Calls;
 use crate::gathering::Gathering;
@@ -23,8 +22,8 @@ pub(crate) fn grpc(
     until: oneshot::Receiver<()>,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
     let stopped = async { drop(until.await) };
-    let server = server::builder().layer(calls.clone()).add_routes(routes);
-    tokio::spawn(async move { server.serve_with_incoming_shutdown(connections(listener), stopped).await })
+    let server = server::builder().layer(calls.clone());
+    tokio::spawn(async move { server.serve_with_incoming_shutdown(routes, connections(listener), stopped).await })
 }
 
 /// Returns the connections to a socket. One that could not be accepted is logged, and the others are not affected.

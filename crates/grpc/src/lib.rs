@@ -24,6 +24,7 @@ pub mod maintenance;
 mod mount;
 pub mod mounts;
 pub mod namespaces;
+mod routes;
 pub mod scope;
 pub mod server;
 pub mod snapshots;
@@ -35,6 +36,7 @@ mod wire;
 
 pub use client::Client;
 pub use connect::make_room;
+pub use routes::Routes;
 pub use windlass_proto as proto;
 
 /// The largest message that is sent or taken, in bytes: as containerd has it.

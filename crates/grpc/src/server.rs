@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use tonic::Status;
-use tonic::codegen::http;
-use tonic::service::{AxumBody, Routes};
 use tonic::transport::Server;
 use windlass_core::plugin::Introspection;
 use windlass_core::{Host, activation};
@@ -24,15 +21,12 @@ use windlass_proto::grpc::health::v1::health_server::HealthServer;
 use windlass_proto::windlass::services::maintenance::v1::maintenance_server::MaintenanceServer;
 
 use crate::{
-    CONNECTION_WINDOW, MAX_FRAME, MAX_MESSAGE, STREAM_WINDOW, containers, content, diff, events, health, images,
-    introspection, leases, maintenance, mounts, namespaces, snapshots, tasks,
+    CONNECTION_WINDOW, MAX_FRAME, MAX_MESSAGE, Routes, STREAM_WINDOW, containers, content, diff, events, health,
+    images, introspection, leases, maintenance, mounts, namespaces, snapshots, tasks,
 };
 
 /// How many calls a connection may have at once. A watch or an open writer is one, and clients have one connection for all.
 const MOST_CALLS: u32 = 1 << 16;
-
-/// How much of the name of a service that is not there is told, in characters.
-const LONGEST_NAME: usize = 100;
 
 /// Makes a service of a noun's server, with the limits of every message.
 macro_rules! service {
@@ -74,7 +68,8 @@ pub fn routes_within(
     health: health::Server,
 ) -> Routes {
     let about = introspection::Server::new(daemon.clone());
-    Routes::new(service!(limits, NamespacesServer, namespaces::Server::new(host.clone())))
+    Routes::default()
+        .add_service(service!(limits, NamespacesServer, namespaces::Server::new(host.clone())))
         .add_service(service!(limits, ContentServer, content::Server::new(host.clone())))
         .add_service(service!(limits, ImagesServer, images::Server::new(host.clone())))
         .add_service(service!(limits, LeasesServer, leases::Server::new(host.clone())))
@@ -88,22 +83,6 @@ pub fn routes_within(
         .add_service(service!(limits, MountsServer, mounts::Server::new(activations.clone())))
         .add_service(service!(limits, TasksServer, tasks::Server::new(host.clone())))
         .add_service(service!(limits, MaintenanceServer, maintenance::Server::new(host.clone())))
-}
-
-/// Has calls of services that are not there answered with `Unimplemented`, which names the service: clients of whoever runs
-/// containers print what they get.
-#[must_use]
-pub fn completed(routes: Routes) -> Routes {
-    Routes::from(routes.into_axum_router().fallback(unknown))
-}
-
-async fn unknown(request: http::Request<AxumBody>) -> http::Response<AxumBody> {
-    let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-    let service: String = service.chars().take(LONGEST_NAME).collect();
-    Status::unimplemented(format!(
-        "service {service:?} is not served here: this daemon keeps images and the records of containers, and runs nothing yet"
-    ))
-    .into_http()
 }
 
 /// Makes a server whose windows are as large as bulk data on one machine needs.

@@ -1,5 +1,6 @@
 //! Lists that are printed while they are read: memory does not grow with their length.
 
+use std::borrow::Cow;
 use std::io::{BufWriter, Stdout, Write};
 
 use comfy_table::{CellAlignment, ColumnConstraint, Table, Width, presets};
@@ -40,7 +41,7 @@ impl<const N: usize> List<N> {
                 write!(self.out, "{separator}{json}").map_err(Failure::output)
             }
             Format::Table => {
-                self.rows.push(cells(record).map(|cell| printable(&cell).into_owned()));
+                self.rows.push(cells(record).map(shown));
                 if self.rows.len() >= ROWS { self.print_rows() } else { Ok(()) }
             }
         }
@@ -91,6 +92,15 @@ impl<const N: usize> List<N> {
         }
         Ok(())
     }
+}
+
+/// Returns a cell without control characters.
+fn shown(cell: String) -> String {
+    let changed = match printable(&cell) {
+        Cow::Owned(text) => Some(text),
+        Cow::Borrowed(_) => None,
+    };
+    changed.unwrap_or(cell)
 }
 
 impl<const N: usize> Drop for List<N> {

@@ -24,12 +24,12 @@ async fn listen(host: &Arc<dyn Host>, directory: &Path) -> PathBuf {
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
     let activations: Arc<dyn Manager> = Arc::new(Activations::open(&directory.join("mounts")).await.unwrap());
     let about: Arc<dyn windlass_core::plugin::Introspection> = Arc::new(daemon::Daemon);
-    let router = server::builder().add_routes(server::routes(host, &about, &activations));
+    let routes = server::routes(host, &about, &activations);
     let connections = futures::stream::unfold(listener, |listener| async {
         let accepted = listener.accept().await.map(|(stream, _)| stream);
         Some((accepted, listener))
     });
-    tokio::spawn(async move { router.serve_with_incoming(connections.boxed()).await });
+    tokio::spawn(async move { server::builder().serve_with_incoming(routes, connections.boxed()).await });
     socket
 }
 

@@ -49,7 +49,7 @@ fn host() -> Arc<dyn Host> {
 async fn served(host: &Arc<dyn Host>, directory: &Path) -> Channel {
     let activations: Arc<dyn Manager> = Arc::new(Activations::open(&directory.join("mounts")).await.unwrap());
     let daemon: Arc<dyn windlass_core::plugin::Introspection> = Arc::new(daemon::Daemon);
-    pipe::connect(server::builder().add_routes(server::routes(host, &daemon, &activations))).await
+    pipe::connect(server::routes(host, &daemon, &activations)).await
 }
 
 /// Serves a host over a pipe, for a test that activates nothing, and connects to it.

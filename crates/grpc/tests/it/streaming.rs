@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use windlass_core::{Kind, Scope};
 use windlass_grpc::streaming::{Server, Stream, Streams, window};
-use windlass_grpc::{Client, MAX_MESSAGE};
+use windlass_grpc::{Client, MAX_MESSAGE, Routes};
 use windlass_proto::containerd::services::streaming::v1::streaming_server::StreamingServer;
 use windlass_proto::containerd::types::transfer::{Data, WindowUpdate};
 
@@ -13,7 +13,7 @@ use crate::pipe;
 async fn daemon() -> (Client, Streams) {
     let streams = Streams::default();
     let server = StreamingServer::new(Server::new(streams.clone())).max_decoding_message_size(MAX_MESSAGE);
-    let channel = pipe::connect(tonic::transport::Server::builder().add_service(server)).await;
+    let channel = pipe::connect(Routes::default().add_service(server)).await;
     (Client::new(channel), streams)
 }
 
