@@ -4,11 +4,13 @@
 //! filter    := selector ("," selector)*            all of them must hold
 //! selector  := path (operator value)?              without an operator: the field is present
 //! path      := field ("." field)*
-//! field     := quoted | [A-Za-z] [A-Za-z0-9_]*
+//! field     := quoted | [A-Za-z0-9_]+
 //! operator  := "==" | "!=" | "~="                  ~= is a regular expression
 //! value     := quoted | [^\s,]+
 //! quoted    := a Go string literal: "…", or the same between | or / after ~=
 //! ```
+//!
+//! There may be white space before a field, an operator and a value. A field that is absent is empty to `!=` and `~=`.
 //!
 //! A record matches a list of filters when any one of them matches, or when the list is empty.
 
@@ -101,8 +103,8 @@ impl Selector {
         match &self.test {
             Test::Present => value.is_some(),
             Test::Equal(expected) => value.as_ref() == Some(expected),
-            Test::NotEqual(expected) => value.as_ref() != Some(expected),
-            Test::Matches(pattern) => value.is_some_and(|value| pattern.is_match(&value)),
+            Test::NotEqual(expected) => value.unwrap_or_default() != *expected,
+            Test::Matches(pattern) => pattern.is_match(&value.unwrap_or_default()),
         }
     }
 }
@@ -158,11 +160,20 @@ impl<'a> Parser<'a> {
             .hint("a filter looks like name==redis, labels.\"a.b\"~=re, or labels.gc")
     }
 
+    /// Passes over white space.
+    fn skip_space(&mut self) {
+        let rest = self.rest();
+        self.position += rest.len() - rest.trim_start().len();
+    }
+
     fn selector(&mut self) -> Result<Selector> {
         let mut path = vec![self.field()?];
         while self.peek() == Some('.') {
             self.advance();
             path.push(self.field()?);
+        }
+        if self.rest().trim_start().starts_with(['=', '!', '~']) {
+            self.skip_space();
         }
         let operator = self.rest().get(..2).unwrap_or_default();
         let test = match operator {
@@ -185,20 +196,22 @@ impl<'a> Parser<'a> {
     }
 
     fn field(&mut self) -> Result<String> {
+        self.skip_space();
         if self.peek() == Some('"') {
             return self.quoted('"');
         }
-        if !self.peek().is_some_and(|c| c.is_ascii_alphabetic()) {
-            return Err(self.error("expected a field name"));
-        }
         let rest = self.rest();
         let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        if length == 0 {
+            return Err(self.error("expected a field name"));
+        }
         self.position += length;
         Ok(rest.get(..length).unwrap_or_default().to_owned())
     }
 
     fn operand(&mut self, pattern: bool) -> Result<String> {
         self.position += 2;
+        self.skip_space();
         match self.peek() {
             Some('"') => self.quoted('"'),
             Some(delimiter @ ('|' | '/')) if pattern => self.quoted(delimiter),
@@ -331,10 +344,29 @@ mod tests {
             r"name~=|^red\\w+$|",
             r#"name=="\x72\145d\u0069s""#,
             r#"name~="^red\\w+$""#,
+            "name==redis, labels.plain==1",
+            "name == redis",
+            "\tname ~=\n^re",
+            "absent!=x",
+            "name!=\"\"",
+            "absent~=^$",
+            "labels.a.b,name==redis",
         ] {
             assert!(matches(text), "{text:?}");
         }
-        for text in ["absent", "name==nginx", "name!=redis", "name~=^x", "name==redis,absent", "absent==x"] {
+        for text in [
+            "absent",
+            "name==nginx",
+            "name!=redis",
+            "name~=^x",
+            "name==redis,absent",
+            "absent==x",
+            "absent!=\"\"",
+            "absent~=x",
+            "absent==\"\"",
+            "1_",
+            "name==redis, _absent",
+        ] {
             assert!(!matches(text), "{text:?}");
         }
     }
@@ -349,6 +381,10 @@ mod tests {
             ("name==\"open", 6),
             ("name~=[", 6),
             ("name==a b", 7),
+            ("name==a ", 7),
+            ("name ,absent", 4),
+            ("name==redis, ", 13),
+            ("name== ", 7),
             ("labels.", 7),
             (r#"name=="\w""#, 8),
             (r#"name=="\xff""#, 6),
