@@ -77,7 +77,8 @@ impl Group<'_> {
         Labels::new().with(key, value).validate()?;
         let namespace = &self.scope.namespace;
         self.member(|tx| {
-            let mut record = NAMESPACES.get(tx, namespace.as_str())?.ok_or_else(|| not_found(namespace))?;
+            let new = || NamespaceRecord { labels: Labels::new(), created_at: SystemTime::now() };
+            let mut record = NAMESPACES.get(tx, namespace.as_str())?.unwrap_or_else(new);
             record.labels.set(key, value);
             NAMESPACES.put(tx, namespace.as_str(), &record)
         })

@@ -23,20 +23,6 @@ impl Namespaces {
         let mut spaces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(spaces.entry(namespace.clone()).or_default())
     }
-
-    /// Changes the labels of a namespace that exists; checked before they are kept.
-    fn change<T>(&self, namespace: &Namespace, change: impl FnOnce(&mut Labels) -> T) -> Result<T> {
-        let space = self.space(namespace);
-        let mut space = lock(&space);
-        if !space.exists {
-            return Err(absent(namespace));
-        }
-        let mut labels = space.labels.clone();
-        let returned = change(&mut labels);
-        labels.validate()?;
-        space.labels = labels;
-        Ok(returned)
-    }
 }
 
 #[async_trait]
@@ -53,11 +39,18 @@ impl Store for Namespaces {
     }
 
     async fn labels(&self, namespace: &Namespace) -> Result<Labels> {
-        self.change(namespace, |labels| labels.clone())
+        let space = self.space(namespace);
+        let space = lock(&space);
+        if space.exists { Ok(space.labels.clone()) } else { Err(absent(namespace)) }
     }
 
     async fn set_label(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {
-        self.change(namespace, |labels| labels.set(key, value))
+        Labels::new().with(key, value).validate()?;
+        let space = self.space(namespace);
+        let mut space = lock(&space);
+        space.exists = true;
+        space.labels.set(key, value);
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<Namespace>> {
