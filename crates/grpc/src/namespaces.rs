@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use windlass_core::namespace::Store;
@@ -13,8 +14,9 @@ use windlass_proto::containerd::services::namespaces::v1 as wire;
 use windlass_proto::containerd::services::namespaces::v1::namespaces_client::NamespacesClient;
 use windlass_proto::containerd::services::namespaces::v1::namespaces_server::Namespaces;
 
+use crate::content::CONTRACT_HEADER;
 use crate::error::{Answer as _, Reply as _, to_status};
-use crate::{MAX_MESSAGE, scope};
+use crate::{MAX_MESSAGE, scope, transfer};
 
 /// The field of an update that is all labels; one of them is `labels.KEY`.
 const LABELS: &str = "labels";
@@ -81,9 +83,14 @@ impl Namespaces for Server {
         request: Request<wire::GetNamespaceRequest>,
     ) -> Result<Response<wire::GetNamespaceResponse>, Status> {
         let store = self.store().await?;
+        // With containerd one that is not there has no labels, and its clients look for some before they make anything.
+        let ours = transfer::understands_ours(request.metadata());
         let get = async {
             let name: Namespace = request.into_inner().name.parse()?;
-            let labels = store.labels(&name).await?;
+            let labels = match store.labels(&name).await {
+                Err(error) if error.is(windlass_core::Kind::NotFound) && !ours => Labels::new(),
+                labels => labels?,
+            };
             Ok(wire::GetNamespaceResponse { namespace: Some(message(&name, labels)) })
         };
         get.await.reply()
@@ -161,8 +168,9 @@ impl Store for Remote {
 
     async fn labels(&self, namespace: &Namespace) -> Result<Labels> {
         let request = wire::GetNamespaceRequest { name: namespace.to_string() };
-        given(self.client.clone().get(scope::request(&self.scope, request)?).await.answer()?.namespace)
-            .map(|(_, labels)| labels)
+        let mut request = scope::request(&self.scope, request)?;
+        request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        given(self.client.clone().get(request).await.answer()?.namespace).map(|(_, labels)| labels)
     }
 
     async fn set_label(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {

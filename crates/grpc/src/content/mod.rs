@@ -8,6 +8,7 @@
 //!
 //! Reading order: the conversions here, [`server`](self), then the client's half.
 
+mod aborts;
 mod list;
 mod read;
 mod reader;
