@@ -1,7 +1,7 @@
 //! Aborting an ingest under its writer, as containerd lets its clients do it.
 //!
 //! They also abort right behind closing a writer, whose end may not have been seen here yet. In the contract a writer keeps what it
-//! writes, so who speaks that is not in the table.
+//! writes, so a writer of that is not in the table.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,10 +41,10 @@ impl Aborts {
         Abortable { key, asked, table: self.0.clone() }
     }
 
-    /// Asks the conversation about an ingest to end, and waits for that; false when there is none, or it does not.
-    pub(super) async fn end(&self, namespace: Namespace, ingest: IngestRef) -> bool {
+    /// Asks the conversation about an ingest to end, if there is one, and waits for that; not for ever.
+    pub(super) async fn end(&self, namespace: Namespace, ingest: IngestRef) {
         let key = (namespace, ingest);
-        let Some(asked) = self.0.open().get(&key).cloned() else { return false };
+        let Some(asked) = self.0.open().get(&key).cloned() else { return };
         asked.notify_one();
         let ended = async {
             loop {
@@ -57,7 +57,7 @@ impl Aborts {
                 closed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, ended).await.is_ok()
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
     }
 }
 

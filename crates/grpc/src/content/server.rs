@@ -110,10 +110,12 @@ impl Content for Server {
     async fn abort(&self, request: Request<wire::AbortRequest>) -> Result<Response<()>, Status> {
         let store = self.store(&request).await?;
         let namespace = scope::of_headers(request.metadata()).map_err(|error| to_status(&error))?.namespace;
+        let contract = request.metadata().contains_key(CONTRACT_HEADER);
         let abort = async {
             let ingest: IngestRef = request.into_inner().r#ref.try_into()?;
             match store.abort(&ingest).await {
-                Err(error) if error.is(Kind::Unavailable) && self.aborts.end(namespace, ingest.clone()).await => {
+                Err(error) if error.is(Kind::Unavailable) && !contract => {
+                    self.aborts.end(namespace, ingest.clone()).await;
                     store.abort(&ingest).await
                 }
                 aborted => aborted,

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use futures::channel::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
-use windlass_core::Digest;
+use windlass_core::{Digest, Host as _, Kind, Scope};
+use windlass_grpc::Client;
 use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
 use windlass_proto::containerd::services::content::v1::{
     AbortRequest, InfoRequest, ListStatusesRequest, StatusRequest, WriteAction, WriteContentRequest,
@@ -155,11 +156,16 @@ async fn the_second_of_two_writers_is_refused_until_the_first_is_gone() {
 /// As with containerd, whose clients do it.
 #[tokio::test]
 async fn an_ingest_is_aborted_under_its_writer_and_right_behind_it() {
-    let mut content = ContentClient::new(channel().await);
+    let channel = channel().await;
+    let mut content = ContentClient::new(channel.clone());
     let abort = || in_namespace(AbortRequest { r#ref: "ref".into() });
     let mut held = Talk::begin(&mut content).await;
     held.say(stat("ref")).await.unwrap();
     held.say(data(0, b"01234")).await.unwrap();
+    // A client of ours keeps to the contract, where a writer keeps what it writes.
+    let services = Client::new(channel).services(&Scope::default()).await.unwrap();
+    let refused = services.content.abort(&"ref".parse().unwrap()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unavailable);
     content.abort(abort()).await.unwrap();
     assert_eq!(held.answers.message().await.unwrap_err().code(), Code::Aborted);
     assert_eq!(offset(&mut content, "ref").await, Err(Code::NotFound));
