@@ -10,9 +10,10 @@
 //! quoted    := a Go string literal: "…", or the same between | or / after ~=
 //! ```
 //!
-//! There may be white space before a field, an operator and a value. A field that is absent is empty to `!=` and `~=`.
+//! Before a field, an operator and a value there may be white space.
 //!
 //! A record matches a list of filters when any one of them matches, or when the list is empty.
+//! A field that is absent is empty to `!=` and `~=`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -155,15 +156,15 @@ impl<'a> Parser<'a> {
         self.position += self.peek().map_or(0, char::len_utf8);
     }
 
+    fn skip_space(&mut self) {
+        while self.peek().is_some_and(char::is_whitespace) {
+            self.advance();
+        }
+    }
+
     fn error(&self, problem: &str) -> Error {
         Error::invalid_argument(format!("filter {:?} at byte {}: {problem}", self.text, self.position))
             .hint("a filter looks like name==redis, labels.\"a.b\"~=re, or labels.gc")
-    }
-
-    /// Passes over white space.
-    fn skip_space(&mut self) {
-        let rest = self.rest();
-        self.position += rest.len() - rest.trim_start().len();
     }
 
     fn selector(&mut self) -> Result<Selector> {
@@ -172,9 +173,10 @@ impl<'a> Parser<'a> {
             self.advance();
             path.push(self.field()?);
         }
-        if self.rest().trim_start().starts_with(['=', '!', '~']) {
-            self.skip_space();
+        if matches!(self.peek(), None | Some(',')) {
+            return Ok(Selector { path, test: Test::Present });
         }
+        self.skip_space();
         let operator = self.rest().get(..2).unwrap_or_default();
         let test = match operator {
             "==" => Test::Equal(self.operand(false)?),
@@ -187,10 +189,10 @@ impl<'a> Parser<'a> {
                     self.error(&format!("{pattern:?} is not a regular expression: {e}"))
                 })?)
             }
-            _ => match self.peek() {
-                None | Some(',') => Test::Present,
-                Some(other) => return Err(self.error(&format!("expected ==, != or ~= and found {other:?}"))),
-            },
+            _ => {
+                let found = self.peek().map_or_else(|| "nothing more".to_owned(), |other| format!("{other:?}"));
+                return Err(self.error(&format!("expected ==, != or ~= and found {found}")));
+            }
         };
         Ok(Selector { path, test })
     }
@@ -340,17 +342,18 @@ mod tests {
             r#"labels."a.b"=="x y""#,
             "labels.a.b",
             "labels.plain==1,name==redis",
+            // As containerd 2's clients ask for a plugin.
+            "labels.plain==1, name==redis",
+            " name == redis",
+            "labels. plain",
             r"name~=/red\w+/",
             r"name~=|^red\\w+$|",
             r#"name=="\x72\145d\u0069s""#,
             r#"name~="^red\\w+$""#,
-            "name==redis, labels.plain==1",
-            "name == redis",
             "\tname ~=\n^re",
             "absent!=x",
             "name!=\"\"",
             "absent~=^$",
-            "labels.a.b,name==redis",
         ] {
             assert!(matches(text), "{text:?}");
         }
@@ -382,7 +385,7 @@ mod tests {
             ("name~=[", 6),
             ("name==a b", 7),
             ("name==a ", 7),
-            ("name ,absent", 4),
+            ("name ,absent", 5),
             ("name==redis, ", 13),
             ("name== ", 7),
             ("labels.", 7),

@@ -36,7 +36,7 @@ pub trait Store: Send + Sync {
     /// Returns the labels of a namespace.
     async fn labels(&self, namespace: &Namespace) -> Result<Labels>;
 
-    /// Sets a label, or removes it when the value is empty. A namespace that is not there comes into being by it.
+    /// Sets a label, or removes it when the value is empty.
     async fn set_label(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()>;
 
     /// Lists all namespaces, by name.

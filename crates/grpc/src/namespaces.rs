@@ -16,7 +16,7 @@ use windlass_proto::containerd::services::namespaces::v1::namespaces_server::Nam
 
 use crate::content::CONTRACT_HEADER;
 use crate::error::{Answer as _, Reply as _, to_status};
-use crate::{MAX_MESSAGE, scope, transfer};
+use crate::{MAX_MESSAGE, scope};
 
 /// The field of an update that is all labels; one of them is `labels.KEY`.
 const LABELS: &str = "labels";
@@ -48,9 +48,15 @@ fn given(namespace: Option<wire::Namespace>) -> Result<(Namespace, Labels)> {
     Ok((given.name.parse()?, given.labels.into_iter().collect()))
 }
 
-/// Sets the labels that an update names: all of them without a mask, and then those that are not given go.
-async fn update(store: &dyn Store, request: wire::UpdateNamespaceRequest) -> Result<wire::UpdateNamespaceResponse> {
+/// Sets the labels that an update names: all of them without a mask, and then those that are not given go. As containerd has it, a
+/// namespace that is not there is made, unless the client says that it has our contract.
+async fn update(
+    store: &dyn Store,
+    request: wire::UpdateNamespaceRequest,
+    contract: bool,
+) -> Result<wire::UpdateNamespaceResponse> {
     let (name, labels) = given(request.namespace)?;
+    labels.validate()?;
     let paths = request.update_mask.map(|mask| mask.paths).filter(|paths| !paths.is_empty());
     let mut set = Vec::new();
     for path in paths.unwrap_or_else(|| vec![LABELS.to_owned()]) {
@@ -69,6 +75,12 @@ async fn update(store: &dyn Store, request: wire::UpdateNamespaceRequest) -> Res
                 .hint("labels and labels.KEY can"));
         }
     }
+    if !contract {
+        match store.create(&name, Labels::new()).await {
+            Err(error) if !error.is(windlass_core::Kind::AlreadyExists) => return Err(error),
+            _ => {}
+        }
+    }
     for (key, value) in set {
         store.set_label(&name, &key, &value).await?;
     }
@@ -84,11 +96,11 @@ impl Namespaces for Server {
     ) -> Result<Response<wire::GetNamespaceResponse>, Status> {
         let store = self.store().await?;
         // With containerd one that is not there has no labels, and its clients look for some before they make anything.
-        let ours = transfer::understands_ours(request.metadata());
+        let contract = request.metadata().contains_key(CONTRACT_HEADER);
         let get = async {
             let name: Namespace = request.into_inner().name.parse()?;
             let labels = match store.labels(&name).await {
-                Err(error) if error.is(windlass_core::Kind::NotFound) && !ours => Labels::new(),
+                Err(error) if error.is(windlass_core::Kind::NotFound) && !contract => Labels::new(),
                 labels => labels?,
             };
             Ok(wire::GetNamespaceResponse { namespace: Some(message(&name, labels)) })
@@ -133,7 +145,8 @@ impl Namespaces for Server {
         &self,
         request: Request<wire::UpdateNamespaceRequest>,
     ) -> Result<Response<wire::UpdateNamespaceResponse>, Status> {
-        update(&*self.store().await?, request.into_inner()).await.reply()
+        let contract = request.metadata().contains_key(CONTRACT_HEADER);
+        update(&*self.store().await?, request.into_inner(), contract).await.reply()
     }
 
     async fn delete(&self, request: Request<wire::DeleteNamespaceRequest>) -> Result<Response<()>, Status> {
@@ -177,7 +190,9 @@ impl Store for Remote {
         let labels = Labels::new().with(key, value);
         let update_mask = Some(prost_types::FieldMask { paths: vec![format!("labels.{key}")] });
         let request = wire::UpdateNamespaceRequest { namespace: Some(message(namespace, labels)), update_mask };
-        self.client.clone().update(scope::request(&self.scope, request)?).await.answer()?;
+        let mut request = scope::request(&self.scope, request)?;
+        request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        self.client.clone().update(request).await.answer()?;
         Ok(())
     }
 

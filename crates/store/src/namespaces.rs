@@ -77,8 +77,7 @@ impl Group<'_> {
         Labels::new().with(key, value).validate()?;
         let namespace = &self.scope.namespace;
         self.member(|tx| {
-            let new = || NamespaceRecord { labels: Labels::new(), created_at: SystemTime::now() };
-            let mut record = NAMESPACES.get(tx, namespace.as_str())?.unwrap_or_else(new);
+            let mut record = NAMESPACES.get(tx, namespace.as_str())?.ok_or_else(|| not_found(namespace))?;
             record.labels.set(key, value);
             NAMESPACES.put(tx, namespace.as_str(), &record)
         })

@@ -23,6 +23,20 @@ impl Namespaces {
         let mut spaces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(spaces.entry(namespace.clone()).or_default())
     }
+
+    /// Changes the labels of a namespace that exists; checked before they are kept.
+    fn change<T>(&self, namespace: &Namespace, change: impl FnOnce(&mut Labels) -> T) -> Result<T> {
+        let space = self.space(namespace);
+        let mut space = lock(&space);
+        if !space.exists {
+            return Err(absent(namespace));
+        }
+        let mut labels = space.labels.clone();
+        let returned = change(&mut labels);
+        labels.validate()?;
+        space.labels = labels;
+        Ok(returned)
+    }
 }
 
 #[async_trait]
@@ -39,18 +53,11 @@ impl Store for Namespaces {
     }
 
     async fn labels(&self, namespace: &Namespace) -> Result<Labels> {
-        let space = self.space(namespace);
-        let space = lock(&space);
-        if space.exists { Ok(space.labels.clone()) } else { Err(absent(namespace)) }
+        self.change(namespace, |labels| labels.clone())
     }
 
     async fn set_label(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {
-        Labels::new().with(key, value).validate()?;
-        let space = self.space(namespace);
-        let mut space = lock(&space);
-        space.exists = true;
-        space.labels.set(key, value);
-        Ok(())
+        self.change(namespace, |labels| labels.set(key, value))
     }
 
     async fn list(&self) -> Result<Vec<Namespace>> {
