@@ -73,10 +73,12 @@ impl Abortable {
 
 impl Drop for Abortable {
     fn drop(&mut self) {
+        let mut open = self.table.open();
         // The ref may be in another conversation already.
-        if self.table.is_open(&self.key, &self.asked) {
-            self.table.open().remove(&self.key);
+        if open.get(&self.key).is_some_and(|there| Arc::ptr_eq(there, &self.asked)) {
+            open.remove(&self.key);
         }
+        drop(open);
         self.table.closed.notify_waiters();
     }
 }
