@@ -26,6 +26,7 @@ const EVENT: &str = "io.containerd.event.v1";
 const LEASE: &str = "io.containerd.lease.v1";
 const SERVICE: &str = "io.containerd.grpc.v1";
 const MOUNTS: &str = "io.containerd.mount-manager.v1";
+const RUNTIME: &str = "io.containerd.runtime.v2";
 const STREAMING: &str = "io.containerd.streaming.v1";
 const TRANSFER: &str = "io.containerd.transfer.v1";
 const TTRPC: &str = "io.containerd.ttrpc.v1";
@@ -48,6 +49,9 @@ enum Part {
     Programs,
     /// With its socket.
     Socket,
+    /// Not at all yet. It is listed because BuildKit takes the platforms that it builds for from it, and starts nowhere
+    /// without; what its platforms are is known whether it runs anything or not.
+    Runtime,
     /// In a process of its own.
     Proxy(ProxyKind),
 }
@@ -75,6 +79,7 @@ const TABLE: &[(&str, &str, &[&str], Part)] = &[
     (SERVICE, "mounts", &[MOUNTS], Part::Service("containerd.services.mounts.v1.Mounts")),
     (SERVICE, "namespaces", &[METADATA], Part::Service("containerd.services.namespaces.v1.Namespaces")),
     (SERVICE, "snapshots", &[SNAPSHOTTER, METADATA], Part::Service("containerd.services.snapshots.v1.Snapshots")),
+    (RUNTIME, "task", &[METADATA, EVENT], Part::Runtime),
     (STREAMING, "manager", &[], Part::Core),
     (VERIFIER, "bindir", &[], Part::Programs),
     (TRANSFER, "local", &[METADATA, SNAPSHOTTER, DIFFER, STREAMING, VERIFIER], Part::Core),
@@ -144,8 +149,12 @@ impl Assembly {
                 return Err(Error::invalid_argument(format!("plugin {} cannot be left out", node.uri()))
                     .hint("nothing works without it: take it out of disabled_plugins"));
             }
-            let reason = "it is disabled by the configuration".to_owned();
-            let settled = disabled.then_some(Outcome::Skipped { reason });
+            let reason = match part {
+                _ if disabled => Some("it is disabled by the configuration"),
+                Part::Runtime => Some("nothing runs here yet"),
+                _ => None,
+            };
+            let settled = reason.map(|reason| Outcome::Skipped { reason: reason.to_owned() });
             planned.push(Planned { node, part, settled });
         }
         let assembly =
@@ -244,12 +253,16 @@ impl Assembly {
                         plugin.capabilities.clone_from(&proxy.capabilities);
                     }
                 }
+                Part::Runtime => plugin.platforms = vec![Platform::host()],
                 _ => plugin.exports = exports(&plugin, engine, config),
             }
             if plugin.kind == DIFFER && plugin.platforms.is_empty() {
                 plugin.platforms = vec![Platform::host()];
             }
-            report(&plugin);
+            // What nobody could have is not news.
+            if planned.part != Part::Runtime {
+                report(&plugin);
+            }
             plugins.push(plugin);
         }
         self.required_are_ready(&plugins)?;
@@ -378,8 +391,8 @@ mod tests {
         let (_root, config) = config(|_| ());
         let plugins = assembled(&config).await.unwrap();
         assert_eq!(plugins.len(), TABLE.len());
-        let failed: Vec<_> = plugins.iter().filter(|plugin| !plugin.is_ready()).collect();
-        assert!(failed.is_empty(), "{failed:?}");
+        let without: Vec<_> = plugins.iter().filter(|plugin| !plugin.is_ready()).map(Plugin::uri).collect();
+        assert_eq!(without, ["io.containerd.runtime.v2.task"]);
         for (at, plugin) in plugins.iter().enumerate() {
             for requirement in &plugin.requires {
                 let fits = |other: &Plugin| other.kind == *requirement || other.uri() == *requirement;
@@ -399,7 +412,12 @@ mod tests {
         let skipped: Vec<_> = plugins.iter().filter(|it| !it.is_ready()).map(Plugin::uri).collect();
         assert_eq!(
             skipped,
-            ["io.containerd.snapshotter.v1.erofs", "io.containerd.gc.v1.scheduler", "io.containerd.grpc.v1.images"]
+            [
+                "io.containerd.snapshotter.v1.erofs",
+                "io.containerd.gc.v1.scheduler",
+                "io.containerd.grpc.v1.images",
+                "io.containerd.runtime.v2.task",
+            ]
         );
         assert!(matches!(outcome(&plugins, "io.containerd.gc.v1.scheduler"), Outcome::Skipped { .. }));
         let left_out = left_out(&plugins);

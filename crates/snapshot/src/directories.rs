@@ -8,7 +8,7 @@
 //!
 //! A number is used once. Which numbers belong to a record is not known here.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -29,8 +29,9 @@ const REMOVED: &str = "rm-";
 pub(crate) struct Directories {
     root: PathBuf,
     next: AtomicU64,
-    /// Numbers that were given out and are neither recorded nor given up.
-    pending: Mutex<BTreeSet<u64>>,
+    /// Numbers that were given out and are neither recorded nor given up, with how many hold each: two may be about to remove
+    /// the same snapshot, and the one that comes too late lets go while the other one still deletes.
+    pending: Mutex<BTreeMap<u64, usize>>,
     /// Held by the one cleanup that runs.
     cleaning: Mutex<()>,
 }
@@ -75,7 +76,7 @@ impl Directories {
 
     /// Keeps a cleanup from the directory of a number that is about to be removed.
     pub(crate) fn reserve(&self, id: u64) -> Reserved<'_> {
-        self.pending().insert(id);
+        *self.pending().entry(id).or_default() += 1;
         Reserved { directories: self, id }
     }
 
@@ -101,7 +102,7 @@ impl Directories {
         let pending = self.pending().clone();
         let recorded = recorded()?;
         for (id, Found { name, complete, .. }) in found {
-            if pending.contains(&id) || (complete && recorded.contains(&id)) {
+            if pending.contains_key(&id) || (complete && recorded.contains(&id)) {
                 continue;
             }
             let path = self.root.join(&name);
@@ -126,7 +127,7 @@ impl Directories {
         Ok(look(&self.root)?.into_iter().filter_map(|found| Some((found.id?, found))).collect())
     }
 
-    fn pending(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -165,7 +166,13 @@ pub(crate) struct Reserved<'a> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        self.directories.pending().remove(&self.id);
+        let mut pending = self.directories.pending();
+        match pending.get_mut(&self.id) {
+            Some(holders) if *holders > 1 => *holders -= 1,
+            _ => {
+                pending.remove(&self.id);
+            }
+        }
     }
 }
 

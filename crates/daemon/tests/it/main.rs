@@ -5,6 +5,7 @@
 mod bad_input;
 mod config;
 mod content;
+mod docker;
 mod every_call;
 mod load;
 mod proxy;

@@ -154,6 +154,22 @@ async fn a_cleanup_leaves_alone_what_is_being_prepared_and_what_is_not_ours() {
 }
 
 #[tokio::test]
+async fn a_cleanup_keeps_away_from_a_removal_though_another_one_of_the_same_snapshot_came_too_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let snapshots = begun(directory.path()).await;
+    let directories = &snapshots.0.directories;
+    let (removes, too_late) = (directories.reserve(2), directories.reserve(2));
+    snapshots.0.records.remove(&key("work")).unwrap();
+    directories.set_aside(2).unwrap();
+    drop(too_late);
+    snapshots.cleanup().await.unwrap();
+    assert_eq!(state(&snapshots).await.1, set(&["1", "rm-2"]));
+    drop(removes);
+    snapshots.cleanup().await.unwrap();
+    assert_eq!(state(&snapshots).await.1, set(&["1"]));
+}
+
+#[tokio::test]
 async fn numbers_are_not_used_twice_even_after_everything_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let snapshots = begun(directory.path()).await;
