@@ -13,6 +13,7 @@
 //! Before a field, an operator and a value there may be white space.
 //!
 //! A record matches a list of filters when any one of them matches, or when the list is empty.
+//! A field that is absent is empty to `!=` and `~=`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -103,8 +104,8 @@ impl Selector {
         match &self.test {
             Test::Present => value.is_some(),
             Test::Equal(expected) => value.as_ref() == Some(expected),
-            Test::NotEqual(expected) => value.as_ref() != Some(expected),
-            Test::Matches(pattern) => value.is_some_and(|value| pattern.is_match(&value)),
+            Test::NotEqual(expected) => value.unwrap_or_default() != *expected,
+            Test::Matches(pattern) => pattern.is_match(&value.unwrap_or_default()),
         }
     }
 }
@@ -349,10 +350,26 @@ mod tests {
             r"name~=|^red\\w+$|",
             r#"name=="\x72\145d\u0069s""#,
             r#"name~="^red\\w+$""#,
+            "\tname ~=\n^re",
+            "absent!=x",
+            "name!=\"\"",
+            "absent~=^$",
         ] {
             assert!(matches(text), "{text:?}");
         }
-        for text in ["absent", "name==nginx", "name!=redis", "name~=^x", "name==redis,absent", "absent==x"] {
+        for text in [
+            "absent",
+            "name==nginx",
+            "name!=redis",
+            "name~=^x",
+            "name==redis,absent",
+            "absent==x",
+            "absent!=\"\"",
+            "absent~=x",
+            "absent==\"\"",
+            "1_",
+            "name==redis, _absent",
+        ] {
             assert!(!matches(text), "{text:?}");
         }
     }
@@ -367,6 +384,10 @@ mod tests {
             ("name==\"open", 6),
             ("name~=[", 6),
             ("name==a b", 7),
+            ("name==a ", 7),
+            ("name ,absent", 5),
+            ("name==redis, ", 13),
+            ("name== ", 7),
             ("labels.", 7),
             (r#"name=="\w""#, 8),
             (r#"name=="\xff""#, 6),

@@ -135,7 +135,7 @@ pub struct Info {
     /// The labels.
     #[serde(default)]
     pub labels: Labels,
-    /// When it was prepared.
+    /// When it was prepared, or committed if it is committed.
     #[serde(with = "timestamp")]
     pub created_at: SystemTime,
     /// When the record changed last.

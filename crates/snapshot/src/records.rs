@@ -402,7 +402,9 @@ fn settled(snapshots: Snapshots<'_>, settle: &Settle) -> Result<Record, Failure>
     record.info.labels.validate()?;
     record.info.state = State::Committed;
     record.info.key = name.as_key().clone();
-    record.info.updated_at = SystemTime::now();
+    // A committed snapshot is a new one; so it is with containerd.
+    record.info.created_at = SystemTime::now();
+    record.info.updated_at = record.info.created_at;
     Ok(record)
 }
 

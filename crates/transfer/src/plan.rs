@@ -9,7 +9,7 @@ use windlass_core::document::{ImageConfig, Manifest, Root};
 use windlass_core::lease::{Resource, ResourceKind};
 use windlass_core::media_type::Role;
 use windlass_core::platform::Selection;
-use windlass_core::{ChainId, Descriptor, DiffId, Digest, Error, Kind, MediaType, Platform, Result, image, snapshot};
+use windlass_core::{ChainId, Descriptor, DiffId, Digest, Error, MediaType, Platform, Result, image, snapshot};
 
 use crate::fetch::Fetch;
 use crate::room::Room;
@@ -48,8 +48,11 @@ pub struct ImagePlan {
     /// The type of an artifact, which has no root filesystem; none for an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// The layers, bottom first; none for an artifact.
+    /// The layers, bottom first; none for an artifact, or where the config does not list them.
     pub layers: Vec<LayerPlan>,
+    /// Why the layers cannot be unpacked: the config does not list as many. Their blobs are blobs all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 /// One layer of an image.
@@ -106,8 +109,11 @@ impl Plan {
     /// Checks that every layer is one that can be unpacked.
     ///
     /// # Errors
-    /// `Unimplemented` naming the first that is not.
+    /// `Unimplemented` naming the first that is not; `FailedPrecondition` naming a config that does not list the layers.
     pub fn check_unpackable(&self) -> Result<()> {
+        if let Some(damage) = self.images.iter().find_map(|image| image.damage.as_deref()) {
+            return Err(damaged(damage.to_owned()));
+        }
         let layers = self.images.iter().flat_map(|image| &image.layers);
         match layers.map(|layer| &layer.descriptor).find(|layer| !matches!(layer.media_type.role(), Role::Layer(_))) {
             None => Ok(()),
@@ -126,8 +132,8 @@ impl Plan {
 
     /// Tells whether a blob is a config that was read to make the plan: it has been counted, and is held.
     pub(crate) fn has_read(&self, digest: &Digest) -> bool {
-        // Who has layers has a config that lists them; an artifact and an attestation have neither.
-        self.images.iter().any(|image| image.config.digest == *digest && !image.layers.is_empty())
+        // An artifact's is a blob like others.
+        self.images.iter().any(|image| image.config.digest == *digest && image.artifact_type.is_none())
     }
 
     /// Returns everything that the lease of a pull comes to hold beside documents: blobs, the ingests that bring them, and
@@ -174,13 +180,14 @@ impl Plan {
                 }
             }
             let platform = config.as_ref().and_then(ImageConfig::platform).or(candidate.platform);
-            let layers = match &config {
-                Some(config) => layers(&manifest, config)?,
-                None => Vec::new(),
+            let (layers, damage) = match config.as_ref().map(|config| pairs(&manifest, config)) {
+                Some(Ok(layers)) => (layers, None),
+                Some(Err(damage)) => (Vec::new(), Some(damage)),
+                None => (Vec::new(), None),
             };
             let artifact_type = config.is_none().then(|| artifact_type(&manifest));
             let (manifest, config) = (candidate.manifest, manifest.config.clone());
-            images.push(ImagePlan { manifest, config, platform, artifact_type, layers });
+            images.push(ImagePlan { manifest, config, platform, artifact_type, layers, damage });
         }
         Ok(Self { name: name.clone(), target: target.clone(), images, blobs, attached: Vec::new(), room: None })
     }
@@ -289,19 +296,26 @@ fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {
 }
 
 /// Pairs layers and diff ids.
+///
+/// # Errors
+/// `FailedPrecondition` when there are not as many of both.
 pub(crate) fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<LayerPlan>> {
+    pairs(manifest, config).map_err(damaged)
+}
+
+fn damaged(damage: String) -> Error {
+    Error::failed_precondition(damage).hint("the image was pushed damaged; its publisher has to push it again")
+}
+
+fn pairs(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<LayerPlan>, String> {
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
-        return Err(Error::new(
-            Kind::FailedPrecondition,
-            format!(
-                "image config {} lists {} diff ids for {} layers",
-                manifest.config.digest,
-                diff_ids.len(),
-                manifest.layers.len()
-            ),
-        )
-        .hint("the image was pushed damaged; its publisher has to push it again"));
+        return Err(format!(
+            "image config {} lists {} diff ids for {} layers",
+            manifest.config.digest,
+            diff_ids.len(),
+            manifest.layers.len()
+        ));
     }
     let mut parent = None;
     let chain = ChainId::chain(diff_ids);

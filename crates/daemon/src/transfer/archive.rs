@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use bytes::BytesMut;
+use futures::TryStreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use windlass::transfer::export::Docker;
 use windlass::transfer::import::Digests;
@@ -112,6 +113,19 @@ pub(super) async fn export(work: &Work<'_>, from: ImageStore, to: ImageExportStr
     }
     work.reporter.totals("Completed export".to_owned());
     Ok(())
+}
+
+/// Sends back what the client sends: containerd does, and its clients try streams by it.
+pub(super) async fn echo(work: &Work<'_>, from: &ImageImportStream, to: &ImageExportStream) -> Result<()> {
+    if from.media_type != to.media_type {
+        return Err(Error::unimplemented(format!("a {:?} is not made a {:?}", from.media_type, to.media_type)));
+    }
+    let mut received = window::receive(work.stream(&from.stream)?);
+    let mut sender = Sender::new(work.stream(&to.stream)?);
+    while let Some(part) = received.try_next().await? {
+        sender.send(part).await?;
+    }
+    sender.finish().await
 }
 
 async fn send(mut archive: impl AsyncRead + Unpin, mut sender: Sender) -> Result<()> {

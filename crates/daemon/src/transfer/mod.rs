@@ -7,6 +7,7 @@
 //! | `ImageImportStream` | `ImageStore` | an import |
 //! | `ImageStore` | `ImageExportStream` | an export |
 //! | `ImageStore` | `ImageStore` | another name |
+//! | `ImageImportStream` | `ImageExportStream` | the bytes come back as they are |
 //!
 //! Anything else is `Unimplemented`, naming both. Bytes, questions about credentials and progress travel over streams that the
 //! client opened before ([`Streams`]). A client that goes away stops its transfer, which then ends in order, as after an error: what
@@ -196,6 +197,7 @@ async fn carry_out(work: &Work<'_>, source: End, destination: End) -> Result<()>
         (End::Import(from), End::Images(to)) => archive::import(work, from, to).await,
         (End::Images(from), End::Export(to)) => archive::export(work, from, to).await,
         (End::Images(from), End::Images(to)) => store::tag(work, &from, &to).await,
+        (End::Import(from), End::Export(to)) => archive::echo(work, &from, &to).await,
         (source, destination) => Err(Error::unimplemented(format!(
             "nothing is transferred from {} to {} here",
             source.name(),

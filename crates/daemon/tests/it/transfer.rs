@@ -527,3 +527,32 @@ async fn the_hosts_in_the_directory_of_a_client_are_asked() {
     assert_eq!(services.images.get(&NAME.parse().unwrap()).await.unwrap().target.digest, bundle.root.digest);
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_is_written_as_it_is_from_a_client_back_to_it() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let caller = Caller::new(&place).await;
+    let echo = async |bytes: Bytes, to: &str| {
+        let (client, scope) = (&caller.client, Scope::default());
+        let mut sender = Sender::new(client.open_stream(&scope, "in").await.unwrap());
+        let back = client.open_stream(&scope, "out").await.unwrap();
+        let sent = tokio::spawn(async move {
+            sender.send(bytes).await?;
+            sender.finish().await
+        });
+        let back = tokio::spawn(window::receive(back).try_collect::<Vec<Bytes>>());
+        let media_type = "application/octet-stream".to_owned();
+        let from = ImageImportStream { stream: "in".into(), media_type, ..Default::default() };
+        let to = ImageExportStream { stream: "out".into(), media_type: to.to_owned(), ..Default::default() };
+        caller.transfer(&from, &to, "").await?;
+        sent.await.unwrap()?;
+        Ok::<_, windlass_core::Error>(back.await.unwrap()?.concat())
+    };
+    for bytes in [Bytes::new(), Bytes::from_static(b"some"), Bytes::from("some".repeat(50_000))] {
+        assert!(echo(bytes.clone(), "application/octet-stream").await.unwrap() == bytes);
+    }
+    let error = echo(Bytes::new(), "application/gzip").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unimplemented);
+    daemon.stop().await;
+}

@@ -8,6 +8,7 @@
 //!
 //! Reading order: the conversions here, [`server`](self), then the client's half.
 
+mod aborts;
 mod list;
 mod read;
 mod reader;
@@ -38,6 +39,8 @@ const CHUNK: usize = 1 << 20;
 ///   discarded, and bytes of another digest are `DataLoss`
 /// - a label of a namespace that is not there makes it; with it, that is `NotFound`
 /// - every answer has the digest of what is here so far; with it, none has, and the client need not wait for answers
+/// - an ingest can be aborted under its writer; with it, the writer keeps it, whichever of the two has it
+/// - a namespace that is not there has no labels; with it, it is `NotFound`
 pub(crate) const CONTRACT_HEADER: &str = "windlass-contract";
 
 fn info_message(info: Info) -> wire::Info {

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status, Streaming};
-use windlass_core::content::Store;
-use windlass_core::{Host, Result};
+use windlass_core::content::{IngestRef, Store};
+use windlass_core::{Host, Kind, Result};
 use windlass_proto::containerd::services::content::v1 as wire;
 use windlass_proto::containerd::services::content::v1::content_server::Content;
 
+use super::aborts::Aborts;
 use super::list::{Pages, pages};
 use super::read::{Parts, read};
-use super::write::{Answers, Manners, write};
+use super::write::{Answers, Manners, Place, write};
 use super::{CONTRACT_HEADER, info, info_message, status_message};
 use crate::error::{Reply as _, to_status};
 use crate::scope;
@@ -20,12 +21,13 @@ use crate::wire::{self as messages, OneMessage};
 /// Answers with the content of a host.
 pub struct Server {
     host: Arc<dyn Host>,
+    aborts: Aborts,
 }
 
 impl Server {
     /// Serves a host.
     pub fn new(host: Arc<dyn Host>) -> Self {
-        Self { host }
+        Self { host, aborts: Aborts::default() }
     }
 
     async fn store<T>(&self, request: &Request<T>) -> Result<Arc<dyn Store>, Status> {
@@ -94,9 +96,11 @@ impl Content for Server {
 
     async fn write(&self, request: Request<Streaming<wire::WriteContentRequest>>) -> Result<Response<Answers>, Status> {
         let store = self.store(&request).await?;
+        let namespace = scope::of_headers(request.metadata()).map_err(|error| to_status(&error))?.namespace;
         let contract = request.metadata().contains_key(CONTRACT_HEADER);
         let manners = if contract { Manners::Contract } else { Manners::Containerd };
-        let mut response = Response::new(write(store, request.into_inner(), manners));
+        let place = Place { store, namespace, aborts: self.aborts.clone() };
+        let mut response = Response::new(write(place, request.into_inner(), manners));
         if contract {
             response.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
         }
@@ -105,7 +109,18 @@ impl Content for Server {
 
     async fn abort(&self, request: Request<wire::AbortRequest>) -> Result<Response<()>, Status> {
         let store = self.store(&request).await?;
-        let abort = async { store.abort(&request.into_inner().r#ref.try_into()?).await };
+        let namespace = scope::of_headers(request.metadata()).map_err(|error| to_status(&error))?.namespace;
+        let contract = request.metadata().contains_key(CONTRACT_HEADER);
+        let abort = async {
+            let ingest: IngestRef = request.into_inner().r#ref.try_into()?;
+            match store.abort(&ingest).await {
+                Err(error) if error.is(Kind::Unavailable) && !contract => {
+                    self.aborts.end(namespace, ingest.clone()).await;
+                    store.abort(&ingest).await
+                }
+                aborted => aborted,
+            }
+        };
         abort.await.map_err(|error| to_status(&error)).map(Response::new)
     }
 }

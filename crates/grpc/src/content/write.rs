@@ -7,7 +7,8 @@
 //! - `WRITE` appends its bytes, which have to begin where the ingest ends; offset zero begins anew.
 //! - `COMMIT` appends its bytes, if any, and ends the conversation: the ingest is a blob, or the status says why not.
 //!
-//! When the client ends the stream, or is gone, the writer is dropped at once: the ref is free, and what was written stays.
+//! When the client ends the stream, or is gone, the writer is dropped at once: the ref is free, and what was written stays. So it is
+//! when another call aborts the ingest of a client of others ([`Aborts`]).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,9 +16,10 @@ use std::time::SystemTime;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tonic::{Status, Streaming};
 use windlass_core::content::{self, Commit, Expected, IngestRef, Store, Writer};
-use windlass_core::{Digest, Error, Kind, Result};
+use windlass_core::{Digest, Error, Kind, Namespace, Result};
 use windlass_proto::containerd::services::content::v1::{self as wire, WriteAction};
 
+use super::aborts::{Abortable, Aborts};
 use super::{digest, digest_text, total};
 use crate::error::to_status;
 use crate::{time, wire as messages};
@@ -32,19 +34,22 @@ pub(super) enum Manners {
     Contract,
 }
 
+/// Where bytes are brought to.
+pub(super) struct Place {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) namespace: Namespace,
+    pub(super) aborts: Aborts,
+}
+
 /// Answers the messages of a client.
-pub(super) fn write(
-    store: Arc<dyn Store>,
-    messages: Streaming<wire::WriteContentRequest>,
-    manners: Manners,
-) -> Answers {
-    let phase = Phase::Opening(store, manners);
+pub(super) fn write(place: Place, messages: Streaming<wire::WriteContentRequest>, manners: Manners) -> Answers {
+    let phase = Phase::Opening(place, manners);
     converse(messages, phase).boxed()
 }
 
 /// Where a conversation is.
 enum Phase {
-    Opening(Arc<dyn Store>, Manners),
+    Opening(Place, Manners),
     Open(Box<Session>),
     /// After a commit.
     Over,
@@ -58,7 +63,12 @@ fn converse(
         if matches!(phase, Phase::Over) {
             return Ok(None);
         }
-        let Some(message) = messages.try_next().await? else { return Ok(None) };
+        let next = messages.try_next();
+        let next = match &phase {
+            Phase::Open(session) => session.unless_aborted(next).await,
+            _ => next.await,
+        };
+        let Some(message) = next? else { return Ok(None) };
         // When this fails the session is dropped, and with it the lock, before the client hears of it.
         let answered = answer(phase, message).await;
         let (answer, phase) = answered.map_err(|error| to_status(&error))?;
@@ -68,7 +78,7 @@ fn converse(
 
 async fn answer(phase: Phase, message: wire::WriteContentRequest) -> Result<(wire::WriteContentResponse, Phase)> {
     let session = match phase {
-        Phase::Opening(store, manners) => Session::open(store, manners, &message).await?,
+        Phase::Opening(place, manners) => Session::open(place, manners, &message).await?,
         Phase::Open(mut session) => {
             session.declare(&message)?;
             if !message.expected.is_empty() {
@@ -87,6 +97,8 @@ struct Session {
     manners: Manners,
     ingest: IngestRef,
     writer: Box<dyn Writer>,
+    /// Says that the writer is no more, so it goes behind it.
+    abortable: Option<Abortable>,
     /// Where the ingest ends.
     offset: u64,
     started_at: SystemTime,
@@ -95,7 +107,8 @@ struct Session {
 }
 
 impl Session {
-    async fn open(store: Arc<dyn Store>, manners: Manners, first: &wire::WriteContentRequest) -> Result<Box<Self>> {
+    async fn open(place: Place, manners: Manners, first: &wire::WriteContentRequest) -> Result<Box<Self>> {
+        let Place { store, namespace, aborts } = place;
         if first.r#ref.is_empty() {
             return Err(Error::invalid_argument("first message must have a reference"));
         }
@@ -105,7 +118,19 @@ impl Session {
         let content::Status { offset, total, expected: digest, started_at, .. } = writer.status().await?;
         // What was declared when the ingest began counts for an opener who says nothing.
         let expected = Expected { digest: expected.digest.or(digest), size: expected.size.or(total) };
-        Ok(Box::new(Self { store, manners, ingest, writer, offset, started_at, expected }))
+        let abortable = (manners == Manners::Containerd).then(|| aborts.enter(namespace, ingest.clone()));
+        Ok(Box::new(Self { store, manners, ingest, writer, abortable, offset, started_at, expected }))
+    }
+
+    /// Waits for a message, unless the ingest is aborted before.
+    async fn unless_aborted<T>(&self, message: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let Some(abortable) = &self.abortable else { return message.await };
+        tokio::select! {
+            message = message => message,
+            () = abortable.asked() => {
+                Err(to_status(&Error::aborted(format!("ingest {} was aborted by another call", self.ingest))))
+            }
+        }
     }
 
     /// Takes what a later message declares.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use prost_types::FieldMask;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 use windlass_core::{Descriptor, MediaType};
 use windlass_grpc::scope::{LEASE_HEADER, NAMESPACE_HEADER};
 use windlass_proto::containerd::services::containers::v1 as containers;
@@ -15,6 +15,10 @@ use windlass_proto::containerd::services::images::v1 as images;
 use windlass_proto::containerd::services::images::v1::images_client::ImagesClient;
 use windlass_proto::containerd::services::leases::v1 as leases;
 use windlass_proto::containerd::services::leases::v1::leases_client::LeasesClient;
+use windlass_proto::containerd::services::namespaces::v1::namespaces_client::NamespacesClient;
+use windlass_proto::containerd::services::namespaces::v1::{
+    GetNamespaceRequest, ListNamespacesRequest, Namespace, UpdateNamespaceRequest,
+};
 use windlass_proto::containerd::types;
 
 use crate::{channel, in_namespace};
@@ -165,6 +169,26 @@ async fn values_of_any_type_pass_untouched() {
         (container.runtime, container.spec, container.extensions)
     );
     assert!(listed.message().await.unwrap().is_none());
+}
+
+/// containerd's clients ask for the defaults of a namespace before anything is in it.
+#[tokio::test]
+async fn a_namespace_that_is_not_there_has_no_labels_and_comes_with_the_first() {
+    let mut namespaces = NamespacesClient::new(channel().await);
+    let mut get = async |name: &str| {
+        let got = namespaces.get(GetNamespaceRequest { name: name.to_owned() }).await?;
+        Ok::<_, Status>(got.into_inner().namespace.unwrap())
+    };
+    assert_eq!(get("new").await.unwrap(), Namespace { name: "new".into(), labels: HashMap::new() });
+    assert_eq!(get("no name").await.unwrap_err().code(), Code::InvalidArgument);
+    let label = "containerd.io/defaults/snapshotter";
+    let namespace = Namespace { name: "new".into(), labels: [(label.to_owned(), "native".to_owned())].into() };
+    let update_mask = Some(FieldMask { paths: vec![format!("labels.{label}")] });
+    let update = UpdateNamespaceRequest { namespace: Some(namespace.clone()), update_mask };
+    let updated = namespaces.update(update).await.unwrap().into_inner();
+    assert_eq!(updated.namespace, Some(namespace.clone()));
+    let listed = namespaces.list(ListNamespacesRequest::default()).await.unwrap().into_inner().namespaces;
+    assert_eq!(listed, [namespace]);
 }
 
 #[tokio::test]

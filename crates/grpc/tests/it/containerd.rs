@@ -51,6 +51,7 @@ async fn leased(root: &Path) -> Services {
 
 windlass_testkit::namespace_suite!(namespace, async |root: &Path| services(root).await.namespaces, except [
     a_deleted_namespace_is_gone
+    a_label_of_a_namespace_that_is_not_there_is_not_found
     an_absent_namespace_is_not_found
     long_labels_of_a_namespace_are_refused
 ]);

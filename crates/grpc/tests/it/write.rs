@@ -4,7 +4,8 @@ use bytes::Bytes;
 use futures::channel::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
-use windlass_core::Digest;
+use windlass_core::{Digest, Host as _, Kind, Scope};
+use windlass_grpc::Client;
 use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
 use windlass_proto::containerd::services::content::v1::{
     AbortRequest, InfoRequest, ListStatusesRequest, StatusRequest, WriteAction, WriteContentRequest,
@@ -141,8 +142,6 @@ async fn the_second_of_two_writers_is_refused_until_the_first_is_gone() {
     first.say(data(0, b"01234")).await.unwrap();
     let refused = Talk::begin(&mut content).await.say(stat("ref")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
-    let held = content.abort(in_namespace(AbortRequest { r#ref: "ref".into() })).await.unwrap_err();
-    assert_eq!(held.code(), Code::Unavailable);
     // It goes without a word: its stream is reset.
     drop(first);
     let mut next = reopened(&mut content).await;
@@ -152,6 +151,33 @@ async fn the_second_of_two_writers_is_refused_until_the_first_is_gone() {
     assert!(next.answers.message().await.unwrap().is_none());
     let mut last = Talk::begin(&mut content).await;
     assert_eq!(last.say(stat("ref")).await.unwrap().offset, 5, "the ref is free when the end is heard");
+}
+
+/// As with containerd, whose clients do it.
+#[tokio::test]
+async fn an_ingest_is_aborted_under_its_writer_and_right_behind_it() {
+    let channel = channel().await;
+    let mut content = ContentClient::new(channel.clone());
+    let abort = || in_namespace(AbortRequest { r#ref: "ref".into() });
+    let mut held = Talk::begin(&mut content).await;
+    held.say(stat("ref")).await.unwrap();
+    held.say(data(0, b"01234")).await.unwrap();
+    // A client of ours keeps to the contract, where a writer keeps what it writes.
+    let services = Client::new(channel).services(&Scope::default()).await.unwrap();
+    let refused = services.content.abort(&"ref".parse().unwrap()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unavailable);
+    content.abort(abort()).await.unwrap();
+    assert_eq!(held.answers.message().await.unwrap_err().code(), Code::Aborted);
+    assert_eq!(offset(&mut content, "ref").await, Err(Code::NotFound));
+    assert_eq!(content.abort(abort()).await.unwrap_err().code(), Code::NotFound);
+    for _ in 0..20 {
+        let mut closed = Talk::begin(&mut content).await;
+        assert_eq!(closed.say(stat("ref")).await.unwrap().offset, 0);
+        closed.say(data(0, b"01234")).await.unwrap();
+        // Nobody waits for the end of the conversation.
+        closed.messages.close_channel();
+        content.abort(abort()).await.unwrap();
+    }
 }
 
 /// Opens a ref again whose writer has just gone; the reset of its stream is on its way.

@@ -80,6 +80,13 @@ impl Sink {
         Ok(self.file.look()?.modified_at)
     }
 
+    /// Says when bytes were accepted last, which the file would not tell: they are written later, by a coarser clock.
+    pub(super) fn set_updated_at(&self, at: SystemTime) {
+        if let Err(error) = self.file.set_modified(at) {
+            tracing::debug!(%error, "when an ingest was written last is not exact");
+        }
+    }
+
     /// Returns the file that the data is in.
     pub(super) fn file(&self) -> &File {
         &self.file

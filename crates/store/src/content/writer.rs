@@ -364,10 +364,11 @@ impl Drop for IngestWriter {
             self.content.shared.db.activity().ends(end);
         }
         let gathered = std::mem::take(&mut self.gathered);
+        let updated_at = self.status.updated_at;
         let content = self.content.clone();
         match std::mem::replace(&mut self.stage, Stage::Gone) {
             // At most one chunk into the page cache, and only when a write was given up: not worth a detour.
-            Stage::Here(start) => close(start, &gathered, held),
+            Stage::Here(start) => close(start, &gathered, updated_at, held),
             Stage::Working(mut work) => {
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 held.closing();
@@ -375,7 +376,7 @@ impl Drop for IngestWriter {
                 // wants the root.
                 runtime.spawn(async move {
                     if let Ok((start, Ok(()))) = work.done().await {
-                        drop(tokio::task::spawn_blocking(move || close(start, &gathered, held)).await);
+                        drop(tokio::task::spawn_blocking(move || close(start, &gathered, updated_at, held)).await);
                     }
                     drop(content);
                 });
@@ -386,10 +387,11 @@ impl Drop for IngestWriter {
     }
 }
 
-fn close(start: Start, gathered: &Gathered, held: Held) {
+fn close(start: Start, gathered: &Gathered, updated_at: SystemTime, held: Held) {
     let kept = start.sink().map_err(|(_, error)| error).and_then(|mut sink| {
         let appended = sink.append_parts(&gathered.parts);
         sink.save();
+        sink.set_updated_at(updated_at);
         appended
     });
     if let Err(error) = kept {

@@ -83,6 +83,10 @@ pub(crate) trait OpenFile: fmt::Debug + Send + Sync {
     fn look(&self) -> io::Result<Look>;
     /// Starts to write a range back, without waiting. This only hurries what a sync makes sure of.
     fn start_writeback(&self, offset: u64, length: u64);
+    /// Changes what [`Look::modified_at`] says. Nothing that matters is told from that.
+    fn set_modified(&self, _at: SystemTime) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A filesystem of a [`Backend`] as a whole.
@@ -402,6 +406,11 @@ impl File {
         if self.durability == Durability::Synced {
             self.inner.start_writeback(offset, length);
         }
+    }
+
+    /// Changes what [`File::look`] says of when the file was modified. Nothing that matters is told from that.
+    pub(crate) fn set_modified(&self, at: SystemTime) -> Result<()> {
+        self.attempt("set the time of", self.inner.set_modified(at))
     }
 
     fn attempt<T>(&self, verb: &str, result: io::Result<T>) -> Result<T> {

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -136,6 +137,10 @@ impl OpenFile for File {
 
     fn look(&self) -> io::Result<Look> {
         look(&self.metadata()?)
+    }
+
+    fn set_modified(&self, at: SystemTime) -> io::Result<()> {
+        Self::set_modified(self, at)
     }
 
     fn start_writeback(&self, offset: u64, length: u64) {

@@ -92,13 +92,15 @@ fn committed(active: Info, inner: &Name, name: &Name, commit: Commit) -> Snapsho
     // What it was meant to become, it is.
     labels.remove(TARGET_LABEL);
     labels.extend(&commit.labels);
+    // A committed snapshot is a new one; so it is with containerd.
+    let now = SystemTime::now();
     let info = Info {
         state: State::Committed,
         key: name.as_key().clone(),
         parent: commit.parent.or(active.parent),
         labels,
-        created_at: active.created_at,
-        updated_at: SystemTime::now(),
+        created_at: now,
+        updated_at: now,
     };
     SnapshotRecord { inner: inner.as_key().clone(), info }
 }

@@ -210,7 +210,8 @@ impl snapshot::Snapshotter for Snapshotter {
         }
         self.scoped.hold(&mut space, Self::kind(), name.as_str())?;
         self.scoped.release(&mut space, Self::kind(), key.as_str());
-        (info.state, info.key, info.updated_at) = (State::Committed, name.as_key().clone(), SystemTime::now());
+        let now = SystemTime::now();
+        (info.state, info.key, info.created_at, info.updated_at) = (State::Committed, name.as_key().clone(), now, now);
         let Snapshot { directory, .. } = space.snapshots.remove(key).ok_or_else(|| absent(key))?;
         space.snapshots.insert(name.as_key().clone(), Snapshot { info, directory });
         Ok(())

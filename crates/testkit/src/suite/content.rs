@@ -56,6 +56,7 @@ macro_rules! content_suite {
             of_many_openers_at_once_exactly_one_wins
             writers_on_different_refs_do_not_meet
             a_dropped_writer_leaves_a_resumable_ingest
+            a_closed_ingest_says_when_it_was_written_last
             a_writer_that_was_never_written_to_can_be_opened_again
             any_ref_is_only_a_name
             content_that_is_here_is_not_written_again

@@ -18,6 +18,7 @@ macro_rules! namespace_suite {
                 an_absent_namespace_is_not_found
                 namespaces_are_listed_by_name
                 a_label_is_set_replaced_and_removed
+                a_label_of_a_namespace_that_is_not_there_is_not_found
                 long_labels_of_a_namespace_are_refused
                 a_deleted_namespace_is_gone
             ], except [$($($out)*)?]);
@@ -67,6 +68,11 @@ pub async fn a_label_is_set_replaced_and_removed(store: &dyn Store) {
     store.set_label(&name, "a.b/c", "").await.unwrap();
     store.set_label(&name, "never there", "").await.unwrap();
     assert_eq!(store.labels(&name).await.unwrap(), Labels::new().with("kept", "1"));
+}
+
+pub async fn a_label_of_a_namespace_that_is_not_there_is_not_found(store: &dyn Store) {
+    assert_kind(store.set_label(&name("nowhere"), "a", "1").await, Kind::NotFound, "set_label");
+    assert_kind(store.labels(&name("nowhere")).await, Kind::NotFound, "labels");
 }
 
 pub async fn long_labels_of_a_namespace_are_refused(store: &dyn Store) {

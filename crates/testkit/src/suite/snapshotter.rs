@@ -74,6 +74,7 @@ macro_rules! snapshotter_suite {
             update_of_an_unknown_field_of_a_snapshot_is_refused
             long_labels_of_a_snapshot_are_refused
             the_snapshotter_sets_the_times
+            a_committed_snapshot_is_as_old_as_its_commit
             cleanup_keeps_what_is_recorded
         ]);
     };

@@ -13,7 +13,7 @@ use windlass_core::media_type::Compression;
 use windlass_core::platform::Selection;
 use windlass_core::progress::Tracker;
 use windlass_core::{ByteStream, Digest, Error, Kind, Namespace, Platform, Result};
-use windlass_testkit::image::{Bundle, Image, Index, Layer};
+use windlass_testkit::image::{Bundle, Image, Index, Layer, Tamper};
 use windlass_transfer::export::Docker;
 use windlass_transfer::import::Digests;
 use windlass_transfer::{Export, Import, Imported, Naming, Unpack};
@@ -260,6 +260,24 @@ async fn an_archive_that_lacks_what_it_refers_to_is_refused() {
         let error = refused(&layout(&less, &["1"]).tar()).await;
         assert_eq!(error.kind(), Kind::FailedPrecondition, "{error:?}");
         assert!(error.to_string().contains(&missing.to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_whose_config_does_not_list_its_layers_is_imported_and_not_unpacked() {
+    let bundle = three_layers().tamper(Tamper::MissingDiffId).build();
+    let archive = layout(&bundle, &["1"]).tar();
+    let error = refused(&archive).await;
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert!(error.to_string().contains("lists 2 diff ids for 3 layers"), "{error}");
+
+    let site = site();
+    let options = Import { unpack: Unpack::No, ..options() };
+    let imported = import_with(&site, &archive, &options).await.unwrap();
+    assert_eq!(names(&imported), ["example.org/app:1"]);
+    let services = site.services().await;
+    for layer in &bundle.image().layers {
+        services.content.info(&layer.digest).await.unwrap();
     }
 }
 

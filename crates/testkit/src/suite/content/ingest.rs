@@ -1,6 +1,6 @@
 //! Reading, and the life of an ingest up to its commit.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -137,6 +137,22 @@ pub async fn a_dropped_writer_leaves_a_resumable_ingest(store: &dyn Store) {
     writer.write(bytes.slice(123_457..)).await.unwrap();
     writer.commit(Commit::default()).await.unwrap();
     assert_eq!(read(store, &Digest::sha256(&bytes)).await, bytes);
+}
+
+pub async fn a_closed_ingest_says_when_it_was_written_last(store: &dyn Store) {
+    let ingest = parse("dated");
+    let mut writer = store.writer(&ingest, Expected::default()).await.unwrap();
+    writer.write(sample(8, 1000)).await.unwrap();
+    writer.status().await.unwrap();
+    let written_by = SystemTime::now();
+    // Longer than the clock of a filesystem takes for a step.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    drop(writer);
+    assert!(store.status(&ingest).await.unwrap().updated_at <= written_by);
+    let mut writer = store.writer(&ingest, Expected::default()).await.unwrap();
+    assert!(writer.status().await.unwrap().updated_at <= written_by);
+    drop(writer);
+    assert!(store.status(&ingest).await.unwrap().updated_at <= written_by);
 }
 
 pub async fn a_writer_that_was_never_written_to_can_be_opened_again(store: &dyn Store) {

@@ -112,6 +112,15 @@ pub async fn the_snapshotter_sets_the_times(snapshotter: &dyn Snapshotter) {
     assert!(info.updated_at >= info.created_at);
 }
 
+pub async fn a_committed_snapshot_is_as_old_as_its_commit(snapshotter: &dyn Snapshotter) {
+    prepare(snapshotter, "active", None).await;
+    let before = SystemTime::now();
+    snapshotter.commit(&name("base"), &key("active"), Commit::default()).await.unwrap();
+    let info = snapshotter.stat(&key("base")).await.unwrap();
+    assert_recent(info.created_at, before);
+    assert_eq!(info.updated_at, info.created_at);
+}
+
 pub async fn cleanup_keeps_what_is_recorded(snapshotter: &dyn Snapshotter) {
     commit_layer(snapshotter, "base", None).await;
     let active = prepare(snapshotter, "active", Some("base")).await;
