@@ -7,7 +7,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use windlass_grpc::{make_room, server};
+use windlass_grpc::{Lingering, Turn, make_room, server};
 
 use crate::calls::Calls;
 use crate::gathering::Gathering;
@@ -28,13 +28,17 @@ pub(crate) fn grpc(
 }
 
 /// Returns the connections to a socket. One that could not be accepted is logged, and the others are not affected.
-fn connections(listener: UnixListener) -> impl stream::Stream<Item = std::io::Result<Gathering<UnixStream>>> {
-    stream::unfold(listener, |listener| async {
+fn connections(
+    listener: UnixListener,
+) -> impl stream::Stream<Item = std::io::Result<Gathering<Lingering<UnixStream>>>> {
+    let turn = Turn::default();
+    stream::unfold((listener, turn), |(listener, turn)| async {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     make_room(&stream);
-                    return Some((Ok(Gathering::new(stream)), listener));
+                    let stream = Gathering::new(Lingering::new(stream, turn.clone()));
+                    return Some((Ok(stream), (listener, turn)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");

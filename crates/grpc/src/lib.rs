@@ -20,6 +20,7 @@ pub mod health;
 pub mod images;
 pub mod introspection;
 pub mod leases;
+mod lingering;
 pub mod maintenance;
 mod mount;
 pub mod mounts;
@@ -35,6 +36,7 @@ mod wire;
 
 pub use client::Client;
 pub use connect::make_room;
+pub use lingering::{Lingering, Turn};
 pub use windlass_proto as proto;
 
 /// The largest message that is sent or taken, in bytes: as containerd has it.
