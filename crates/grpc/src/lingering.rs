@@ -36,6 +36,11 @@ impl Default for Turn {
 }
 
 impl Turn {
+    /// Says how many share it.
+    pub fn shared_by(&self) -> usize {
+        Arc::strong_count(&self.taken)
+    }
+
     fn take(&self) -> bool {
         !self.taken.swap(true, Ordering::Relaxed)
     }
