@@ -1,45 +1,138 @@
 //! gRPC on a socket.
+//!
+//! Connections are spread over a few threads, and one stays where it is, with all of its calls: who makes one call after another is
+//! answered without a change of threads, and the thread may look for what comes next (see [`Lingering`]) without waking others.
+//! What calls have done that takes long, such as hashing, unpacking, and whole transfers, is done on other threads.
 
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Duration;
 
-use futures::stream;
+use futures::{future, stream};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::oneshot;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use windlass_grpc::{Routes, make_room, server};
+use windlass_core::error::IoResultExt as _;
+use windlass_core::{Error, Result};
+use windlass_grpc::{Lingering, Routes, Turn, make_room, server};
 
 use crate::calls::Calls;
 use crate::gathering::Gathering;
 
 /// The pause after a connection could not be accepted, because no file could be opened for instance.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
+/// How many threads serve connections at most.
+const MOST_THREADS: usize = 8;
 
-/// Serves until the sender is dropped, and then until the last call has ended.
+/// Serves until the sender is dropped, and then until the last call has ended. Aborting what is returned cuts off calls.
+///
+/// # Errors
+/// Those of starting threads. What is returned ends with those of serving.
 pub(crate) fn grpc(
     listener: UnixListener,
-    routes: Routes,
+    routes: &Routes,
     calls: &Calls,
     until: oneshot::Receiver<()>,
-) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    let stopped = async { drop(until.await) };
-    let server = server::builder().layer(calls.clone());
-    tokio::spawn(async move { server.serve_with_incoming_shutdown(routes, connections(listener), stopped).await })
+) -> Result<JoinHandle<Result<()>>> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let start = |_| Lane::start(routes.clone(), calls.clone());
+    let lanes = (0..count).map(start).collect::<Result<Vec<_>>>()?;
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            () = accept(&listener, &lanes) => {}
+            _ = until => {}
+        }
+        drop(listener);
+        let ended = future::join_all(lanes.into_iter().map(Lane::end)).await;
+        ended.into_iter().collect()
+    }))
 }
 
-/// Returns the connections to a socket. One that could not be accepted is logged, and the others are not affected.
-fn connections(listener: UnixListener) -> impl stream::Stream<Item = std::io::Result<Gathering<UnixStream>>> {
-    stream::unfold(listener, |listener| async {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    make_room(&stream);
-                    return Some((Ok(Gathering::new(stream)), listener));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(PAUSE).await;
-                }
+/// Hands connections to the threads. One that could not be accepted is logged, and the others are not affected.
+async fn accept(listener: &UnixListener, lanes: &[Lane]) {
+    loop {
+        match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => {
+                make_room(&stream);
+                let Some(lane) = lanes.iter().min_by_key(|lane| lane.turn.shared_by()) else { return };
+                lane.take(stream);
             }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A connection, and whose turn it is to look for more.
+type Connection = (StdUnixStream, Turn);
+
+/// A thread that serves connections. Dropping it cuts them off.
+struct Lane {
+    connections: mpsc::UnboundedSender<Connection>,
+    /// Whose turn it is of the thread's connections.
+    turn: Turn,
+    ended: oneshot::Receiver<Result<()>>,
+    // The thread ends at once when it is dropped.
+    cut: oneshot::Sender<()>,
+}
+
+impl Lane {
+    fn start(routes: Routes, calls: Calls) -> Result<Self> {
+        let (connections, arriving) = mpsc::unbounded_channel();
+        let (ends, ended) = oneshot::channel();
+        let (cut, is_cut) = oneshot::channel();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().attempt(starting)?;
+        let serve = move || {
+            // Nobody may be waiting for it any more.
+            let _ = ends.send(serve(&runtime, routes, calls, arriving, is_cut));
+            // What is still being done for a call that was cut off is not waited for.
+            runtime.shutdown_background();
+        };
+        std::thread::Builder::new().name("windlass-serve".to_owned()).spawn(serve).attempt(starting)?;
+        Ok(Self { connections, turn: Turn::default(), ended, cut })
+    }
+
+    fn take(&self, stream: StdUnixStream) {
+        // A thread that has ended lets the connection go.
+        let _ = self.connections.send((stream, self.turn.clone()));
+    }
+
+    /// Waits for the last call of the connections that there are.
+    async fn end(self) -> Result<()> {
+        let Self { connections, ended, cut, .. } = self;
+        drop(connections);
+        let outcome = ended.await.map_err(|_| Error::internal("a thread that serves connections panicked"))?;
+        drop(cut);
+        outcome
+    }
+}
+
+fn starting() -> String {
+    "start a thread that serves connections".to_owned()
+}
+
+/// Serves connections until no more can come and the last call has ended, or until it is cut off.
+fn serve(
+    runtime: &Runtime,
+    routes: Routes,
+    calls: Calls,
+    arriving: mpsc::UnboundedReceiver<Connection>,
+    is_cut: oneshot::Receiver<()>,
+) -> Result<()> {
+    let connections = stream::unfold(arriving, |mut arriving| async {
+        let (stream, turn) = arriving.recv().await?;
+        let stream = UnixStream::from_std(stream).map(|stream| Gathering::new(Lingering::new(stream, turn)));
+        Some((stream, arriving))
+    });
+    // With a signal, be it one that never comes, connections are served to the end of their calls.
+    let server = server::builder().layer(calls);
+    let served = server.serve_with_incoming_shutdown(routes, connections, future::pending());
+    runtime.block_on(async {
+        tokio::select! {
+            served = served => served.map_err(|error| Error::internal("serve connections").source(error)),
+            _ = is_cut => Ok(()),
         }
     })
 }

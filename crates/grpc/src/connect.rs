@@ -12,7 +12,7 @@ use tonic::transport::Endpoint;
 use tower::service_fn;
 use windlass_core::{Error, Kind, Result};
 
-use crate::Client;
+use crate::{Client, Lingering, Turn};
 
 /// How many bytes of a connection may be in the kernel; it counts its own bookkeeping twice.
 const SEND_BUFFER: usize = 512 << 10;
@@ -35,7 +35,8 @@ impl Client {
         let no_path = || Error::invalid_argument(format!("{} cannot be the path of a socket", path.display()));
         // With or without the scheme, as other clients take it.
         let socket = PathBuf::from(text.ok_or_else(no_path)?.trim_start_matches("unix://"));
-        let connector = service_fn(move |_| open(socket.clone()));
+        let turn = Turn::default();
+        let connector = service_fn(move |_| open(socket.clone(), turn.clone()));
         let connect = async {
             let endpoint = Self::tuned(Endpoint::from_static("http://localhost"));
             let channel = endpoint.connect_with_connector(connector).await.map_err(|error| refused(path, error))?;
@@ -54,10 +55,10 @@ impl Client {
 }
 
 /// Connects to a socket, with room for bulk data.
-async fn open(socket: PathBuf) -> io::Result<TokioIo<UnixStream>> {
+async fn open(socket: PathBuf, turn: Turn) -> io::Result<TokioIo<Lingering<UnixStream>>> {
     let stream = UnixStream::connect(socket).await?;
     make_room(&stream);
-    Ok(TokioIo::new(stream))
+    Ok(TokioIo::new(Lingering::new(stream, turn)))
 }
 
 /// Lets more be on its way through a socket than the kernel does by default, about 200 KiB, which is less than a frame and its

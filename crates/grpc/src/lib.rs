@@ -20,6 +20,7 @@ pub mod health;
 pub mod images;
 pub mod introspection;
 pub mod leases;
+mod lingering;
 pub mod maintenance;
 mod mount;
 pub mod mounts;
@@ -36,6 +37,7 @@ mod wire;
 
 pub use client::Client;
 pub use connect::make_room;
+pub use lingering::{Lingering, Turn};
 pub use routes::Routes;
 pub use windlass_proto as proto;
 

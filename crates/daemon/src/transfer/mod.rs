@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost_types::Any;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
@@ -68,7 +69,7 @@ pub(crate) struct Hosts {
 }
 
 /// Adds the services of transfers, and of the streams that they need, to others; `pull` is what a pull is unless its client says
-/// otherwise, and `remote` where images come from.
+/// otherwise, and `remote` where images come from. Called within the runtime in which transfers are to run.
 pub(crate) fn added_to(
     routes: Routes,
     limits: Limits,
@@ -79,7 +80,8 @@ pub(crate) fn added_to(
 ) -> Routes {
     let streams = Streams::default();
     let opened = StreamingServer::new(streaming::Server::new(streams.clone()));
-    let transfers = TransferServer::new(Server { hosts, streams, pull, remote, calls, running: Mutex::default() });
+    let (running, runtime) = (Mutex::default(), Handle::current());
+    let transfers = TransferServer::new(Server { hosts, streams, pull, remote, calls, running, runtime });
     routes
         .add_service(opened.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
         .add_service(transfers.max_decoding_message_size(limits.taken).max_encoding_message_size(limits.sent))
@@ -97,6 +99,8 @@ struct Server {
     calls: Calls,
     /// Transfers, until they have ended. Those that have not when the daemon ends are cut off.
     running: Mutex<JoinSet<()>>,
+    /// Where they run: not on the thread that serves who asked for them.
+    runtime: Handle,
 }
 
 /// A transfer that was asked for.
@@ -252,7 +256,7 @@ impl Server {
         });
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         while running.try_join_next().is_some() {}
-        running.spawn(async move {
+        let transfer = async move {
             let Asked { namespace, lease, source, destination, told, progress, messages, .. } = asked;
             let reporter = Reporter::start(progress, messages);
             let (host, naming, namespace) = (&*hosts.bringing, &*hosts.naming, &namespace);
@@ -268,7 +272,8 @@ impl Server {
             if let Err(Err(error)) = ended.send(outcome) {
                 tracing::info!(%error, "a transfer of namespace {namespace} whose client is gone has ended");
             }
-        });
+        };
+        running.spawn_on(transfer, &self.runtime);
         (client, outcome)
     }
 }
