@@ -138,7 +138,7 @@ impl Daemon {
         let hosts = transfer::Hosts { bringing: host, naming: served };
         let routes = transfer::added_to(routes, limits, hosts, pull, remote, calls.clone());
         let (listening, until) = oneshot::channel();
-        let grpc = serve::grpc(listener, &routes, &calls, until)?;
+        let grpc = serve::grpc(listener, routes, &calls, until)?;
         // Who reads it works in another directory.
         let address = std::path::absolute(&config.grpc.address).attempt(|| "find the working directory".to_owned())?;
         engine.announce(Some(&address))?;

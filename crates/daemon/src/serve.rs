@@ -1,8 +1,9 @@
 //! gRPC on a socket.
 //!
-//! Connections are spread over a few threads, and one stays where it is, with all of its calls: who makes one call after another is
-//! answered without a change of threads, and the thread may look for what comes next (see [`Lingering`]) without waking others.
-//! What calls have done that takes long, such as hashing, unpacking, and whole transfers, is done on other threads.
+//! A connection stays on one thread, with all of its calls: who makes one call after another is answered without a change of
+//! threads, and the thread may look for what comes next (see [`Lingering`]) without waking others. There are many such threads, so
+//! that few connections wait for each other; the kernel has them take turns. What calls have done that takes long, such as unpacking,
+//! and whole transfers, is done on other threads.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Duration;
@@ -21,46 +22,74 @@ use crate::gathering::Gathering;
 
 /// The pause after a connection could not be accepted, because no file could be opened for instance.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
-/// How many threads serve connections at most.
-const MOST_THREADS: usize = 8;
+/// How many threads serve connections at most. They are started when they are needed, and then stay.
+const MOST_THREADS: usize = 64;
 
 /// Serves until the sender is dropped, and then until the last call has ended. Aborting what is returned cuts off calls.
 ///
 /// # Errors
-/// Those of starting threads. What is returned ends with those of serving.
+/// Those of starting the first thread. What is returned ends with those of serving.
 pub(crate) fn grpc(
     listener: UnixListener,
-    routes: &Routes,
+    routes: Routes,
     calls: &Calls,
     until: oneshot::Receiver<()>,
 ) -> Result<JoinHandle<Result<()>>> {
-    let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-    let start = |_| Lane::start(routes.clone(), calls.clone());
-    let lanes = (0..count).map(start).collect::<Result<Vec<_>>>()?;
+    let mut lanes = Lanes { routes, calls: calls.clone(), turn: Turn::default(), all: Vec::new() };
+    lanes.start_one()?;
     Ok(tokio::spawn(async move {
         tokio::select! {
-            () = accept(&listener, &lanes) => {}
+            () = lanes.accept(&listener) => {}
             _ = until => {}
         }
         drop(listener);
-        let ended = future::join_all(lanes.into_iter().map(Lane::end)).await;
+        let ended = future::join_all(lanes.all.into_iter().map(Lane::end)).await;
         ended.into_iter().collect()
     }))
 }
 
-/// Hands connections to the threads. One that could not be accepted is logged, and the others are not affected.
-async fn accept(listener: &UnixListener, lanes: &[Lane]) {
-    loop {
-        match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => {
-                make_room(&stream);
-                let Some(lane) = lanes.iter().min_by_key(|lane| lane.turn.shared_by()) else { return };
-                lane.take(stream);
+/// The threads that serve connections, and what each needs.
+struct Lanes {
+    routes: Routes,
+    calls: Calls,
+    turn: Turn,
+    all: Vec<Lane>,
+}
+
+impl Lanes {
+    fn start_one(&mut self) -> Result<()> {
+        self.all.push(Lane::start(self.routes.clone(), self.calls.clone(), self.turn.of_another_thread())?);
+        Ok(())
+    }
+
+    /// Hands connections to threads. One that could not be accepted is logged, and the others are not affected.
+    async fn accept(&mut self, listener: &UnixListener) {
+        loop {
+            match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
+                Ok(stream) => {
+                    make_room(&stream);
+                    self.take(stream);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(PAUSE).await;
-            }
+        }
+    }
+
+    /// Gives a connection to the thread that has the fewest; if each has some, to another one.
+    fn take(&mut self, stream: StdUnixStream) {
+        self.all.retain(Lane::is_alive);
+        let all_serve = self.all.iter().all(|lane| lane.turn.connections() > 0);
+        if all_serve
+            && self.all.len() < MOST_THREADS
+            && let Err(error) = self.start_one()
+        {
+            tracing::warn!(%error, "connections share the threads that there are");
+        }
+        if let Some(lane) = self.all.iter().min_by_key(|lane| lane.turn.connections()) {
+            lane.take(stream);
         }
     }
 }
@@ -71,7 +100,7 @@ type Connection = (StdUnixStream, Turn);
 /// A thread that serves connections. Dropping it cuts them off.
 struct Lane {
     connections: mpsc::UnboundedSender<Connection>,
-    /// Whose turn it is of the thread's connections.
+    /// Counts the thread's connections.
     turn: Turn,
     ended: oneshot::Receiver<Result<()>>,
     // The thread ends at once when it is dropped.
@@ -79,7 +108,7 @@ struct Lane {
 }
 
 impl Lane {
-    fn start(routes: Routes, calls: Calls) -> Result<Self> {
+    fn start(routes: Routes, calls: Calls, turn: Turn) -> Result<Self> {
         let (connections, arriving) = mpsc::unbounded_channel();
         let (ends, ended) = oneshot::channel();
         let (cut, is_cut) = oneshot::channel();
@@ -91,11 +120,20 @@ impl Lane {
             runtime.shutdown_background();
         };
         std::thread::Builder::new().name("windlass-serve".to_owned()).spawn(serve).attempt(starting)?;
-        Ok(Self { connections, turn: Turn::default(), ended, cut })
+        Ok(Self { connections, turn, ended, cut })
+    }
+
+    /// Says whether the thread serves. One that panicked is said so of, and done without.
+    fn is_alive(&self) -> bool {
+        let alive = !self.connections.is_closed();
+        if !alive {
+            tracing::error!("a thread that serves connections has ended, and what it served is cut off");
+        }
+        alive
     }
 
     fn take(&self, stream: StdUnixStream) {
-        // A thread that has ended lets the connection go.
+        // A thread that ends at this moment lets the connection go.
         let _ = self.connections.send((stream, self.turn.clone()));
     }
 

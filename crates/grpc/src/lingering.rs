@@ -26,19 +26,27 @@ const MOST_SKIPPED: u32 = 256;
 pub struct Turn {
     /// Whether the turn is taken; for good where nobody is to look.
     taken: Arc<AtomicBool>,
+    /// The thread's share in it, by the number of those that hold it.
+    thread: Arc<()>,
 }
 
 impl Default for Turn {
     fn default() -> Self {
         let alone = std::thread::available_parallelism().map_or(1, usize::from) == 1;
-        Self { taken: Arc::new(AtomicBool::new(alone)) }
+        Self { taken: Arc::new(AtomicBool::new(alone)), thread: Arc::default() }
     }
 }
 
 impl Turn {
-    /// Says how many share it.
-    pub fn shared_by(&self) -> usize {
-        Arc::strong_count(&self.taken)
+    /// Returns the same turn for the connections of another thread.
+    #[must_use]
+    pub fn of_another_thread(&self) -> Self {
+        Self { taken: self.taken.clone(), thread: Arc::default() }
+    }
+
+    /// Says how many connections there are of the thread, given that this is not one of them.
+    pub fn connections(&self) -> usize {
+        Arc::strong_count(&self.thread) - 1
     }
 
     fn take(&self) -> bool {
@@ -229,11 +237,13 @@ mod tests {
 
     fn turn() -> Turn {
         // Also where there is one processor.
-        Turn { taken: Arc::default() }
+        Turn { taken: Arc::default(), thread: Arc::default() }
     }
 
     fn lingering(turn: &Turn, longest: Duration, answers_at: usize) -> Lingering<Slow> {
-        Lingering { longest, ..Lingering::new(Slow { asked: 0, answers_at }, turn.clone()) }
+        let mut stream = Lingering::new(Slow { asked: 0, answers_at }, turn.clone());
+        stream.longest = longest;
+        stream
     }
 
     fn is_taken(turn: &Turn) -> bool {
