@@ -12,7 +12,7 @@ use futures::{future, stream};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
 use windlass_grpc::{Lingering, Routes, Turn, make_room, server};
@@ -22,8 +22,12 @@ use crate::gathering::Gathering;
 
 /// The pause after a connection could not be accepted, because no file could be opened for instance.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
-/// How many threads serve connections at most. They are started when they are needed, and then stay.
+/// How many threads serve connections at most. They are started when they are needed; one stays in any case.
 const MOST_THREADS: usize = 64;
+/// How often it is looked whether there are threads that nobody needs any more.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked whether something is left to do on a thread that ends.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// Serves until the sender is dropped, and then until the last call has ended. Aborting what is returned cuts off calls.
 ///
@@ -35,7 +39,8 @@ pub(crate) fn grpc(
     calls: &Calls,
     until: oneshot::Receiver<()>,
 ) -> Result<JoinHandle<Result<()>>> {
-    let mut lanes = Lanes { routes, calls: calls.clone(), turn: Turn::default(), all: Vec::new() };
+    let (turn, all, ending) = (Turn::default(), Vec::new(), JoinSet::new());
+    let mut lanes = Lanes { routes, calls: calls.clone(), turn, all, ending };
     lanes.start_one()?;
     Ok(tokio::spawn(async move {
         tokio::select! {
@@ -43,8 +48,7 @@ pub(crate) fn grpc(
             _ = until => {}
         }
         drop(listener);
-        let ended = future::join_all(lanes.all.into_iter().map(Lane::end)).await;
-        ended.into_iter().collect()
+        lanes.end().await
     }))
 }
 
@@ -54,6 +58,8 @@ struct Lanes {
     calls: Calls,
     turn: Turn,
     all: Vec<Lane>,
+    /// Those that no connection is given to any more.
+    ending: JoinSet<Result<()>>,
 }
 
 impl Lanes {
@@ -65,7 +71,14 @@ impl Lanes {
     /// Hands connections to threads. One that could not be accepted is logged, and the others are not affected.
     async fn accept(&mut self, listener: &UnixListener) {
         loop {
-            match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = tokio::time::sleep(LOOK), if self.all.len() > 1 => {
+                    self.end_idle();
+                    continue;
+                }
+            };
+            match accepted.and_then(|(stream, _)| stream.into_std()) {
                 Ok(stream) => {
                     make_room(&stream);
                     self.take(stream);
@@ -76,6 +89,26 @@ impl Lanes {
                 }
             }
         }
+    }
+
+    /// Lets all threads end that have no connection, but for one.
+    fn end_idle(&mut self) {
+        while self.ending.try_join_next().is_some() {}
+        let is_idle = |lane: &mut Lane| lane.turn.connections() == 0;
+        for lane in self.all.extract_if(1.., is_idle) {
+            self.ending.spawn(lane.end());
+        }
+    }
+
+    /// Waits for the last call of the connections that there are.
+    async fn end(mut self) -> Result<()> {
+        for lane in self.all {
+            self.ending.spawn(lane.end());
+        }
+        while let Some(ended) = self.ending.join_next().await {
+            ended.map_err(|_| Error::internal("a wait for a thread that serves connections panicked"))??;
+        }
+        Ok(())
     }
 
     /// Gives a connection to the thread that has the fewest; if each has some, to another one.
@@ -151,7 +184,7 @@ fn starting() -> String {
     "start a thread that serves connections".to_owned()
 }
 
-/// Serves connections until no more can come and the last call has ended, or until it is cut off.
+/// Serves connections until no more can come, the last call has ended and nothing is left to do for one, or until it is cut off.
 fn serve(
     runtime: &Runtime,
     routes: Routes,
@@ -167,9 +200,17 @@ fn serve(
     // With a signal, be it one that never comes, connections are served to the end of their calls.
     let server = server::builder().layer(calls);
     let served = server.serve_with_incoming_shutdown(routes, connections, future::pending());
+    let to_the_end = async {
+        served.await.map_err(|error| Error::internal("serve connections").source(error))?;
+        // Such as what a client that went away had begun.
+        while runtime.metrics().num_alive_tasks() > 0 {
+            tokio::time::sleep(LAST_LOOK).await;
+        }
+        Ok(())
+    };
     runtime.block_on(async {
         tokio::select! {
-            served = served => served.map_err(|error| Error::internal("serve connections").source(error)),
+            ended = to_the_end => ended,
             _ = is_cut => Ok(()),
         }
     })
