@@ -191,7 +191,8 @@ async fn writers_that_stop_writing_hold_up_nobody_but_themselves() {
     };
     assert_eq!(writer.status().await.unwrap().offset, 4);
     drop(writer);
-    let after = settle(files + 4).await;
-    assert!(after <= files + 4, "{after} files are open, {files} were");
+    // One more connection is there, and the thread that serves it.
+    let after = settle(files + 10).await;
+    assert!(after <= files + 10, "{after} files are open, {files} were");
     daemon.stop().await;
 }
