@@ -8,6 +8,7 @@
 //! and how they end. Reading order: [`config`], [`Daemon`], `calls`.
 
 mod assemble;
+mod authority;
 mod calls;
 pub mod config;
 mod daemon;

@@ -17,6 +17,7 @@ use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
 use windlass_grpc::{Lingering, Routes, Turn, make_room, server};
 
+use crate::authority::Lenient;
 use crate::calls::Calls;
 use crate::gathering::Gathering;
 
@@ -194,7 +195,8 @@ fn serve(
 ) -> Result<()> {
     let connections = stream::unfold(arriving, |mut arriving| async {
         let (stream, turn) = arriving.recv().await?;
-        let stream = UnixStream::from_std(stream).map(|stream| Gathering::new(Lingering::new(stream, turn)));
+        let stream =
+            UnixStream::from_std(stream).map(|stream| Lenient::new(Gathering::new(Lingering::new(stream, turn))));
         Some((stream, arriving))
     });
     // With a signal, be it one that never comes, connections are served to the end of their calls.
