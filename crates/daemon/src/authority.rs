@@ -257,7 +257,11 @@ impl Block {
             Self::Integer { value, shift, of } => {
                 let more = u64::from(*byte & 0x7f).checked_shl(shift).unwrap_or(u64::MAX);
                 let value = value.saturating_add(more);
-                if *byte & 0x80 == 0 { Self::read(value, of) } else { Self::Integer { value, shift: shift + 7, of } }
+                if *byte & 0x80 == 0 {
+                    Self::read(value, of)
+                } else {
+                    Self::Integer { value, shift: shift.saturating_add(7), of }
+                }
             }
             Self::NameHead => {
                 let same = (*byte & COMPRESSED == 0).then_some(0);
@@ -361,7 +365,9 @@ mod tests {
             assert!(bytes == dash, "cut at {at}");
         }
         let (mut authority, mut bytes) = (Authority::default(), percent);
-        bytes.iter_mut().for_each(|byte| authority.pass(std::slice::from_mut(byte)));
+        for byte in &mut bytes {
+            authority.pass(std::slice::from_mut(byte));
+        }
         assert!(bytes == dash, "byte by byte");
     }
 
