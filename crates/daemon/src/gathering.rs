@@ -3,7 +3,8 @@
 //! HTTP/2 cuts content into frames as large as the other end takes, which with clients written in Go is 16 KiB, and hands over
 //! one after the other. Each would be a call of the system and wake the client, who reads a part and waits for the next one. So
 //! frames with content are kept for as long as more is coming: whatever is written otherwise takes them along, and so does a
-//! flush that nothing was written before.
+//! flush that nothing was written before. The answer to a ping is kept as well, because those clients send one with each call:
+//! it goes with what the call is answered.
 //!
 //! A flush right behind such a frame is put off. Who writes has more, or flushes again; should it do neither, a task of the
 //! connection's wakes it, and it does.
@@ -23,6 +24,11 @@ use tonic::transport::server::Connected;
 const LARGEST: usize = (16 << 10) + 64;
 /// How many bytes are kept at most.
 const MOST: usize = 64 << 10;
+
+/// What the answer to a ping begins with: its length, type and flags (RFC 9113, section 6.7).
+const PONG: &[u8] = &[0, 0, 8, 6, 1];
+/// How long it is.
+const PONG_LENGTH: usize = 17;
 
 /// A connection that gathers what is written.
 pub(crate) struct Gathering<S> {
@@ -132,7 +138,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         // A head and what it is the head of; what is small, such as the end of an answer, is in one part.
         let is_content = parts.iter().filter(|part| !part.is_empty()).count() > 1;
-        if !is_content || length > LARGEST || this.kept.len() + length > MOST {
+        let is_pong = length == PONG_LENGTH && parts.iter().any(|part| part.starts_with(PONG));
+        if !(is_content || is_pong) || length > LARGEST || this.kept.len() + length > MOST {
             return this.poll_write_with(context, parts);
         }
         for part in parts {
@@ -262,6 +269,25 @@ mod tests {
             stream.shutdown().await.unwrap();
             assert!(stream.inner.written == whole, "{most}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_a_ping_goes_with_that_to_a_call() {
+        let pong = [PONG, &[0; 4], b"12345678"].concat();
+        let mut stream = counting(usize::MAX);
+        frame(&mut stream, &pong, b"").await;
+        stream.flush().await.unwrap();
+        assert_eq!(stream.inner.calls, 0);
+        stream.write_all(b"answer").await.unwrap();
+        assert_eq!(
+            (stream.inner.calls, stream.inner.written.as_slice()),
+            (1, [&pong, &b"answer"[..]].concat().as_slice())
+        );
+        // Or at the next flush.
+        frame(&mut stream, &pong, b"").await;
+        stream.flush().await.unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(stream.inner.calls, 2);
     }
 
     #[tokio::test]
