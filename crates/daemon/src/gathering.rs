@@ -4,7 +4,7 @@
 //! one after the other. Each would be a call of the system and wake the client, who reads a part and waits for the next one. So
 //! frames with content are kept for as long as more is coming: whatever is written otherwise takes them along, and so does a
 //! flush that nothing was written before. The answer to a ping is kept as well, because those clients send one with each call:
-//! it goes with what the call is answered.
+//! it goes with what the call is answered, if that comes by the time that the connection's task is woken.
 //!
 //! A flush right behind such a frame is put off. Who writes has more, or flushes again; should it do neither, a task of the
 //! connection's wakes it, and it does.
@@ -36,6 +36,8 @@ pub(crate) struct Gathering<S> {
     kept: BytesMut,
     /// Whether something was kept since the last flush.
     fresh: bool,
+    /// Whether every flush is put off until the writer has been woken.
+    waits: bool,
     reminder: Arc<Reminder>,
     // Reminds until it is dropped.
     _reminding: JoinSet<()>,
@@ -59,6 +61,11 @@ impl Reminder {
         self.asked.notify_one();
     }
 
+    /// Says whether somebody is still to be woken.
+    fn is_set(&self) -> bool {
+        self.writer().is_some()
+    }
+
     async fn remind(&self) {
         loop {
             self.asked.notified().await;
@@ -77,7 +84,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
         let mut reminding = JoinSet::new();
         let reminds = reminder.clone();
         reminding.spawn(async move { reminds.remind().await });
-        Self { inner, kept: BytesMut::new(), fresh: false, reminder, _reminding: reminding }
+        Self { inner, kept: BytesMut::new(), fresh: false, waits: false, reminder, _reminding: reminding }
     }
 
     /// Writes what is kept, and then as much as goes with it of what follows; returns how much that was of the latter.
@@ -96,7 +103,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
             self.kept.advance(written.min(kept));
             if self.kept.is_empty() {
                 // One that has nothing to say keeps no memory.
-                (self.kept, self.fresh) = (BytesMut::new(), false);
+                (self.kept, self.fresh, self.waits) = (BytesMut::new(), false, false);
                 self.reminder.writer().take();
             }
             if written > kept || more.is_empty() && written == kept {
@@ -146,6 +153,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
             this.kept.extend_from_slice(part);
         }
         this.fresh = true;
+        this.waits |= is_pong;
         Poll::Ready(Ok(length))
     }
 
@@ -157,6 +165,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
         let this = self.get_mut();
         if std::mem::take(&mut this.fresh) {
             this.reminder.set(context.waker());
+            return Poll::Ready(Ok(()));
+        }
+        if this.waits && this.reminder.is_set() {
             return Poll::Ready(Ok(()));
         }
         ready!(this.poll_write_out(context))?;
@@ -283,9 +294,15 @@ mod tests {
             (stream.inner.calls, stream.inner.written.as_slice()),
             (1, [&pong, &b"answer"[..]].concat().as_slice())
         );
-        // Or at the next flush.
+        // Or alone, once the task was woken.
         frame(&mut stream, &pong, b"").await;
-        stream.flush().await.unwrap();
+        for _ in 0..3 {
+            stream.flush().await.unwrap();
+            assert_eq!(stream.inner.calls, 1);
+        }
+        while stream.reminder.is_set() {
+            tokio::task::yield_now().await;
+        }
         stream.flush().await.unwrap();
         assert_eq!(stream.inner.calls, 2);
     }
