@@ -35,7 +35,7 @@ impl Client {
         let no_path = || Error::invalid_argument(format!("{} cannot be the path of a socket", path.display()));
         // With or without the scheme, as other clients take it.
         let socket = PathBuf::from(text.ok_or_else(no_path)?.trim_start_matches("unix://"));
-        let turn = Turn::default();
+        let turn = Turn::here();
         let connector = service_fn(move |_| open(socket.clone(), turn.clone()));
         let connect = async {
             let endpoint = Self::tuned(Endpoint::from_static("http://localhost"));

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tonic::transport::server::Connected;
 
 /// How long a connection looks for what comes next.
@@ -38,6 +39,17 @@ impl Default for Turn {
 }
 
 impl Turn {
+    /// Returns a turn for connections on the threads of this runtime. Where threads steal work from each other nobody is to look: a
+    /// thread that looks wakes others.
+    pub(crate) fn here() -> Self {
+        let turn = Self::default();
+        let alone = |runtime: Handle| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
+        if !Handle::try_current().is_ok_and(alone) {
+            turn.taken.store(true, Ordering::Relaxed);
+        }
+        turn
+    }
+
     /// Returns the same turn for the connections of another thread.
     #[must_use]
     pub fn of_another_thread(&self) -> Self {
@@ -282,6 +294,11 @@ mod tests {
             assert!(is_taken(&turn));
             stream.read_u8().await.unwrap();
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_looks_where_threads_steal_work() {
+        assert!(is_taken(&Turn::here()));
     }
 
     #[tokio::test]
