@@ -107,11 +107,14 @@ impl Trusted {
         Ok(Self { issued, authorities })
     }
 
-    /// Tells whether a certificate is that of an authority.
+    /// Tells whether a certificate is that of an authority for every name.
     fn is_authority(&self, certificate: &CertificateDer<'_>) -> bool {
         let mut alone = RootCertStore::empty();
         alone.add(certificate.clone().into_owned()).is_ok()
-            && alone.roots.iter().all(|itself| self.authorities.roots.contains(itself))
+            && alone.roots.iter().all(|itself| {
+                // One that may vouch for some names only says nothing here about this one.
+                itself.name_constraints.is_none() && self.authorities.roots.contains(itself)
+            })
     }
 }
 
