@@ -94,7 +94,11 @@ impl Lanes {
 
     /// Lets all threads end that have no connection, but for one.
     fn end_idle(&mut self) {
-        while self.ending.try_join_next().is_some() {}
+        while let Some(ended) = self.ending.try_join_next() {
+            if let Err(error) = ended.unwrap_or_else(|_| Err(panicked())) {
+                tracing::error!(%error, "a thread that served connections did not end in order");
+            }
+        }
         let is_idle = |lane: &mut Lane| lane.turn.connections() == 0;
         for lane in self.all.extract_if(1.., is_idle) {
             self.ending.spawn(lane.end());
@@ -107,7 +111,7 @@ impl Lanes {
             self.ending.spawn(lane.end());
         }
         while let Some(ended) = self.ending.join_next().await {
-            ended.map_err(|_| Error::internal("a wait for a thread that serves connections panicked"))??;
+            ended.map_err(|_| panicked())??;
         }
         Ok(())
     }
@@ -175,10 +179,14 @@ impl Lane {
     async fn end(self) -> Result<()> {
         let Self { connections, ended, cut, .. } = self;
         drop(connections);
-        let outcome = ended.await.map_err(|_| Error::internal("a thread that serves connections panicked"))?;
+        let outcome = ended.await.map_err(|_| panicked())?;
         drop(cut);
         outcome
     }
+}
+
+fn panicked() -> Error {
+    Error::internal("a thread that serves connections panicked")
 }
 
 fn starting() -> String {

@@ -302,6 +302,12 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_runtime_of_one_thread_looks_where_there_is_another_processor() {
+        let alone = std::thread::available_parallelism().unwrap().get() == 1;
+        assert_eq!(is_taken(&Turn::here()), alone);
+    }
+
+    #[tokio::test]
     async fn one_looks_at_a_time_and_none_that_is_gone() {
         let turn = turn();
         let [mut first, mut second] = [(); 2].map(|()| lingering(&turn, Duration::MAX, 1));

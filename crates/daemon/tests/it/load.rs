@@ -196,3 +196,34 @@ async fn writers_that_stop_writing_hold_up_nobody_but_themselves() {
     assert!(after <= files + 10, "{after} files are open, {files} were");
     daemon.stop().await;
 }
+
+/// How many threads of this process serve connections.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // One that has ended meanwhile has no name any more.
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.trim_end() == "windlass-serve").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_connections_share_threads_which_end_when_nobody_needs_them() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    assert_eq!(threads(), 1);
+    let connected = join_all((0..200).map(|_| place.services())).await;
+    assert_eq!(threads(), 64);
+    for services in &connected {
+        services.namespaces.list().await.unwrap();
+    }
+    drop(connected);
+    for _ in 0..300 {
+        if threads() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(threads(), 1);
+    place.services().await.namespaces.list().await.unwrap();
+    daemon.stop().await;
+    assert_eq!(threads(), 0);
+}
