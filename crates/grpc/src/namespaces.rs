@@ -5,16 +5,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use windlass_core::namespace::Store;
-use windlass_core::{Error, Host, Labels, Namespace, Result, Scope};
+use windlass_core::{Error, Host, Kind, Labels, Namespace, Result, Scope};
 use windlass_proto::containerd::services::namespaces::v1 as wire;
 use windlass_proto::containerd::services::namespaces::v1::namespaces_client::NamespacesClient;
 use windlass_proto::containerd::services::namespaces::v1::namespaces_server::Namespaces;
 
-use crate::content::CONTRACT_HEADER;
 use crate::error::{Answer as _, Reply as _, to_status};
 use crate::{MAX_MESSAGE, scope};
 
@@ -62,7 +60,7 @@ async fn update(
     for path in paths.unwrap_or_else(|| vec![LABELS.to_owned()]) {
         if path == LABELS {
             let there = match store.labels(&name).await {
-                Err(error) if error.is(windlass_core::Kind::NotFound) => Labels::new(),
+                Err(error) if error.is(Kind::NotFound) => Labels::new(),
                 labels => labels?,
             };
             let gone = there.iter().filter(|(key, _)| labels.get(key).is_none());
@@ -77,7 +75,7 @@ async fn update(
     }
     if !contract {
         match store.create(&name, Labels::new()).await {
-            Err(error) if !error.is(windlass_core::Kind::AlreadyExists) => return Err(error),
+            Err(error) if !error.is(Kind::AlreadyExists) => return Err(error),
             _ => {}
         }
     }
@@ -96,11 +94,11 @@ impl Namespaces for Server {
     ) -> Result<Response<wire::GetNamespaceResponse>, Status> {
         let store = self.store().await?;
         // With containerd one that is not there has no labels, and its clients look for some before they make anything.
-        let contract = request.metadata().contains_key(CONTRACT_HEADER);
+        let contract = scope::has_contract(request.metadata());
         let get = async {
             let name: Namespace = request.into_inner().name.parse()?;
             let labels = match store.labels(&name).await {
-                Err(error) if error.is(windlass_core::Kind::NotFound) && !contract => Labels::new(),
+                Err(error) if error.is(Kind::NotFound) && !contract => Labels::new(),
                 labels => labels?,
             };
             Ok(wire::GetNamespaceResponse { namespace: Some(message(&name, labels)) })
@@ -119,7 +117,7 @@ impl Namespaces for Server {
                 match store.labels(&name).await {
                     Ok(labels) => namespaces.push(message(&name, labels)),
                     // Deleted since it was listed.
-                    Err(error) if error.is(windlass_core::Kind::NotFound) => {}
+                    Err(error) if error.is(Kind::NotFound) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -145,7 +143,7 @@ impl Namespaces for Server {
         &self,
         request: Request<wire::UpdateNamespaceRequest>,
     ) -> Result<Response<wire::UpdateNamespaceResponse>, Status> {
-        let contract = request.metadata().contains_key(CONTRACT_HEADER);
+        let contract = scope::has_contract(request.metadata());
         update(&*self.store().await?, request.into_inner(), contract).await.reply()
     }
 
@@ -182,7 +180,7 @@ impl Store for Remote {
     async fn labels(&self, namespace: &Namespace) -> Result<Labels> {
         let request = wire::GetNamespaceRequest { name: namespace.to_string() };
         let mut request = scope::request(&self.scope, request)?;
-        request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        scope::say_contract(request.metadata_mut());
         given(self.client.clone().get(request).await.answer()?.namespace).map(|(_, labels)| labels)
     }
 
@@ -191,7 +189,7 @@ impl Store for Remote {
         let update_mask = Some(prost_types::FieldMask { paths: vec![format!("labels.{key}")] });
         let request = wire::UpdateNamespaceRequest { namespace: Some(message(namespace, labels)), update_mask };
         let mut request = scope::request(&self.scope, request)?;
-        request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        scope::say_contract(request.metadata_mut());
         self.client.clone().update(request).await.answer()?;
         Ok(())
     }

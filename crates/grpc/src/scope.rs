@@ -1,4 +1,4 @@
-//! The scope of a call: namespace and lease, which travel as headers.
+//! What travels as headers of a call: its scope, which is a namespace and a lease, and whose rules its client follows.
 
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Status};
@@ -10,6 +10,19 @@ use crate::error::to_status;
 pub const NAMESPACE_HEADER: &str = "containerd-namespace";
 /// The header that names the lease.
 pub const LEASE_HEADER: &str = "containerd-lease";
+
+/// The header with which a client says that it follows the contracts of `windlass_core`, such as that of
+/// [`Writer`](windlass_core::content::Writer), and a server that it does as well. Without it both keep to what containerd does:
+///
+/// - an ingest is cut back to nothing or not at all; with it, to any offset
+/// - an ingest that is not what a commit expects stays, and the commit is `FailedPrecondition`; with it, the ingest is
+///   discarded, and bytes of another digest are `DataLoss`
+/// - a label of a namespace that is not there makes it; with it, that is `NotFound`
+/// - every answer has the digest of what is here so far; with it, none has, and the client need not wait for answers
+/// - an ingest can be aborted under its writer; with it, the writer keeps it, whichever of the two has it
+/// - a namespace that is not there has no labels; with it, it is `NotFound`
+/// - progress and errors of transfers are what containerd's clients can read; with it, they have what ours can
+const CONTRACT_HEADER: &str = "windlass-contract";
 
 /// Reads the scope of a call.
 ///
@@ -39,6 +52,16 @@ pub fn request<T>(scope: &Scope, message: T) -> Result<Request<T>> {
         request.metadata_mut().insert(LEASE_HEADER, value(lease.as_str())?);
     }
     Ok(request)
+}
+
+/// Says with a message that whoever sends it follows the contracts.
+pub(crate) fn say_contract(headers: &mut MetadataMap) {
+    headers.insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+}
+
+/// Tells whether whoever sent a message follows the contracts.
+pub fn has_contract(headers: &MetadataMap) -> bool {
+    headers.contains_key(CONTRACT_HEADER)
 }
 
 /// Returns the services of a host that a call is for.

@@ -226,7 +226,7 @@ impl Server {
         let Scope { namespace, lease } = scope::of_headers(request.metadata())?;
         let told = transfer::options(request.metadata())?;
         let priority = priority(request.metadata(), self.pull.priority)?;
-        let ours = transfer::understands_ours(request.metadata());
+        let ours = scope::has_contract(request.metadata());
         let messages = if ours { Messages::Ours } else { Messages::Containerd };
         let request = request.into_inner();
         let source = End::of(request.source.as_ref(), "source")?;
@@ -282,7 +282,7 @@ impl Server {
 impl Transfer for Server {
     async fn transfer(&self, request: Request<wire::TransferRequest>) -> Result<Response<()>, Status> {
         // Clients of others show the message, and nothing else.
-        let status = if transfer::understands_ours(request.metadata()) { to_status } else { to_foreign_status };
+        let status = if scope::has_contract(request.metadata()) { to_status } else { to_foreign_status };
         let done = async {
             let (_client, outcome) = self.begin(self.read(request)?);
             outcome.await.map_err(|_| Error::internal("the transfer panicked, or the daemon ends"))?

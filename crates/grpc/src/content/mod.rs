@@ -31,18 +31,6 @@ pub(crate) use writers::Writers;
 /// How many bytes of content a message carries at most.
 const CHUNK: usize = 1 << 20;
 
-/// The header with which a client says that it follows the contracts of `windlass_core`, such as that of
-/// [`Writer`](windlass_core::content::Writer), and a server that it does as well. Without it both keep to what containerd does:
-///
-/// - an ingest is cut back to nothing or not at all; with it, to any offset
-/// - an ingest that is not what a commit expects stays, and the commit is `FailedPrecondition`; with it, the ingest is
-///   discarded, and bytes of another digest are `DataLoss`
-/// - a label of a namespace that is not there makes it; with it, that is `NotFound`
-/// - every answer has the digest of what is here so far; with it, none has, and the client need not wait for answers
-/// - an ingest can be aborted under its writer; with it, the writer keeps it, whichever of the two has it
-/// - a namespace that is not there has no labels; with it, it is `NotFound`
-pub(crate) const CONTRACT_HEADER: &str = "windlass-contract";
-
 fn info_message(info: Info) -> wire::Info {
     wire::Info {
         digest: info.digest.to_string(),

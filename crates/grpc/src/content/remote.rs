@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use windlass_core::content::{Expected, Info, IngestRef, Ingester, Provider, ReaderAt, Status, Store, Writer};
 use windlass_core::field::FieldMask;
@@ -14,7 +13,7 @@ use windlass_proto::containerd::services::content::v1::content_client::ContentCl
 use super::reader::Reader;
 use super::writer::RemoteWriter;
 use super::writers::Writers;
-use super::{CONTRACT_HEADER, info, info_message, status};
+use super::{info, info_message, status};
 use crate::error::{Answer as _, from_status};
 use crate::{MAX_MESSAGE, scope, wire as messages};
 
@@ -48,7 +47,7 @@ impl Remote {
 
     pub(super) async fn discard(&self, ingest: &IngestRef) -> Result<()> {
         let mut request = scope::request(&self.scope, wire::AbortRequest { r#ref: ingest.to_string() })?;
-        request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        scope::say_contract(request.metadata_mut());
         self.client.clone().abort(request).await.answer()
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 use windlass_core::content::{IngestRef, Store};
 use windlass_core::{Host, Kind, Result};
@@ -13,7 +12,7 @@ use super::aborts::Aborts;
 use super::list::{Pages, pages};
 use super::read::{Parts, read};
 use super::write::{Answers, Manners, Place, write};
-use super::{CONTRACT_HEADER, info, info_message, status_message};
+use super::{info, info_message, status_message};
 use crate::error::{Reply as _, to_status};
 use crate::scope;
 use crate::wire::{self as messages, OneMessage};
@@ -97,12 +96,12 @@ impl Content for Server {
     async fn write(&self, request: Request<Streaming<wire::WriteContentRequest>>) -> Result<Response<Answers>, Status> {
         let store = self.store(&request).await?;
         let namespace = scope::of_headers(request.metadata()).map_err(|error| to_status(&error))?.namespace;
-        let contract = request.metadata().contains_key(CONTRACT_HEADER);
+        let contract = scope::has_contract(request.metadata());
         let manners = if contract { Manners::Contract } else { Manners::Containerd };
         let place = Place { store, namespace, aborts: self.aborts.clone() };
         let mut response = Response::new(write(place, request.into_inner(), manners));
         if contract {
-            response.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+            scope::say_contract(response.metadata_mut());
         }
         Ok(response)
     }
@@ -110,7 +109,7 @@ impl Content for Server {
     async fn abort(&self, request: Request<wire::AbortRequest>) -> Result<Response<()>, Status> {
         let store = self.store(&request).await?;
         let namespace = scope::of_headers(request.metadata()).map_err(|error| to_status(&error))?.namespace;
-        let contract = request.metadata().contains_key(CONTRACT_HEADER);
+        let contract = scope::has_contract(request.metadata());
         let abort = async {
             let ingest: IngestRef = request.into_inner().r#ref.try_into()?;
             match store.abort(&ingest).await {

@@ -27,7 +27,7 @@ use crate::{time, wire as messages};
 /// The answers of a conversation. A message is read when the answer to the one before has been taken.
 pub(super) type Answers = stream::BoxStream<'static, Result<wire::WriteContentResponse, Status>>;
 
-/// Which rules a client expects where containerd's differ from the contract's: [`CONTRACT_HEADER`](super::CONTRACT_HEADER).
+/// Which rules a client expects where containerd's differ from the contract's: [`has_contract`](crate::scope::has_contract).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manners {
     Containerd,

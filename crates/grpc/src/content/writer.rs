@@ -11,14 +11,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::channel::mpsc;
 use tonic::Streaming;
-use tonic::metadata::AsciiMetadataValue;
 use windlass_core::content::{Commit, Expected, Info, IngestRef, Status, Store as _, Writer};
 use windlass_core::{Digest, Error, Kind, Result, ResultExt as _};
 use windlass_proto::containerd::services::content::v1::{self as wire, WriteAction};
 
 use super::remote::Remote;
 use super::writers::{Conversation, Listed, Progress};
-use super::{CHUNK, CONTRACT_HEADER, digest, digest_text, total};
+use super::{CHUNK, digest, digest_text, total};
 use crate::error::from_status;
 use crate::{scope, time, wire as messages};
 
@@ -55,9 +54,9 @@ impl RemoteWriter {
         };
         let _ = messages.unbounded_send(first);
         let mut request = scope::request(&remote.scope, outbound)?;
-        request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        scope::say_contract(request.metadata_mut());
         let response = remote.client.clone().write(request).await.map_err(|status| from_status(&status))?;
-        let contract = response.metadata().contains_key(CONTRACT_HEADER);
+        let contract = scope::has_contract(response.metadata());
         let mut answers = response.into_inner();
         let first =
             answers.message().await.map_err(|status| from_status(&status))?.ok_or_else(|| unanswered(&ingest))?;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
-use tonic::metadata::{AsciiMetadataValue, BinaryMetadataValue, MetadataMap};
+use tonic::metadata::{BinaryMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use windlass_core::filter::Filter;
 use windlass_core::plugin::{Introspection as _, Plugin};
@@ -28,7 +28,6 @@ use windlass_proto::containerd::types::transfer::{ImageStore, OciRegistry, Regis
 use windlass_proto::windlass::services::transfer::v1 as ours;
 
 use crate::Client;
-use crate::content::CONTRACT_HEADER;
 use crate::error::Answer as _;
 use crate::streaming::{self, Stream, pack, unpack};
 use crate::{scope, wire as messages};
@@ -52,11 +51,6 @@ pub fn options(headers: &MetadataMap) -> Result<PullOptions> {
     let wrong = || Error::invalid_argument(format!("header {OPTIONS_HEADER} has no options of a pull"));
     let bytes = value.to_bytes().map_err(|error| wrong().source(error))?;
     PullOptions::decode(bytes).map_err(|error| wrong().source(error))
-}
-
-/// Tells whether a client understands our messages of progress.
-pub fn understands_ours(headers: &MetadataMap) -> bool {
-    headers.contains_key(CONTRACT_HEADER)
 }
 
 /// A pull that a daemon is asked for.
@@ -145,7 +139,7 @@ impl Remote {
         )?;
         let mut progress = Some(progress);
         let mut request = scope::request(&scope, request(pull, auth, told))?;
-        request.metadata_mut().insert(CONTRACT_HEADER, AsciiMetadataValue::from_static("1"));
+        scope::say_contract(request.metadata_mut());
         let options = BinaryMetadataValue::from_bytes(&pull.options.encode_to_vec());
         request.metadata_mut().insert_bin(OPTIONS_HEADER, options);
         let mut client = TransferClient::new(self.channel.clone());
