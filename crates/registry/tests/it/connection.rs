@@ -67,6 +67,12 @@ async fn a_certificate_is_refused_with_the_reason() {
             "authority that is not trusted",
             "ca-certificates",
         ),
+        (
+            Identity::self_signed_for_others(&[OTHER_NAME], "other.test"),
+            true,
+            "authority that is not trusted",
+            "ca-certificates",
+        ),
         (Identity::self_signed(&["other.test"], Validity::Current), true, "other names (other.test)", "by a name"),
         (Identity::self_signed(&[OTHER_NAME], Validity::Expired), true, "has expired", "renew"),
         (Identity::self_signed(&[OTHER_NAME], Validity::NotYet), true, "not valid yet", "clock"),

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, GeneralSubtree, IsCa, Issuer, KeyPair, NameConstraints,
+    date_time_ymd,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -67,10 +70,22 @@ impl Identity {
 
     /// Makes a certificate for these names that is an authority's, and its own, as `openssl req -x509` makes it.
     pub fn self_signed(names: &[&str], validity: Validity) -> Self {
+        Self::itself(names, validity, None)
+    }
+
+    /// Makes one of an authority that may only vouch for other names than its own.
+    pub fn self_signed_for_others(names: &[&str], others: &str) -> Self {
+        let permitted_subtrees = vec![GeneralSubtree::DnsName(others.to_owned())];
+        let constraints = NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() };
+        Self::itself(names, Validity::Current, Some(constraints))
+    }
+
+    fn itself(names: &[&str], validity: Validity, constraints: Option<NameConstraints>) -> Self {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.name_constraints = constraints;
         validity.set(&mut parameters);
         let certificate = parameters.self_signed(&key).unwrap();
         Self { authority: certificate.clone(), certificate, key }
