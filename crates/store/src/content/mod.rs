@@ -18,6 +18,7 @@ mod reader;
 mod records;
 #[cfg(test)]
 mod rehash;
+mod running;
 mod sink;
 mod small;
 mod sparse;

@@ -6,18 +6,21 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use windlass_core::content::{Expected, Ranges};
-use windlass_core::digest::{Algorithm, Hasher};
+use windlass_core::digest::Algorithm;
 use windlass_core::{Digest, Error, Result};
 
 use super::edge::Edge;
+use super::running::RunningHash;
 use super::state::State;
 use super::writeback::Writeback;
 use crate::disk::{Disk, File, How};
 
 /// How much is read at once when data is hashed again.
 const READ: usize = 1 << 20;
-/// How many bytes are hashed between two saves of the hash: what a resume hashes again at most.
+/// How many bytes are added between two saves of the hash: what a resume hashes again at most, beside what was waiting for it.
 const CHECKPOINT: u64 = 16 << 20;
+/// From how many bytes on it is worth another thread to hash them.
+const BESIDE: u64 = 1 << 20;
 /// The mode of data that is being written.
 const INGEST_MODE: u32 = 0o600;
 /// The mode of a committed blob.
@@ -30,14 +33,13 @@ pub(super) struct Sink {
     file: File,
     declared: Expected,
     boot: Option<Arc<str>>,
-    hasher: Hasher,
+    /// Of what is in the file up to the first gap; of less only after an open without a usable state.
+    hash: RunningHash,
     /// How many bytes are in the file, up to the first gap.
     offset: u64,
     /// Which bytes are in the file, when it has been written at several places.
     here: Option<Ranges>,
-    /// How many of them the hasher has seen; fewer only after an open without a usable state.
-    hashed: u64,
-    /// How many were hashed when the state was saved last.
+    /// How many were hashed, or about to be, when the state was saved last.
     saved: u64,
     /// Whether more ranges are there than were saved.
     dirty: bool,
@@ -64,9 +66,8 @@ impl Sink {
         let algorithm = declared.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let (hasher, hashed) = left.hash(boot.as_deref(), algorithm, offset).unwrap_or_else(|| (algorithm.hasher(), 0));
         let (directory, writeback) = (directory.to_owned(), Writeback::from(offset));
-        let (saved, dirty, edge) = (hashed, false, None);
-        let sink =
-            Self { disk, directory, file, declared, boot, hasher, offset, here, hashed, saved, dirty, writeback, edge };
+        let (hash, saved, dirty, edge) = (RunningHash::new(hasher, hashed), hashed, false, None);
+        let sink = Self { disk, directory, file, declared, boot, hash, offset, here, saved, dirty, writeback, edge };
         sink.state().write(&sink.disk, &sink.directory)?;
         Ok(sink)
     }
@@ -107,31 +108,36 @@ impl Sink {
     /// # Errors
     /// As [`Sink::append_parts`].
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.append_parts(&[Bytes::copy_from_slice(bytes)])
+        self.append_parts([Bytes::copy_from_slice(bytes)].into())
     }
 
-    /// Appends parts that follow each other. What is behind the first gap is given up before.
+    /// Appends parts that follow each other, and hashes them: beside the write and behind it, when that is worth another thread.
+    /// What is behind the first gap is given up before.
     ///
     /// # Errors
     /// `ResourceExhausted` when the disk is full: what went in before stays, and [`Sink::offset`] tells how much.
-    pub(super) fn append_parts(&mut self, parts: &[Bytes]) -> Result<()> {
-        if parts.iter().all(Bytes::is_empty) {
+    pub(super) fn append_parts(&mut self, parts: Arc<[Bytes]>) -> Result<()> {
+        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        if length == 0 {
             return Ok(());
         }
         self.catch_up()?;
         let before = self.offset;
-        let result = self.write_parts(parts);
-        self.hash(parts, self.offset - before);
+        if length < BESIDE && !self.hash.is_behind() {
+            let result = self.write_parts(&parts, length);
+            self.hash.add(&parts, self.offset - before);
+            return result;
+        }
+        self.hash.add_behind(parts.clone());
+        let result = self.write_parts(&parts, length);
+        if result.is_err() {
+            // What did get into the file of them is hashed again from there.
+            self.hash.cut(self.offset);
+        }
         result
     }
 
-    /// Appends parts that somebody else hashes meanwhile, or that are hashed again from the file; [`Sink::set_hash`] takes the
-    /// hash.
-    ///
-    /// # Errors
-    /// As [`Sink::append_parts`].
-    pub(super) fn write_parts(&mut self, parts: &[Bytes]) -> Result<()> {
-        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    fn write_parts(&mut self, parts: &[Bytes], length: u64) -> Result<()> {
         self.give_up_islands()?;
         if self.unsaved() + length > CHECKPOINT {
             self.save();
@@ -145,39 +151,24 @@ impl Sink {
         result
     }
 
-    /// Returns the running hash to go on with, when it has seen all that is in the file.
-    pub(super) fn running_hash(&self) -> Option<Hasher> {
-        (self.hashed == self.offset).then(|| self.hasher.clone())
-    }
-
-    /// Takes the hash of all that is in the file.
-    pub(super) fn set_hash(&mut self, hasher: Hasher) {
-        self.hasher = hasher;
-        self.hashed = self.offset;
-    }
-
     /// Hashes the first `length` bytes of parts that were written where the hash got to.
     pub(super) fn hash(&mut self, parts: &[Bytes], length: u64) {
-        let mut rest = length;
-        for part in parts {
-            let part = part.get(..usize::try_from(rest).unwrap_or(usize::MAX)).unwrap_or(part);
-            self.hasher.update(part);
-            rest -= part.len() as u64;
-        }
-        self.hashed += length;
+        self.hash.add(parts, length);
     }
 
     /// Hashes some more of what is in the file before `end`.
     pub(super) fn hash_on(&mut self, end: u64) -> Result<()> {
-        let wanted = usize::try_from(end.saturating_sub(self.hashed)).unwrap_or(READ).min(READ);
-        let part = self.file.read_new_at(wanted, self.hashed)?;
-        self.hasher.update(&part);
-        self.hashed += part.len() as u64;
+        let hashed = self.hashed();
+        let wanted = usize::try_from(end.saturating_sub(hashed)).unwrap_or(READ).min(READ);
+        let part: Bytes = self.file.read_new_at(wanted, hashed)?.into();
+        let length = part.len() as u64;
+        self.hash.add(&[part], length);
         Ok(())
     }
 
+    /// Returns how many bytes are hashed, or about to be.
     pub(super) fn hashed(&self) -> u64 {
-        self.hashed
+        self.hash.end()
     }
 
     /// Tells whether so much was hashed since the last save that it is time for another one.
@@ -186,7 +177,12 @@ impl Sink {
     }
 
     fn unsaved(&self) -> u64 {
-        self.hashed - self.saved
+        self.hashed().saturating_sub(self.saved)
+    }
+
+    /// Waits until everything that was appended is hashed.
+    pub(super) fn settle(&self) {
+        self.hash.settle();
     }
 
     /// Writes down that from now on bytes may be in the file behind a gap.
@@ -227,17 +223,17 @@ impl Sink {
         self.here = None;
         self.writeback = Writeback::from(self.offset);
         self.state().write(&self.disk, &self.directory)?;
-        (self.saved, self.dirty) = (self.hashed, false);
+        (self.saved, self.dirty) = (self.hashed(), false);
         Ok(())
     }
 
     /// Saves how far the hash got. A state that cannot be written costs hashing again, so it is no error.
     pub(super) fn save(&mut self) {
-        if self.saved == self.hashed && !self.dirty {
+        if self.unsaved() == 0 && !self.dirty {
             return;
         }
         match self.state().write(&self.disk, &self.directory) {
-            Ok(()) => (self.saved, self.dirty) = (self.hashed, false),
+            Ok(()) => (self.saved, self.dirty) = (self.hashed(), false),
             Err(error) => tracing::debug!(%error, "the state of an ingest was not saved"),
         }
     }
@@ -258,9 +254,7 @@ impl Sink {
         }
         // 1. the hash is forgotten  2. the data is cut. The other way round, a saved hash could cover bytes that were
         // replaced since.
-        self.hasher = self.hasher.algorithm().hasher();
-        self.hashed = 0;
-        self.saved = 0;
+        self.hash_anew(self.hash.algorithm());
         if let Some(here) = &mut self.here {
             here.remove(&(size..u64::MAX));
         }
@@ -273,18 +267,21 @@ impl Sink {
 
     /// Returns the digest of everything, by the algorithm that is asked for.
     pub(super) fn digest(&mut self, algorithm: Algorithm) -> Result<Digest> {
-        if self.hasher.algorithm() != algorithm {
-            self.hasher = algorithm.hasher();
-            self.hashed = 0;
-            self.saved = 0;
+        if self.hash.algorithm() != algorithm {
+            self.hash_anew(algorithm);
         }
         self.catch_up()?;
-        Ok(self.hasher.clone().finish())
+        Ok(self.hash.finished().finish())
+    }
+
+    fn hash_anew(&mut self, algorithm: Algorithm) {
+        self.hash = RunningHash::new(algorithm.hasher(), 0);
+        self.saved = 0;
     }
 
     /// Returns the algorithm of the running hash.
     pub(super) fn algorithm(&self) -> Algorithm {
-        self.hasher.algorithm()
+        self.hash.algorithm()
     }
 
     /// Makes the data read-only and durable.
@@ -305,10 +302,10 @@ impl Sink {
 
     /// Hashes what is in the file and was not hashed, because the ingest was opened without a state to continue from.
     fn catch_up(&mut self) -> Result<()> {
-        if self.hashed == self.offset {
+        if self.hashed() == self.offset {
             return Ok(());
         }
-        while self.hashed < self.offset {
+        while self.hashed() < self.offset {
             self.hash_on(self.offset)?;
         }
         self.save();
@@ -316,7 +313,8 @@ impl Sink {
     }
 
     fn state(&self) -> State {
-        let state = State::new(&self.declared).with_hash(self.boot.as_deref(), &self.hasher, self.hashed);
+        let (hasher, hashed) = self.hash.within(self.offset);
+        let state = State::new(&self.declared).with_hash(self.boot.as_deref(), &hasher, hashed);
         match &self.here {
             Some(here) => state.with_ranges(here),
             None => state,
@@ -355,7 +353,33 @@ mod tests {
         assert!(error.contains("data") && error.contains("os error 5"), "{error}");
         drop(first);
         let second = sink(&disk, directory.path());
-        assert_eq!((second.offset(), second.hashed), (0, 0));
+        assert_eq!((second.offset(), second.hashed()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn the_hash_beside_a_write_is_that_of_what_got_into_the_file() {
+        let (head, tail) = (Bytes::from(vec![1; 1 << 20]), Bytes::from(vec![2; 1 << 20]));
+        let all = [&head[..], &tail].concat();
+        for failure in [None, Some(Failure::HalfWritten), Some(Failure::Full)] {
+            let (disk, directory) = (Faulty::default(), tempfile::tempdir().unwrap());
+            let mut first = sink(&disk, directory.path());
+            first.append_parts([head.clone()].into()).unwrap();
+            if let Some(failure) = failure {
+                disk.fail(failure, 1);
+            }
+            let result = first.append_parts([tail.slice(..5), tail.slice(5..)].into());
+            disk.mend();
+            assert_eq!(result.is_err(), failure.is_some());
+            let here = usize::try_from(first.offset()).unwrap();
+            first.settle();
+            first.save();
+            drop(first);
+            let mut second = sink(&disk, directory.path());
+            let hashed = if failure == Some(Failure::HalfWritten) { head.len() } else { here };
+            assert_eq!(second.hashed(), hashed as u64, "{failure:?}");
+            second.append(&all[here..]).unwrap();
+            assert_eq!(second.digest(Algorithm::Sha256).unwrap(), Digest::sha256(&all), "{failure:?}");
+        }
     }
 
     #[test]
@@ -373,7 +397,7 @@ mod tests {
             first.save();
             drop(first);
             let mut second = sink(&disk, directory.path());
-            assert_eq!((second.offset(), second.hashed), (kept, kept));
+            assert_eq!((second.offset(), second.hashed()), (kept, kept));
             second.append(b"hello world!".split_at(usize::try_from(kept).unwrap()).1).unwrap();
             assert_eq!(second.digest(Algorithm::Sha256).unwrap(), Digest::sha256(b"hello world!"));
         }

@@ -24,8 +24,8 @@ use super::work::Work;
 use crate::blocking::to_the_end;
 use crate::disk::MOST_PARTS;
 
-/// How many bytes are gathered before they are written. A writer has two of these at most: one that fills while the
-/// other is hashed and written.
+/// How many bytes are gathered before they are written. A writer has one of these that fills and one that is written, beside what
+/// waits to be hashed.
 const CHUNK: usize = 1 << 20;
 /// What is smaller than this is copied: it would keep the memory that it is a part of.
 const TINY: usize = 1 << 10;
@@ -46,7 +46,7 @@ pub(super) struct IngestWriter {
 /// Where the blocking end is.
 enum Stage {
     Here(Start),
-    Working(Box<Work>),
+    Working(Work),
     /// At several places.
     Sparse(Arc<Sparse>),
     /// Committed, or lost with a panic.
@@ -84,19 +84,10 @@ impl IngestWriter {
         result
     }
 
-    /// Hands over what was gathered to be hashed and written, once what was before is done: one beside the other, when there
-    /// is enough of it to be worth a second thread.
+    /// Hands over what was gathered to be written and hashed, once what was before is written.
     async fn hand_over(&mut self) -> Result<()> {
         self.settle().await?;
-        let running = match &self.stage {
-            Stage::Here(Start::Sink(sink)) if self.gathered.length >= CHUNK => sink.running_hash(),
-            _ => None,
-        };
-        let Some(hasher) = running else { return self.begin(|_| Ok(())) };
-        let parts: Arc<[Bytes]> = std::mem::take(&mut self.gathered).parts.into();
-        let start = self.take_here()?;
-        self.stage = Stage::Working(Box::new(Work::with_hash(start, parts, hasher)));
-        Ok(())
+        self.begin(|_| Ok(()))
     }
 
     /// Begins to append what was gathered and to do something afterwards. It goes on when the writer is dropped, and the ref
@@ -104,8 +95,8 @@ impl IngestWriter {
     fn begin(&mut self, afterwards: impl FnOnce(&mut Sink) -> Result<()> + Send + 'static) -> Result<()> {
         let start = self.take_here()?;
         let Gathered { parts, .. } = std::mem::take(&mut self.gathered);
-        let append = move |sink: &mut Sink| sink.append_parts(&parts).and_then(|()| afterwards(sink));
-        self.stage = Stage::Working(Box::new(Work::new(start, append)));
+        let append = move |sink: &mut Sink| sink.append_parts(parts.into()).and_then(|()| afterwards(sink));
+        self.stage = Stage::Working(Work::new(start, append));
         Ok(())
     }
 
@@ -389,7 +380,8 @@ impl Drop for IngestWriter {
 
 fn close(start: Start, gathered: &Gathered, updated_at: SystemTime, held: Held) {
     let kept = start.sink().map_err(|(_, error)| error).and_then(|mut sink| {
-        let appended = sink.append_parts(&gathered.parts);
+        let appended = sink.append_parts(gathered.parts.as_slice().into());
+        sink.settle();
         sink.save();
         sink.set_updated_at(updated_at);
         appended
