@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use rustix::buffer::spare_capacity;
-use windlass_core::content::{OneWay, ReaderAt, Source};
+use windlass_core::content::{InFile, OneWay, ReaderAt, Source};
 use windlass_core::error::IoResultExt;
 use windlass_core::{ByteStream, Error, Result};
 
@@ -84,6 +84,10 @@ struct Part {
 impl ReaderAt for Part {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn in_file(&self) -> Option<InFile> {
+        Some(InFile { file: self.file.clone(), begin: self.begin })
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {

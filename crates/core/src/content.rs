@@ -12,6 +12,7 @@
 mod copy;
 mod ranges;
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -126,11 +127,25 @@ impl Fields for Status {
     }
 }
 
+/// Where in a file some bytes are: from `begin` on.
+#[derive(Debug, Clone)]
+pub struct InFile {
+    /// The file, open for reading.
+    pub file: Arc<File>,
+    /// Where in the file they begin.
+    pub begin: u64,
+}
+
 /// A blob opened for reading at any offset, by any number of readers.
 #[async_trait]
 pub trait ReaderAt: Send + Sync {
     /// Returns the size in bytes.
     fn size(&self) -> u64;
+
+    /// Returns where the bytes are, when a file has them one after the other: whoever wants them may read them there.
+    fn in_file(&self) -> Option<InFile> {
+        None
+    }
 
     /// Reads up to `length` bytes at `offset`; fewer only at the end, none past it.
     ///
@@ -195,6 +210,19 @@ pub trait Writer: Send + Sync {
     /// # Cancel safety
     /// A write that is dropped may have happened in part; [`Writer::status`] tells.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Appends bytes of a file, which the writer reads itself, wherever it is: they need not pass through the caller. False when
+    /// this writer does not, or not as few: then nothing was done, and [`Writer::write`] takes them.
+    ///
+    /// # Errors
+    /// As [`Writer::write`]; those of reading; `Unavailable` when the file ends before `range` does.
+    ///
+    /// # Cancel safety
+    /// As [`Writer::write`].
+    async fn write_file(&mut self, file: &Arc<File>, range: Range<u64>) -> Result<bool> {
+        let _ = (file, range);
+        Ok(false)
+    }
 
     /// Cuts the ingest back to `size` bytes; what a [`SparseWriter`] left behind them is given up.
     ///

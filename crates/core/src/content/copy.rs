@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 
-use super::{ReaderAt, Status, Writer};
+use super::{InFile, ReaderAt, Status, Writer};
 use crate::ByteStream;
 use crate::error::{Error, Result};
 use crate::progress::{State, Task};
@@ -14,6 +14,9 @@ use crate::remote::Body;
 
 /// How much of a blob is read at once, in bytes.
 const PART: usize = 1 << 20;
+/// How much of a file a writer is asked to read by itself at once, in bytes: between two of these a copy can be given up, and says
+/// where it is.
+const STEP: u64 = 8 << 20;
 
 /// Content that can be read from some offset on.
 #[async_trait]
@@ -24,6 +27,11 @@ pub trait Source: Send {
     /// # Errors
     /// Those of the source; `OutOfRange` when the content is known to be shorter than the offset.
     async fn open(&mut self, offset: u64) -> Result<Body>;
+
+    /// Returns where the bytes are, and how many, when a file has them.
+    fn in_file(&self) -> Option<(InFile, u64)> {
+        None
+    }
 }
 
 /// Brings a writer's content to its end: asks where the writer stands, opens the source there, skips what the source
@@ -63,6 +71,10 @@ pub async fn copy_telling(
     if at > 0 && status.total == Some(at) {
         return Ok(at);
     }
+    if let Some(place) = source.in_file() {
+        at = copy_file(writer, place, &status, report).await?;
+    }
+    let status = Status { offset: at, ..status };
     let Body { offset, size, mut stream } = source.open(at).await?;
     let mut skip = to_skip(&status, offset, size)?;
     while let Some(part) = stream.next().await {
@@ -92,6 +104,26 @@ pub async fn copy_telling(
         ))),
         _ => Ok(at),
     }
+}
+
+/// Has the writer read for itself what it reads of a source that is in a file. Returns where it then stands.
+async fn copy_file(
+    writer: &mut dyn Writer,
+    (InFile { file, begin }, size): (InFile, u64),
+    status: &Status,
+    report: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<u64> {
+    let mut at = status.offset;
+    to_skip(status, at, Some(size))?;
+    while at < size {
+        let end = size.min(at.saturating_add(STEP));
+        if !writer.write_file(&file, begin.saturating_add(at)..begin.saturating_add(end)).await? {
+            break;
+        }
+        at = end;
+        report(at, status.total.unwrap_or(at));
+    }
+    Ok(at)
 }
 
 /// Returns how many bytes of a source are here already.
@@ -137,6 +169,10 @@ impl Source for Arc<dyn ReaderAt> {
             Ok((!part.is_empty()).then_some((part, (reader, next))))
         });
         Ok(Body { offset, size: Some(size), stream: parts.boxed() })
+    }
+
+    fn in_file(&self) -> Option<(InFile, u64)> {
+        ReaderAt::in_file(&**self).map(|place| (place, self.size()))
     }
 }
 

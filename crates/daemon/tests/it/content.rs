@@ -3,6 +3,7 @@
 //! What the other store cannot do, this one cannot either: containerd 1.6 has SHA-256 alone. A reader is a series of calls, and does
 //! not outlive the deletion of its blob, as with every content over the wire.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -289,4 +290,21 @@ async fn what_vanished_behind_is_found_by_checks_and_fetched_again_by_a_repair()
     assert_eq!(status(&services_of(&front, "team").await).await.status, Status::Complete);
     daemon.stop().await;
     served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_client_has_open_is_read_by_the_daemon() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let content = place.services().await.content;
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let bytes = Bytes::from(vec![7; 9 << 20]);
+    file.write_all_at(&bytes, 0).unwrap();
+    let mut writer = content.writer(&"file".parse().unwrap(), content::Expected::default()).await.unwrap();
+    assert!(writer.write_file(&file, 0..5 << 20).await.unwrap());
+    assert!(!writer.write_file(&file, 5 << 20..5 << 20 | 7).await.unwrap(), "so little is sent");
+    assert!(writer.write_file(&file, 5 << 20..9 << 20).await.unwrap());
+    let info = writer.commit(content::Commit::default()).await.unwrap();
+    assert_eq!((info.digest, info.size), (Digest::sha256(&bytes), 9 << 20));
+    daemon.stop().await;
 }

@@ -1,5 +1,7 @@
 //! Content whose changes are published.
 
+use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -91,6 +93,10 @@ impl Writer for EmittingWriter {
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.inner.write(bytes).await
+    }
+
+    async fn write_file(&mut self, file: &Arc<File>, range: Range<u64>) -> Result<bool> {
+        self.inner.write_file(file, range).await
     }
 
     async fn truncate(&mut self, size: u64) -> Result<()> {

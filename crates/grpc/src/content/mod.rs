@@ -9,6 +9,7 @@
 //! Reading order: the conversions here, [`server`](self), then the client's half.
 
 mod aborts;
+mod files;
 mod list;
 mod read;
 mod reader;

@@ -9,6 +9,7 @@ use windlass_proto::containerd::services::content::v1 as wire;
 use windlass_proto::containerd::services::content::v1::content_server::Content;
 
 use super::aborts::Aborts;
+use super::files::Files;
 use super::list::{Pages, pages};
 use super::read::{Parts, read};
 use super::write::{Answers, Manners, Place, write};
@@ -98,7 +99,7 @@ impl Content for Server {
         let namespace = scope::of_headers(request.metadata()).map_err(|error| to_status(&error))?.namespace;
         let contract = scope::has_contract(request.metadata());
         let manners = if contract { Manners::Contract } else { Manners::Containerd };
-        let place = Place { store, namespace, aborts: self.aborts.clone() };
+        let place = Place { store, namespace, aborts: self.aborts.clone(), files: Files::of(&request) };
         let mut response = Response::new(write(place, request.into_inner(), manners));
         if contract {
             scope::say_contract(response.metadata_mut());

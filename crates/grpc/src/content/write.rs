@@ -5,6 +5,7 @@
 //!
 //! - `STAT` asks where the ingest stands.
 //! - `WRITE` appends its bytes, which have to begin where the ingest ends; offset zero begins anew.
+//! - [`WRITE_FILE`], of clients of ours, appends bytes of a file that the client has open.
 //! - `COMMIT` appends its bytes, if any, and ends the conversation: the ingest is a blob, or the status says why not.
 //!
 //! When the client ends the stream, or is gone, the writer is dropped at once: the ref is free, and what was written stays. So it is
@@ -20,6 +21,7 @@ use windlass_core::{Digest, Error, Kind, Namespace, Result};
 use windlass_proto::containerd::services::content::v1::{self as wire, WriteAction};
 
 use super::aborts::{Abortable, Aborts};
+use super::files::{Files, WRITE_FILE};
 use super::{digest, digest_text, total};
 use crate::error::to_status;
 use crate::{time, wire as messages};
@@ -39,6 +41,8 @@ pub(super) struct Place {
     pub(super) store: Arc<dyn Store>,
     pub(super) namespace: Namespace,
     pub(super) aborts: Aborts,
+    /// What the client has open.
+    pub(super) files: Files,
 }
 
 /// Answers the messages of a client.
@@ -99,6 +103,7 @@ struct Session {
     writer: Box<dyn Writer>,
     /// Says that the writer is no more, so it goes behind it.
     abortable: Option<Abortable>,
+    files: Files,
     /// Where the ingest ends.
     offset: u64,
     started_at: SystemTime,
@@ -108,7 +113,7 @@ struct Session {
 
 impl Session {
     async fn open(place: Place, manners: Manners, first: &wire::WriteContentRequest) -> Result<Box<Self>> {
-        let Place { store, namespace, aborts } = place;
+        let Place { store, namespace, aborts, files } = place;
         if first.r#ref.is_empty() {
             return Err(Error::invalid_argument("first message must have a reference"));
         }
@@ -119,7 +124,7 @@ impl Session {
         // What was declared when the ingest began counts for an opener who says nothing.
         let expected = Expected { digest: expected.digest.or(digest), size: expected.size.or(total) };
         let abortable = (manners == Manners::Containerd).then(|| aborts.enter(namespace, ingest.clone()));
-        Ok(Box::new(Self { store, manners, ingest, writer, abortable, offset, started_at, expected }))
+        Ok(Box::new(Self { store, manners, ingest, writer, abortable, files, offset, started_at, expected }))
     }
 
     /// Waits for a message, unless the ingest is aborted before.
@@ -181,6 +186,10 @@ impl Session {
                 let answer = self.commit(labels).await?;
                 Ok((answer, Phase::Over))
             }
+            Err(_) if message.action == WRITE_FILE && self.manners == Manners::Contract => {
+                let answer = self.append_file(&message).await?;
+                Ok((answer, Phase::Open(self)))
+            }
             Err(_) => Err(Error::invalid_argument(format!("{} is no action of a write", message.action))),
         }
     }
@@ -202,18 +211,41 @@ impl Session {
 
     /// Appends the bytes of a message, where it says.
     async fn append(&mut self, message: wire::WriteContentRequest) -> Result<()> {
-        let at = messages::size("the offset of a write,", message.offset)?;
+        self.stand_at(message.offset).await?;
+        if !message.data.is_empty() {
+            let length = message.data.len() as u64;
+            self.writer.write(message.data).await?;
+            self.offset += length;
+        }
+        Ok(())
+    }
+
+    /// Appends the part of a file that a message is about, where it says, if the file can be had.
+    async fn append_file(&mut self, message: &wire::WriteContentRequest) -> Result<wire::WriteContentResponse> {
+        self.stand_at(message.offset).await?;
+        let (file, part) = self.files.find(&message.data)?;
+        let length = part.end - part.start;
+        let appended = match file {
+            Some(file) => self.writer.write_file(&file, part).await?,
+            None => false,
+        };
+        if !appended {
+            return self.stat().await;
+        }
+        self.offset += length;
+        let answer = self.said(WriteAction::Write, None, SystemTime::now());
+        Ok(wire::WriteContentResponse { action: WRITE_FILE, ..answer })
+    }
+
+    /// Goes to where a message is to be written.
+    async fn stand_at(&mut self, offset: i64) -> Result<()> {
+        let at = messages::size("the offset of a write,", offset)?;
         if at != self.offset {
             if at > self.offset || at > 0 && self.manners == Manners::Containerd {
                 return Err(Error::out_of_range(format!("write @{at} must occur at current offset {}", self.offset)));
             }
             self.writer.truncate(at).await?;
             self.offset = at;
-        }
-        if !message.data.is_empty() {
-            let length = message.data.len() as u64;
-            self.writer.write(message.data).await?;
-            self.offset += length;
         }
         Ok(())
     }

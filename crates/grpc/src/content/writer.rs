@@ -4,17 +4,21 @@
 //! takes the answers, so that the conversation comes to its end in good order when the writer is dropped: what was sent is
 //! written, and the ref is free.
 
+use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::channel::mpsc;
+use prost::Message as _;
 use tonic::Streaming;
 use windlass_core::content::{Commit, Expected, Info, IngestRef, Status, Store as _, Writer};
 use windlass_core::{Digest, Error, Kind, Result, ResultExt as _};
 use windlass_proto::containerd::services::content::v1::{self as wire, WriteAction};
 
+use super::files::{self, WRITE_FILE};
 use super::remote::Remote;
 use super::writers::{Conversation, Listed, Progress};
 use super::{CHUNK, digest, digest_text, total};
@@ -25,6 +29,8 @@ use crate::{scope, time, wire as messages};
 const WINDOW: u64 = 8 << 20;
 /// How many messages may be on their way, unanswered.
 const MESSAGES: u64 = 256;
+/// How many bytes of a file a message is about.
+const FILE_PART: u64 = 2 << 20;
 
 /// A writer of one ingest of a daemon.
 pub(super) struct RemoteWriter {
@@ -38,6 +44,10 @@ pub(super) struct RemoteWriter {
     offset: u64,
     /// Whether the daemon follows the contract where containerd does not.
     contract: bool,
+    /// Whether the daemon reads files that this process has open; none before it was asked.
+    reads_files: Option<bool>,
+    /// The file that it reads: open for as long as it is asked to.
+    file: Option<Arc<File>>,
     messages: mpsc::UnboundedSender<wire::WriteContentRequest>,
     conversation: Arc<Conversation>,
 }
@@ -65,7 +75,8 @@ impl RemoteWriter {
         let conversation = Conversation::begin(first);
         let listed = remote.writers.list(remote.scope.namespace.clone(), ingest.clone(), conversation.clone());
         tokio::spawn(listen(answers, conversation.clone(), listed));
-        Ok(Self { remote, ingest, declared, total, offset, contract, messages, conversation })
+        let (reads_files, file) = (Some(false).filter(|_| !contract), None);
+        Ok(Self { remote, ingest, declared, total, offset, contract, reads_files, file, messages, conversation })
     }
 
     /// Sends a message; when the conversation has ended nobody takes it, which the next wait tells.
@@ -75,7 +86,7 @@ impl RemoteWriter {
         number
     }
 
-    fn message(&self, action: WriteAction, data: Bytes) -> wire::WriteContentRequest {
+    fn message(&self, action: impl Into<i32>, data: Bytes) -> wire::WriteContentRequest {
         wire::WriteContentRequest {
             action: action.into(),
             offset: messages::size_number(self.offset),
@@ -112,6 +123,17 @@ impl RemoteWriter {
             progress.answered >= sent || end.saturating_sub(done) <= WINDOW && sent - progress.answered < MESSAGES
         };
         self.until(room).await.map(drop)
+    }
+
+    fn check_room(&self, more: u64) -> Result<()> {
+        let after = self.offset.saturating_add(more);
+        match self.total.filter(|total| after > *total) {
+            Some(total) => Err(Error::out_of_range(format!(
+                "ingest {} would have {after} bytes, {total} are declared",
+                self.ingest
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Returns the error that a daemon which does not follow the contract means by a refused commit, and discards the ingest,
@@ -187,13 +209,7 @@ impl Writer for RemoteWriter {
     }
 
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
-        let after = self.offset + bytes.len() as u64;
-        if let Some(total) = self.total.filter(|total| after > *total) {
-            return Err(Error::out_of_range(format!(
-                "ingest {} would have {after} bytes, {total} are declared",
-                self.ingest
-            )));
-        }
+        self.check_room(bytes.len() as u64)?;
         while !bytes.is_empty() {
             let part = bytes.split_to(bytes.len().min(CHUNK));
             let length = part.len() as u64;
@@ -202,6 +218,34 @@ impl Writer for RemoteWriter {
             self.offset += length;
         }
         Ok(())
+    }
+
+    async fn write_file(&mut self, file: &Arc<File>, range: Range<u64>) -> Result<bool> {
+        let length = range.end.saturating_sub(range.start);
+        if self.reads_files == Some(false) || length < CHUNK as u64 {
+            return Ok(false);
+        }
+        let Some(mut part) = files::describe(file) else { return Ok(false) };
+        self.check_room(length)?;
+        self.file = Some(file.clone());
+        part.begin = range.start;
+        while part.begin < range.end {
+            // None of them is too short to be read there.
+            let rest = range.end - part.begin;
+            part.length = if rest < FILE_PART + CHUNK as u64 { rest } else { FILE_PART };
+            self.make_room(part.length).await?;
+            self.send(self.message(WRITE_FILE, part.encode_to_vec().into()));
+            if self.reads_files.is_none() {
+                let reads = self.flush().await?.last.action == WRITE_FILE;
+                self.reads_files = Some(reads);
+                if !reads {
+                    return Ok(false);
+                }
+            }
+            self.offset += part.length;
+            part.begin += part.length;
+        }
+        Ok(true)
     }
 
     async fn truncate(&mut self, size: u64) -> Result<()> {

@@ -1,9 +1,12 @@
 //! `Write` as containerd's clients speak it, message by message.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::channel::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
+use windlass_core::content::Expected;
 use windlass_core::{Digest, Host as _, Kind, Scope};
 use windlass_grpc::Client;
 use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
@@ -12,7 +15,7 @@ use windlass_proto::containerd::services::content::v1::{
     WriteContentResponse,
 };
 
-use crate::{channel, in_namespace};
+use crate::{channel, connect, in_namespace};
 
 /// One end of a conversation.
 struct Talk {
@@ -245,4 +248,20 @@ async fn a_commit_that_expected_something_else_leaves_the_ingest_to_another_one(
     let mut talk = Talk::begin(&mut content).await;
     assert_eq!(talk.say(stat("ref")).await.unwrap().offset, 5);
     assert_eq!(talk.say(commit(5, 5, &text(b"01234"))).await.unwrap().digest, text(b"01234"));
+}
+
+#[tokio::test]
+async fn over_a_connection_that_says_no_process_a_file_is_not_read_by_the_server() {
+    let root = tempfile::tempdir().unwrap();
+    let engine: Arc<dyn windlass_core::Host> =
+        Arc::new(windlass::Engine::open(root.path().join("root")).await.unwrap());
+    let client = Client::new(connect(&engine).await);
+    let content = client.services(&Scope::default()).await.unwrap().content;
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    file.set_len(5 << 20).unwrap();
+    let mut writer = content.writer(&"file".parse().unwrap(), Expected::default()).await.unwrap();
+    for _ in 0..2 {
+        assert!(!writer.write_file(&file, 0..5 << 20).await.unwrap());
+        assert_eq!(writer.status().await.unwrap().offset, 0);
+    }
 }

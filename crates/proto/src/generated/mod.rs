@@ -111,6 +111,11 @@ pub mod grpc {
 }
 pub mod windlass {
     pub mod services {
+        pub mod content {
+            pub mod v1 {
+                include!("windlass.services.content.v1.rs");
+            }
+        }
         pub mod maintenance {
             pub mod v1 {
                 include!("windlass.services.maintenance.v1.rs");

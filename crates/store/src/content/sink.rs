@@ -1,12 +1,16 @@
 //! The blocking end of an ingest: appends to its data file and hashes what it appends.
 
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use windlass_core::content::{Expected, Ranges};
 use windlass_core::digest::Algorithm;
+use windlass_core::error::IoResultExt as _;
 use windlass_core::{Digest, Error, Result};
 
 use super::edge::Edge;
@@ -135,6 +139,30 @@ impl Sink {
             self.hash.cut(self.offset);
         }
         result
+    }
+
+    /// Appends bytes of another file.
+    ///
+    /// # Errors
+    /// As [`Sink::append_parts`]; those of reading; `Unavailable` when the file ends before `range` does.
+    pub(super) fn append_file(&mut self, file: &std::fs::File, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let wanted = usize::try_from(range.end - at).unwrap_or(READ).min(READ);
+            // Memory that nobody has to clear before.
+            let mut part = Vec::with_capacity(wanted);
+            rustix::io::pread(file, spare_capacity(&mut part), at)
+                .map_err(io::Error::from)
+                .attempt(|| format!("read at {at} of the file that is ingested"))?;
+            if part.is_empty() {
+                let end = range.end;
+                return Err(Error::unavailable(format!("the file that is ingested ended at {at}, before {end}"))
+                    .coded("truncated"));
+            }
+            at += part.len() as u64;
+            self.append_parts([part.into()].into())?;
+        }
+        Ok(())
     }
 
     fn write_parts(&mut self, parts: &[Bytes], length: u64) -> Result<()> {

@@ -1,6 +1,8 @@
 //! The writing end of an ingest: gathers bytes, hashes and writes them on the blocking pool while more arrive, and turns
 //! the ingest into a blob.
 
+use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -170,8 +172,8 @@ impl IngestWriter {
         }
     }
 
-    fn check_room(&self, more: usize) -> Result<()> {
-        let after = self.status.offset + more as u64;
+    fn check_room(&self, more: u64) -> Result<()> {
+        let after = self.status.offset.saturating_add(more);
         match self.status.total {
             Some(total) if after > total => Err(Error::out_of_range(format!(
                 "ingest {} would have {after} bytes, {total} are declared",
@@ -219,7 +221,7 @@ impl Writer for IngestWriter {
 
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         self.check_appends()?;
-        self.check_room(bytes.len())?;
+        self.check_room(bytes.len() as u64)?;
         while !bytes.is_empty() {
             let room = CHUNK.saturating_sub(self.gathered.length);
             let mut part = bytes.split_to(room.min(bytes.len()));
@@ -239,6 +241,24 @@ impl Writer for IngestWriter {
             }
         }
         Ok(())
+    }
+
+    async fn write_file(&mut self, file: &Arc<File>, range: Range<u64>) -> Result<bool> {
+        self.check_appends()?;
+        let length = range.end.saturating_sub(range.start);
+        if length < CHUNK as u64 {
+            return Ok(false);
+        }
+        self.check_room(length)?;
+        let file = file.clone();
+        let appended = async {
+            self.settle().await?;
+            self.begin(move |sink| sink.append_file(&file, range))?;
+            self.settle().await
+        };
+        appended.await.context(|| format!("write ingest {}", self.ingest))?;
+        self.status.updated_at = SystemTime::now();
+        Ok(true)
     }
 
     async fn truncate(&mut self, size: u64) -> Result<()> {

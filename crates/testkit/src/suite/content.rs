@@ -104,6 +104,10 @@ macro_rules! content_suite {
             a_copy_whose_source_is_shorter_than_what_is_here_is_refused_where_no_size_is_declared
             a_copy_of_another_size_than_was_declared_is_refused
             a_copy_from_a_source_that_begins_too_late_is_refused
+            a_copy_of_what_is_in_a_file_continues
+            a_writer_reads_all_that_it_is_given_of_a_file_or_nothing
+            more_of_a_file_than_was_declared_is_refused
+            a_file_that_ends_too_early_is_said_and_what_is_here_continued
         ], except [$($out)*]);
     };
 }

@@ -1,11 +1,13 @@
 //! Copying into the store from every kind of source, continued where it was left.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use windlass_core::content::{Commit, Expected, OneWay, ReaderAt, Source, Store, copy};
+use windlass_core::content::{Commit, Expected, InFile, OneWay, ReaderAt, Source, Store, copy};
 use windlass_core::remote::Body;
 use windlass_core::{Descriptor, Digest, Kind, MediaType, Result};
 
@@ -173,4 +175,104 @@ pub async fn a_copy_from_a_source_that_begins_too_late_is_refused(store: &dyn St
     let mut writer = store.writer(&parse("copied"), expected(&bytes)).await.unwrap();
     assert_kind(copy(&mut *writer, &mut Late(bytes), None).await, Kind::DataLoss, "a source that begins late");
     assert_eq!(writer.status().await.unwrap().offset, LEFT as u64);
+}
+
+/// How many bytes of something else are before those of a sample in a file.
+const BEFORE: u64 = 4_099;
+
+/// A sample that is in a file.
+struct Filed {
+    file: Arc<File>,
+    bytes: Bytes,
+}
+
+impl Filed {
+    fn new(bytes: &Bytes) -> Self {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![b'-'; usize::try_from(BEFORE).unwrap()], 0).unwrap();
+        file.write_all_at(bytes, BEFORE).unwrap();
+        Self { file: Arc::new(file), bytes: bytes.clone() }
+    }
+}
+
+#[async_trait]
+impl Source for Filed {
+    async fn open(&mut self, offset: u64) -> Result<Body> {
+        self.bytes.open(offset).await
+    }
+
+    fn in_file(&self) -> Option<(InFile, u64)> {
+        Some((InFile { file: self.file.clone(), begin: BEFORE }, self.bytes.len() as u64))
+    }
+}
+
+pub async fn a_copy_of_what_is_in_a_file_continues(store: &dyn Store) {
+    // More than is read of a file at once, and not a multiple of anything.
+    let bytes = sample(9, 19_000_001);
+    let mut source = Filed::new(&bytes);
+    let mut writer = store.writer(&parse("file"), expected(&bytes)).await.unwrap();
+    writer.write(bytes.slice(..LEFT)).await.unwrap();
+    drop(writer);
+    let mut writer = store.writer(&parse("file"), expected(&bytes)).await.unwrap();
+    assert_eq!(copy(&mut *writer, &mut source, None).await.unwrap(), bytes.len() as u64);
+    let info = writer.commit(Commit::default()).await.unwrap();
+    assert_eq!(read(store, &info.digest).await, bytes);
+}
+
+pub async fn a_writer_reads_all_that_it_is_given_of_a_file_or_nothing(store: &dyn Store) {
+    let bytes = sample(10, 5_000_011);
+    let Filed { file, .. } = Filed::new(&bytes);
+    let mut writer = store.writer(&parse("file"), expected(&bytes)).await.unwrap();
+    let (mut at, half) = (0, bytes.len() / 2);
+    for end in [half, half + 1, bytes.len()] {
+        let part = BEFORE + at as u64..BEFORE + end as u64;
+        let before = writer.status().await.unwrap().offset;
+        let appended = writer.write_file(&file, part).await.unwrap();
+        let after = writer.status().await.unwrap().offset;
+        assert_eq!(after - before, if appended { (end - at) as u64 } else { 0 });
+        if !appended {
+            writer.write(bytes.slice(at..end)).await.unwrap();
+        }
+        at = end;
+    }
+    let info = writer.commit(Commit::default()).await.unwrap();
+    assert_eq!(read(store, &info.digest).await, bytes);
+}
+
+pub async fn more_of_a_file_than_was_declared_is_refused(store: &dyn Store) {
+    let bytes = sample(11, 3_000_000);
+    let Filed { file, .. } = Filed::new(&bytes);
+    let declared = Expected { size: Some(2_999_999), digest: None };
+    let mut writer = store.writer(&parse("file"), declared).await.unwrap();
+    match writer.write_file(&file, BEFORE..BEFORE + 3_000_000).await {
+        Ok(appended) => assert!(!appended),
+        Err(error) => assert_eq!(error.kind(), Kind::OutOfRange, "{error}"),
+    }
+    assert_eq!(writer.status().await.unwrap().offset, 0);
+}
+
+pub async fn a_file_that_ends_too_early_is_said_and_what_is_here_continued(store: &dyn Store) {
+    let bytes = sample(12, 5_000_000);
+    let mut source = Filed::new(&bytes);
+    source.file.set_len(BEFORE + 2_500_000).unwrap();
+    let mut writer = store.writer(&parse("file"), expected(&bytes)).await.unwrap();
+    let failed = async {
+        let appended = writer.write_file(&source.file, BEFORE..BEFORE + 5_000_000).await?;
+        // An ingest elsewhere says so later.
+        writer.status().await.map(|_| appended)
+    };
+    match failed.await {
+        Ok(appended) => assert!(!appended),
+        Err(error) => {
+            assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+            assert!(error.to_string().contains("ended at 2504099"), "{error}");
+        }
+    }
+    drop(writer);
+    source = Filed::new(&bytes);
+    let mut writer = store.writer(&parse("file"), expected(&bytes)).await.unwrap();
+    assert!(writer.status().await.unwrap().offset <= 2_500_000);
+    copy(&mut *writer, &mut source, None).await.unwrap();
+    let info = writer.commit(Commit::default()).await.unwrap();
+    assert_eq!(read(store, &info.digest).await, bytes);
 }
