@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
-use windlass_grpc::{Lingering, Routes, Turn, make_room, server};
+use windlass_grpc::{Lingering, Routes, Socket, Turn, make_room, server};
 
 use crate::authority::Lenient;
 use crate::calls::Calls;
@@ -203,8 +203,8 @@ fn serve(
 ) -> Result<()> {
     let connections = stream::unfold(arriving, |mut arriving| async {
         let (stream, turn) = arriving.recv().await?;
-        let stream =
-            UnixStream::from_std(stream).map(|stream| Lenient::new(Gathering::new(Lingering::new(stream, turn))));
+        let socket = UnixStream::from_std(stream).and_then(Socket::new);
+        let stream = socket.map(|socket| Lenient::new(Gathering::new(Lingering::new(socket, turn))));
         Some((stream, arriving))
     });
     // With a signal, be it one that never comes, connections are served to the end of their calls.

@@ -25,7 +25,7 @@ pub mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use windlass_core::claim::Claims;
@@ -183,6 +183,8 @@ pub struct Engine {
     exchange: Exchange,
     claims: Claims,
     outcomes: Arc<BTreeMap<String, Outcome>>,
+    /// Those that were asked for last: who makes call after call asks for the same ones, and making them takes longer than many calls.
+    recent: Arc<Mutex<Option<Services>>>,
     // Works until it is dropped, with the last clone.
     schedule: Option<Arc<Schedule>>,
 }
@@ -267,6 +269,17 @@ impl Engine {
 #[async_trait]
 impl Host for Engine {
     async fn services(&self, scope: &Scope) -> Result<Services> {
+        // A clone is whole whatever panicked.
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(services) = recent.as_ref().filter(|services| services.scope == *scope) {
+            return Ok(services.clone());
+        }
+        Ok(recent.insert(self.make_services(scope)).clone())
+    }
+}
+
+impl Engine {
+    fn make_services(&self, scope: &Scope) -> Services {
         let quiet = Services {
             scope: scope.clone(),
             content: self.store.content(scope),
@@ -284,6 +297,6 @@ impl Host for Engine {
             room: Arc::new(RootRoom::new(self.store.root())),
             claims: self.claims.clone(),
         };
-        Ok(events::emitting(quiet, &self.exchange))
+        events::emitting(quiet, &self.exchange)
     }
 }

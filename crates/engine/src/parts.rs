@@ -120,6 +120,7 @@ impl Parts {
             exchange: Exchange::default(),
             claims: Claims::default(),
             outcomes: Arc::new(self.outcomes.clone()),
+            recent: Arc::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use tonic::transport::Endpoint;
 use tower::service_fn;
 use windlass_core::{Error, Kind, Result};
 
-use crate::{Client, Lingering, Turn};
+use crate::{Client, Lingering, Socket, Turn};
 
 /// How many bytes of a connection may be in the kernel; it counts its own bookkeeping twice.
 const SEND_BUFFER: usize = 512 << 10;
@@ -55,10 +55,10 @@ impl Client {
 }
 
 /// Connects to a socket, with room for bulk data.
-async fn open(socket: PathBuf, turn: Turn) -> io::Result<TokioIo<Lingering<UnixStream>>> {
+async fn open(socket: PathBuf, turn: Turn) -> io::Result<TokioIo<Lingering<Socket>>> {
     let stream = UnixStream::connect(socket).await?;
     make_room(&stream);
-    Ok(TokioIo::new(Lingering::new(stream, turn)))
+    Ok(TokioIo::new(Lingering::new(Socket::new(stream)?, turn)))
 }
 
 /// Lets more be on its way through a socket than the kernel does by default, about 200 KiB, which is less than a frame and its

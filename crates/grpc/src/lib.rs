@@ -29,6 +29,7 @@ mod routes;
 pub mod scope;
 pub mod server;
 pub mod snapshots;
+mod socket;
 pub mod streaming;
 pub mod tasks;
 mod time;
@@ -39,6 +40,7 @@ pub use client::Client;
 pub use connect::make_room;
 pub use lingering::{Lingering, Turn};
 pub use routes::Routes;
+pub use socket::Socket;
 pub use windlass_proto as proto;
 
 /// The largest message that is sent or taken, in bytes: as containerd has it.

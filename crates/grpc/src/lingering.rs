@@ -3,7 +3,7 @@
 //! To wake a thread that sleeps takes about 40 µs on a virtual machine, because the processor that it slept on sleeps too. That is
 //! as long as many calls take to be answered, and clients make them one after another. So a connection that wrote something asks
 //! again and again whether something has come, for as long as [`LONGEST`], and then waits as others do. Where the other end is
-//! slower than that it does so ever more rarely. One of a process does it at a time, and none where there is one processor, which
+//! slower than that, or what comes is nothing that is answered, such as how much more may be sent, it does so ever more rarely. One of a process does it at a time, and none where there is one processor, which
 //! the other end needs.
 
 use std::io::{self, IoSlice};
@@ -21,6 +21,9 @@ use tonic::transport::server::Connected;
 const LONGEST: Duration = Duration::from_micros(100);
 /// How many chances to look a connection lets pass at most after it has looked for nothing.
 const MOST_SKIPPED: u32 = 256;
+/// How long a frame is at most that is neither a call nor an answer: a ping, or how much more may be sent (RFC 9113, sections 6.7
+/// and 6.9).
+const CONTROL: usize = 17;
 
 /// Which connection looks: one of all that share this at a time. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -78,6 +81,8 @@ pub struct Lingering<S> {
     longest: Duration,
     /// Since when it looks, if it does.
     since: Option<Instant>,
+    /// Since when something is here that came while it looked, and that nothing was written for yet.
+    unanswered: Option<Instant>,
     /// How many chances it lets pass before it looks again.
     skips: u32,
     /// How many it is to let pass when it looks for nothing the next time.
@@ -87,11 +92,17 @@ pub struct Lingering<S> {
 impl<S> Lingering<S> {
     /// Makes a connection linger.
     pub fn new(inner: S, turn: Turn) -> Self {
-        Self { inner, turn, longest: LONGEST, since: None, skips: 0, next_skips: 1 }
+        Self { inner, turn, longest: LONGEST, since: None, unanswered: None, skips: 0, next_skips: 1 }
     }
 
-    /// Something was written: an answer to it may come soon.
-    fn wrote(&mut self, context: &mut Context<'_>) {
+    /// So many bytes were written: an answer to it may come soon.
+    fn wrote(&mut self, length: usize, context: &mut Context<'_>) {
+        if length <= CONTROL {
+            return;
+        }
+        if self.unanswered.take().is_some() {
+            self.next_skips = 1;
+        }
         if self.since.is_none() {
             if self.skips > 0 {
                 self.skips -= 1;
@@ -108,8 +119,12 @@ impl<S> Lingering<S> {
 
     /// Something came.
     fn read(&mut self) {
+        let longest = self.longest;
+        if self.unanswered.take_if(|since| since.elapsed() > longest).is_some() {
+            self.looked_for_nothing();
+        }
         if self.since.is_some() {
-            self.next_skips = 1;
+            self.unanswered = Some(Instant::now());
             self.rest();
         }
     }
@@ -123,12 +138,16 @@ impl<S> Lingering<S> {
                 look_again(context);
             }
             Some(_) => {
-                self.skips = self.next_skips;
-                self.next_skips = (self.next_skips * 2).min(MOST_SKIPPED);
+                self.looked_for_nothing();
                 self.rest();
             }
             None => {}
         }
+    }
+
+    fn looked_for_nothing(&mut self) {
+        self.skips = self.next_skips;
+        self.next_skips = (self.next_skips * 2).min(MOST_SKIPPED);
     }
 
     fn rest(&mut self) {
@@ -170,8 +189,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        if written.is_ready() {
-            self.wrote(context);
+        if let Poll::Ready(Ok(length)) = written {
+            self.wrote(length, context);
         }
         written
     }
@@ -182,8 +201,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(context, parts);
-        if written.is_ready() {
-            self.wrote(context);
+        if let Poll::Ready(Ok(length)) = written {
+            self.wrote(length, context);
         }
         written
     }
@@ -214,6 +233,8 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    const QUESTION: &[u8] = b"long enough for a call";
 
     /// Another end that answers when it has been asked so often, and wakes nobody.
     struct Slow {
@@ -267,7 +288,7 @@ mod tests {
         let turn = turn();
         let mut stream = lingering(&turn, Duration::MAX, 50);
         for _ in 0..3 {
-            stream.write_all(b"?").await.unwrap();
+            stream.write_all(QUESTION).await.unwrap();
             assert!(is_taken(&turn));
             assert_eq!(stream.read_u8().await.unwrap(), b'!');
             assert!(!is_taken(&turn), "others may look");
@@ -280,7 +301,7 @@ mod tests {
         let mut stream = lingering(&turn, Duration::ZERO, usize::MAX);
         let mut chances = Vec::new();
         for chance in 0..20 {
-            stream.write_all(b"?").await.unwrap();
+            stream.write_all(QUESTION).await.unwrap();
             if is_taken(&turn) {
                 chances.push(chance);
             }
@@ -290,10 +311,44 @@ mod tests {
         assert_eq!(chances, [0, 2, 5, 10, 19]);
         (stream.inner.answers_at, stream.skips) = (1, 0);
         for _ in 0..3 {
-            stream.write_all(b"?").await.unwrap();
+            stream.write_all(QUESTION).await.unwrap();
             assert!(is_taken(&turn));
             stream.read_u8().await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn what_came_was_worth_it_when_something_is_written_soon() {
+        let turn = turn();
+        let mut stream = lingering(&turn, Duration::MAX, 1);
+        // What comes soon after may be the rest of it.
+        for (longest, answered, next_skips) in [
+            (Duration::MAX, false, 1),
+            (Duration::ZERO, false, 2),
+            (Duration::ZERO, false, 4),
+            (Duration::MAX, false, 4),
+            (Duration::ZERO, true, 1),
+        ] {
+            (stream.skips, stream.longest) = (0, Duration::MAX);
+            stream.write_all(QUESTION).await.unwrap();
+            let before = stream.next_skips;
+            stream.read_u8().await.unwrap();
+            assert_eq!(stream.next_skips, before, "that tells nothing yet");
+            stream.longest = longest;
+            if answered {
+                stream.write_all(QUESTION).await.unwrap();
+            }
+            stream.read_u8().await.unwrap();
+            assert_eq!(stream.next_skips, next_skips);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_looks_for_an_answer_to_what_is_none() {
+        let turn = turn();
+        let mut stream = lingering(&turn, Duration::MAX, 1);
+        stream.write_all(&[0; CONTROL]).await.unwrap();
+        assert!(!is_taken(&turn));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -311,11 +366,11 @@ mod tests {
     async fn one_looks_at_a_time_and_none_that_is_gone() {
         let turn = turn();
         let [mut first, mut second] = [(); 2].map(|()| lingering(&turn, Duration::MAX, 1));
-        first.write_all(b"?").await.unwrap();
-        second.write_all(b"?").await.unwrap();
+        first.write_all(QUESTION).await.unwrap();
+        second.write_all(QUESTION).await.unwrap();
         assert!(first.since.is_some() && second.since.is_none());
         drop(first);
-        second.write_all(b"?").await.unwrap();
+        second.write_all(QUESTION).await.unwrap();
         assert!(second.since.is_some());
     }
 }
