@@ -200,12 +200,12 @@ async fn reopened(content: &mut ContentClient<Channel>) -> Talk {
 #[tokio::test]
 async fn a_client_whose_connection_is_lost_leaves_an_ingest_that_another_one_continues() {
     let host = crate::host();
-    let mut content = ContentClient::new(crate::connect(&host).await);
+    let mut content = ContentClient::new(connect(&host).await);
     let mut talk = Talk::begin(&mut content).await;
     talk.say(stat("ref")).await.unwrap();
     talk.say(data(0, b"01234")).await.unwrap();
     drop((talk, content));
-    let mut content = ContentClient::new(crate::connect(&host).await);
+    let mut content = ContentClient::new(connect(&host).await);
     let mut talk = reopened(&mut content).await;
     assert_eq!(talk.say(commit(5, 5, "")).await.unwrap().digest, text(b"01234"));
 }
