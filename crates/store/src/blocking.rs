@@ -39,6 +39,19 @@ pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Res
     joined(tokio::spawn(work).await)
 }
 
+/// Has this thread wait for its turn when it wakes, as sched(7) has it for batch work, instead of taking the processor from
+/// whoever is on it. For a thread whose calls of the system take long without being interrupted: who is about to make a short call
+/// goes first, and this one is as fast as before.
+#[expect(unsafe_code, reason = "sched_setscheduler(2) has no safe wrapper")]
+pub(crate) fn wait_for_turns() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the call reads the parameters, which live until it returns, and is about this thread.
+    let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+    if set != 0 {
+        tracing::debug!(error = %std::io::Error::last_os_error(), "a thread of the store does not wait for its turns");
+    }
+}
+
 fn joined<T>(result: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     match result {
         Ok(result) => result,

@@ -112,7 +112,7 @@ impl Sink {
     /// # Errors
     /// As [`Sink::append_parts`].
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.append_parts([Bytes::copy_from_slice(bytes)].into())
+        self.append_parts(&[Bytes::copy_from_slice(bytes)].into())
     }
 
     /// Appends parts that follow each other, and hashes them: beside the write and behind it, when that is worth another thread.
@@ -120,7 +120,7 @@ impl Sink {
     ///
     /// # Errors
     /// `ResourceExhausted` when the disk is full: what went in before stays, and [`Sink::offset`] tells how much.
-    pub(super) fn append_parts(&mut self, parts: Arc<[Bytes]>) -> Result<()> {
+    pub(super) fn append_parts(&mut self, parts: &Arc<[Bytes]>) -> Result<()> {
         let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
         if length == 0 {
             return Ok(());
@@ -128,12 +128,12 @@ impl Sink {
         self.catch_up()?;
         let before = self.offset;
         if length < BESIDE && !self.hash.is_behind() {
-            let result = self.write_parts(&parts, length);
-            self.hash.add(&parts, self.offset - before);
+            let result = self.write_parts(parts, length);
+            self.hash.add(parts, self.offset - before);
             return result;
         }
         self.hash.add_behind(parts.clone());
-        let result = self.write_parts(&parts, length);
+        let result = self.write_parts(parts, length);
         if result.is_err() {
             // What did get into the file of them is hashed again from there.
             self.hash.cut(self.offset);
@@ -160,7 +160,7 @@ impl Sink {
                     .coded("truncated"));
             }
             at += part.len() as u64;
-            self.append_parts([part.into()].into())?;
+            self.append_parts(&[part.into()].into())?;
         }
         Ok(())
     }
@@ -391,11 +391,11 @@ mod tests {
         for failure in [None, Some(Failure::HalfWritten), Some(Failure::Full)] {
             let (disk, directory) = (Faulty::default(), tempfile::tempdir().unwrap());
             let mut first = sink(&disk, directory.path());
-            first.append_parts([head.clone()].into()).unwrap();
+            first.append_parts(&[head.clone()].into()).unwrap();
             if let Some(failure) = failure {
                 disk.fail(failure, 1);
             }
-            let result = first.append_parts([tail.slice(..5), tail.slice(5..)].into());
+            let result = first.append_parts(&[tail.slice(..5), tail.slice(5..)].into());
             disk.mend();
             assert_eq!(result.is_err(), failure.is_some());
             let here = usize::try_from(first.offset()).unwrap();

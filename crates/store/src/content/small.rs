@@ -27,7 +27,7 @@ use windlass_core::{Digest, Error, Result};
 
 use super::Blobs;
 use super::commit::{Verdict, wrong_digest, wrong_size};
-use crate::blocking::blocking;
+use crate::blocking::{blocking, wait_for_turns};
 use crate::db::again;
 use crate::disk::{Disk, File, How};
 
@@ -82,7 +82,10 @@ impl SmallBlobs {
         let (queue, queued) = channel();
         let run = {
             let places = places.clone();
-            move || places.run(&queued)
+            move || {
+                wait_for_turns();
+                places.run(&queued);
+            }
         };
         let thread = std::thread::Builder::new()
             .name("windlass-small".to_owned())

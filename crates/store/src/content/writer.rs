@@ -97,7 +97,7 @@ impl IngestWriter {
     fn begin(&mut self, afterwards: impl FnOnce(&mut Sink) -> Result<()> + Send + 'static) -> Result<()> {
         let start = self.take_here()?;
         let Gathered { parts, .. } = std::mem::take(&mut self.gathered);
-        let append = move |sink: &mut Sink| sink.append_parts(parts.into()).and_then(|()| afterwards(sink));
+        let append = move |sink: &mut Sink| sink.append_parts(&parts.into()).and_then(|()| afterwards(sink));
         self.stage = Stage::Working(Work::new(start, append));
         Ok(())
     }
@@ -400,7 +400,7 @@ impl Drop for IngestWriter {
 
 fn close(start: Start, gathered: &Gathered, updated_at: SystemTime, held: Held) {
     let kept = start.sink().map_err(|(_, error)| error).and_then(|mut sink| {
-        let appended = sink.append_parts(gathered.parts.as_slice().into());
+        let appended = sink.append_parts(&gathered.parts.as_slice().into());
         sink.settle();
         sink.save();
         sink.set_updated_at(updated_at);

@@ -134,6 +134,7 @@ macro_rules! one_pass_suite {
     (@fresh $make:expr) => {
         $crate::suite_cases!(content, dyn $crate::contract::content::Store, $make, [
             a_tail_reads_what_was_written
+            a_tail_reads_what_the_writer_read_of_a_file
             a_tail_waits_at_the_edge
             a_tail_follows_a_writer_to_the_blob
             a_tail_of_a_resumed_ingest_begins_with_what_is_here

@@ -178,16 +178,16 @@ pub async fn a_copy_from_a_source_that_begins_too_late_is_refused(store: &dyn St
 }
 
 /// How many bytes of something else are before those of a sample in a file.
-const BEFORE: u64 = 4_099;
+pub(super) const BEFORE: u64 = 4_099;
 
 /// A sample that is in a file.
-struct Filed {
-    file: Arc<File>,
+pub(super) struct Filed {
+    pub(super) file: Arc<File>,
     bytes: Bytes,
 }
 
 impl Filed {
-    fn new(bytes: &Bytes) -> Self {
+    pub(super) fn new(bytes: &Bytes) -> Self {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![b'-'; usize::try_from(BEFORE).unwrap()], 0).unwrap();
         file.write_all_at(bytes, BEFORE).unwrap();

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use windlass_core::content::{Commit, Expected, ReaderAt, Store, Writer};
 use windlass_core::{Digest, Kind, Result};
 
+use super::copy::{BEFORE, Filed};
 use super::{bring, expected, read};
 use crate::suite::{assert_kind, parse, sample};
 
@@ -63,6 +64,22 @@ pub async fn a_tail_reads_what_was_written(store: &dyn Store) {
         assert!(tail.read_at(size as u64, 10).await.unwrap().is_empty(), "nothing is behind the declared size");
         assert!(tail.read_at(u64::MAX, 10).await.unwrap().is_empty());
     }
+}
+
+pub async fn a_tail_reads_what_the_writer_read_of_a_file(store: &dyn Store) {
+    let bytes = sample(59, SIZES[1]);
+    let (begin, end) = (1_000_000, 4_000_000);
+    let file = Filed::new(&bytes).file;
+    let mut writer = store.writer(&parse("tail-file"), expected(&bytes)).await.unwrap();
+    let tail = tail(&mut writer).await;
+    let whole = spawn_read(&tail, 0, bytes.len());
+    writer.write(bytes.slice(..begin)).await.unwrap();
+    if !writer.write_file(&file, BEFORE + begin as u64..BEFORE + end as u64).await.unwrap() {
+        writer.write(bytes.slice(begin..end)).await.unwrap();
+    }
+    writer.write(bytes.slice(end..)).await.unwrap();
+    assert_eq!(whole.await.unwrap().unwrap(), bytes);
+    writer.commit(Commit::default()).await.unwrap();
 }
 
 pub async fn a_tail_waits_at_the_edge(store: &dyn Store) {
