@@ -91,7 +91,7 @@ impl Context {
     }
 
     /// Connects to a daemon.
-    async fn daemon(&self, address: &Path) -> Result<Client> {
+    pub(crate) async fn daemon(&self, address: &Path) -> Result<Client> {
         let Globals { content_sharing, no_sync, layer_limits, .. } = &self.globals;
         let decided = [
             ("--content-sharing", content_sharing.is_some()),

@@ -15,6 +15,16 @@ mod problem;
 
 pub use problem::{Kept, Measured, Problem};
 
+/// How closely to look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// At every byte of every blob.
+    #[default]
+    Bytes,
+    /// At the sizes.
+    Sizes,
+}
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,9 +1,11 @@
 //! `dist fsck`: whether everything that is kept is what it was.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use windlass::fsck::{Depth, Fsck, remains};
 use windlass::registry::Remote;
+use windlass::transfer::scrub;
 use windlass_core::Error;
 use windlass_core::fsck::{Finding, Outcome as Repair, Severity};
 use windlass_core::progress::Tracker;
@@ -14,12 +16,19 @@ use crate::interrupt::interruptible;
 use crate::remote::Hosts;
 use crate::render::{Format, count, line, printable, size};
 
+/// What is said of the check of a daemon.
+const OF_A_DAEMON: &str = "a daemon at work tells of bytes, images and snapshots; when it is stopped, \
+                           `dist --root DIR fsck` looks at the rest, too";
+
 /// Check blobs, records and snapshots.
 ///
 /// Reads everything that is kept and compares it: bytes with their digests, records with bytes, snapshots with
 /// directories, and what is derived with what it is derived from. Nothing is changed without --repair, which fetches what
 /// is damaged from where it came, unpacks what can be unpacked again, and removes what nobody needs. The exit code is 0 when
 /// nothing is wrong at the end, and 1 otherwise.
+///
+/// A daemon goes on working meanwhile: of what it keeps the bytes are read, and what images need is looked for. The rest, and a
+/// repair, need the root without it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,18 +47,21 @@ pub(crate) struct Args {
     hosts: Hosts,
 }
 
+impl Args {
+    fn depth(&self) -> Depth {
+        if self.quick { Depth::Sizes } else { Depth::Bytes }
+    }
+}
+
 /// Checks.
 pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
     if let Some(address) = context.address()? {
-        return Err(Error::failed_precondition(format!("the root of the daemon at {} is its own", address.display()))
-            .hint("stop the daemon, and run `dist --root DIR fsck`: it needs the root for itself")
-            .into());
+        return of_daemon(context, &args, &address).await;
     }
     let root = context.root()?;
     let tracker = Tracker::new();
-    let depth = if args.quick { Depth::Sizes } else { Depth::Bytes };
     let work = Box::pin(async {
-        let fsck = Fsck::new(&root).lock_wait(context.lock_wait()).depth(depth);
+        let fsck = Fsck::new(&root).lock_wait(context.lock_wait()).depth(args.depth());
         let fsck = match windlass_daemon::content_of(&root)? {
             Some(elsewhere) => fsck.content(elsewhere),
             None => fsck,
@@ -60,18 +72,37 @@ pub(crate) async fn run(context: &Context, args: Args) -> Outcome {
         }
         Ok(fsck.check(&tracker).await?)
     });
-    let findings = context.display().during(&tracker, interruptible(work)).await.map_err(|failure| match failure {
-        Failure::Error(error) if daemon_of(&root, &error).is_some() => stop_first(&error).into(),
-        failure => failure,
-    })?;
-    print(context, &findings)?;
-    if findings.iter().any(remains) { Err(Failure::Findings) } else { Ok(()) }
+    match context.display().during(&tracker, interruptible(work)).await {
+        Ok(findings) => finish(context, &findings),
+        Err(Failure::Error(error)) if let Some(address) = daemon_of(&root, &error) => {
+            of_daemon(context, &args, &address).await
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
-/// Says what to do when a daemon has the root.
-fn stop_first(error: &Error) -> Error {
-    Error::new(error.kind(), error.to_string())
-        .hint("stop the daemon first, fsck needs the root for itself: --wait waits until it has stopped")
+/// Checks what a daemon keeps, while it works.
+async fn of_daemon(context: &Context, args: &Args, address: &Path) -> Outcome {
+    if args.repair {
+        return Err(Error::failed_precondition(format!("the root of the daemon at {} is its own", address.display()))
+            .hint("stop the daemon, and run `dist --root DIR fsck --repair`, which needs the root for itself; --wait waits until it has stopped")
+            .into());
+    }
+    let tracker = Tracker::new();
+    let work = Box::pin(async {
+        let daemon = context.daemon(address).await?;
+        Ok(scrub(&daemon, args.depth(), &tracker).await?)
+    });
+    let findings = context.display().during(&tracker, interruptible(work)).await?;
+    if context.output().format == Format::Table {
+        anstream::eprintln!("note: {OF_A_DAEMON}");
+    }
+    finish(context, &findings)
+}
+
+fn finish(context: &Context, findings: &[Finding]) -> Outcome {
+    print(context, findings)?;
+    if findings.iter().any(remains) { Err(Failure::Findings) } else { Ok(()) }
 }
 
 fn print(context: &Context, findings: &[Finding]) -> Outcome {

@@ -3,6 +3,7 @@
 mod cases;
 mod damage;
 mod limits;
+mod of_daemon;
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;

@@ -209,21 +209,26 @@ fn threads() -> usize {
 async fn many_connections_share_threads_which_end_when_nobody_needs_them() {
     let place = Place::new();
     let daemon = place.start().await;
-    assert_eq!(threads(), 1);
+    assert_threads(1).await;
     let connected = join_all((0..200).map(|_| place.services())).await;
-    assert_eq!(threads(), 64);
+    assert_threads(64).await;
     for services in &connected {
         services.namespaces.list().await.unwrap();
     }
     drop(connected);
+    assert_threads(1).await;
+    place.services().await.namespaces.list().await.unwrap();
+    daemon.stop().await;
+    assert_threads(0).await;
+}
+
+/// Waits until there are so many: a thread has its name some time after it was started.
+async fn assert_threads(wanted: usize) {
     for _ in 0..300 {
-        if threads() == 1 {
-            break;
+        if threads() == wanted {
+            return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(threads(), 1);
-    place.services().await.namespaces.list().await.unwrap();
-    daemon.stop().await;
-    assert_eq!(threads(), 0);
+    assert_eq!(threads(), wanted);
 }

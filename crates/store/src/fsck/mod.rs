@@ -39,16 +39,7 @@ use bytes::Bytes;
 pub(crate) use condemned::Condemned;
 pub use mend::Placed;
 pub use rebuild::rebuild;
-
-/// How closely to look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Depth {
-    /// At every byte of every blob.
-    #[default]
-    Bytes,
-    /// At the sizes.
-    Sizes,
-}
+pub use windlass_core::fsck::Depth;
 
 /// What a snapshotter says of itself.
 #[derive(Debug, Default)]
