@@ -387,6 +387,9 @@ pub trait ProviderExt: Provider {
     }
 }
 
+/// The code of the error of a blob that has a record and no bytes.
+pub const BLOB_MISSING: &str = "blob-missing";
+
 /// What to do about a stored blob that is damaged. Deleting it and pulling again is not that: where another namespace has
 /// it too, the same bytes are taken over.
 pub const FETCH_AGAIN: &str = "`dist fsck --repair` fetches it again from where it came";

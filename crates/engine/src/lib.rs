@@ -183,7 +183,8 @@ pub struct Engine {
     exchange: Exchange,
     claims: Claims,
     outcomes: Arc<BTreeMap<String, Outcome>>,
-    /// Those that were asked for last: who makes call after call asks for the same ones, and making them takes longer than many calls.
+    /// Those that were asked for last. Who makes call after call asks for the same ones, and a short call would make them for a good
+    /// part of its time.
     recent: Arc<Mutex<Option<Services>>>,
     // Works until it is dropped, with the last clone.
     schedule: Option<Arc<Schedule>>,

@@ -3,8 +3,8 @@
 //! To wake a thread that sleeps takes about 40 µs on a virtual machine, because the processor that it slept on sleeps too. That is
 //! as long as many calls take to be answered, and clients make them one after another. So a connection that wrote something asks
 //! again and again whether something has come, for as long as [`LONGEST`], and then waits as others do. Where the other end is
-//! slower than that, or what comes is nothing that is answered, such as how much more may be sent, it does so ever more rarely. One of a process does it at a time, and none where there is one processor, which
-//! the other end needs.
+//! slower than that, or what comes is nothing that is answered, such as how much more may be sent, it does so ever more rarely. One
+//! of a process does it at a time, and none where there is one processor, which the other end needs.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};

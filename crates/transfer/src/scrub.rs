@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use windlass_core::content::{Info, Store};
+use futures::TryStreamExt as _;
+use tokio::task::JoinSet;
+use windlass_core::content::{BLOB_MISSING, Info, Store};
 use windlass_core::fsck::{Affected, Depth, Finding, Problem};
 use windlass_core::image::Image;
 use windlass_core::progress::{State, Task, Tracker};
@@ -26,6 +27,9 @@ const PART: usize = 1 << 20;
 ///
 /// # Errors
 /// Those of the services; what is damaged or missing is a finding.
+///
+/// # Cancel safety
+/// Nothing was changed by a check that is dropped, and nothing goes on.
 pub async fn scrub(host: &dyn Host, depth: Depth, progress: &Tracker) -> Result<Vec<Finding>> {
     let any = host.services(&Namespace::default().into()).await?;
     let mut of_all = Vec::new();
@@ -152,15 +156,20 @@ async fn look_at_blobs(blobs: BTreeMap<Digest, Blob>, depth: Depth, progress: &T
     let total = blobs.values().map(|blob| blob.size).sum();
     let reading = Arc::new(Reading { depth, done: AtomicU64::new(0), total, task: progress.task("blobs") });
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-    let looks = stream::iter(blobs).map(|(digest, blob)| {
-        let reading = reading.clone();
-        // A task of its own, because hashing takes a processor.
-        let look = tokio::spawn(async move { reading.look(&digest, &blob).await });
-        async { look.await.map_err(|error| Error::internal("looking at a blob panicked").source(error))? }
-    });
-    let found: Vec<Option<Problem>> = looks.buffer_unordered(at_once).try_collect().await?;
+    let (mut blobs, mut looks, mut problems) = (blobs.into_iter(), JoinSet::new(), Vec::new());
+    loop {
+        while looks.len() < at_once
+            && let Some((digest, blob)) = blobs.next()
+        {
+            let reading = reading.clone();
+            // A task of its own, because hashing takes a processor.
+            looks.spawn(async move { reading.look(&digest, &blob).await });
+        }
+        let Some(looked) = looks.join_next().await else { break };
+        problems.extend(looked.map_err(|error| Error::internal("looking at a blob panicked").source(error))??);
+    }
     reading.task.set(State::Done);
-    Ok(found.into_iter().flatten().collect())
+    Ok(problems)
 }
 
 /// How blobs are read, and how far that is.
@@ -179,7 +188,9 @@ impl Reading {
             Ok(Read::Good) => return Ok(None),
             Ok(Read::Size(found)) => Problem::BlobSize { digest: own, size, found },
             Ok(Read::Other(found)) => Problem::BlobDigest { digest: own, size, found },
-            Err(error) if error.is(Kind::NotFound) => Problem::BlobMissing { digest: own, size },
+            Err(error) if error.is(Kind::NotFound) || error.code() == BLOB_MISSING => {
+                Problem::BlobMissing { digest: own, size }
+            }
             Err(error) if is_of_the_host(&error) => return Err(error),
             Err(error) => Problem::BlobUnreadable { digest: own, size, detail: error.to_string() },
         };

@@ -18,8 +18,12 @@ use tonic::transport::server::UdsConnectInfo;
 use windlass_core::{Error, Result};
 use windlass_proto::windlass::services::content::v1::FilePart;
 
+use crate::MAX_MESSAGE;
+
 /// The action of a message that brings a part of a file; those below are containerd's.
 pub(super) const WRITE_FILE: i32 = 100;
+/// How long a part is at most, in bytes: as much as a message could bring. It is read to its end even when its client is gone.
+const LONGEST: u64 = MAX_MESSAGE as u64;
 
 /// Which file something is: its device and inode.
 type Which = (u64, u64);
@@ -59,12 +63,16 @@ impl Files {
     /// Returns the file that a message means and the part of it; no file when it cannot be had.
     ///
     /// # Errors
-    /// `InvalidArgument` when the message is none.
+    /// `InvalidArgument` when the message is none, or means more than a message could bring.
     pub(super) fn find(&mut self, message: &[u8]) -> Result<(Option<Arc<File>>, Range<u64>)> {
         let part = FilePart::decode(message)
             .map_err(|error| Error::invalid_argument("the part of a file cannot be read").source(error))?;
-        let end = part.begin.checked_add(part.length);
-        let end = end.ok_or_else(|| Error::invalid_argument("the part of a file has no end"))?;
+        let end = part.begin.checked_add(part.length).filter(|_| part.length <= LONGEST).ok_or_else(|| {
+            let FilePart { begin, length, .. } = part;
+            Error::invalid_argument(format!(
+                "{length} bytes at {begin} of a file are more than {LONGEST}, or have no end"
+            ))
+        })?;
         let which = (part.device, part.inode);
         if self.open.as_ref().is_none_or(|(open, _)| *open != which) {
             self.open = self.duplicate(&part, which).map(|file| (which, Arc::new(file)));
@@ -129,8 +137,11 @@ mod tests {
     #[test]
     fn what_says_no_part_of_a_file_is_refused() {
         let endless = FilePart { begin: u64::MAX, length: 1, ..FilePart::default() }.encode_to_vec();
-        for message in [&b"\xff\xff"[..], &endless] {
+        let too_long = FilePart { length: LONGEST + 1, ..FilePart::default() }.encode_to_vec();
+        for message in [&b"\xff\xff"[..], &endless, &too_long] {
             assert_eq!(of_this_process().find(message).unwrap_err().kind(), Kind::InvalidArgument);
         }
+        let longest = FilePart { length: LONGEST, ..FilePart::default() }.encode_to_vec();
+        assert!(of_this_process().find(&longest).is_ok());
     }
 }

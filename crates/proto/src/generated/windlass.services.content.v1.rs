@@ -14,6 +14,7 @@ pub struct FilePart {
     /// Where in the file the bytes are.
     #[prost(uint64, tag = "4")]
     pub begin: u64,
+    /// How many there are: at most as many as a message may have, 16 MiB.
     #[prost(uint64, tag = "5")]
     pub length: u64,
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use windlass_core::content::{
-    Expected, FETCH_AGAIN, Info, IngestRef, Ingester, Provider, ReaderAt, Status, Store, Writer,
+    BLOB_MISSING, Expected, FETCH_AGAIN, Info, IngestRef, Ingester, Provider, ReaderAt, Status, Store, Writer,
 };
 use windlass_core::field::FieldMask;
 use windlass_core::filter::{Filter, any_matches};
@@ -147,7 +147,7 @@ impl Provider for Content {
                 Err(damaged(format!("blob {digest} has {} bytes on {depot}, {} were stored", reader.size(), info.size)))
             }
             Err(error) if error.is(Kind::NotFound) => {
-                Err(damaged(format!("the bytes of blob {digest} are gone from {depot}")))
+                Err(damaged(format!("the bytes of blob {digest} are gone from {depot}")).coded(BLOB_MISSING))
             }
             Err(error) => Err(error),
         }
