@@ -1,8 +1,8 @@
 //! Whether what a host keeps is what it was, as far as its services tell, while others work on it: the bytes of blobs, what images
 //! point at, the snapshots that configs name, and those that snapshots stand on.
 //!
-//! Nothing is changed. What seems to be missing is looked for once more when whatever refers to it is still there: somebody may
-//! have removed both. Not here: what only the disk and the databases tell, such as what is left over, which is for the check of a
+//! Nothing is changed. What seems to be missing counts when the record that refers to it is still the one that it was, with its
+//! times: somebody may have removed both, or be bringing both again. Not here: what only the disk and the databases tell, such as what is left over, which is for the check of a
 //! root that nobody else has.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,6 @@ use futures::TryStreamExt as _;
 use tokio::task::JoinSet;
 use windlass_core::content::{BLOB_MISSING, Info, Store};
 use windlass_core::fsck::{Affected, Depth, Finding, Problem};
-use windlass_core::image::Image;
 use windlass_core::progress::{State, Task, Tracker};
 use windlass_core::snapshot::{self, Name, Snapshotter};
 use windlass_core::{Descriptor, Digest, Error, Host, Kind, MediaType, Namespace, Result, Services, gc};
@@ -58,8 +57,9 @@ pub async fn scrub(host: &dyn Host, depth: Depth, progress: &Tracker) -> Result<
 
 /// A blob that is to be looked at.
 struct Blob {
-    size: u64,
-    /// A store that has a record of it.
+    /// One record of it.
+    info: Info,
+    /// The store that has it.
     content: Arc<dyn Store>,
 }
 
@@ -73,17 +73,13 @@ async fn look_at_content(
     while let Some(info) = listed.try_next().await? {
         for (name, key) in snapshots_named(&info) {
             let Some(snapshotter) = services.snapshotters.get(name) else { continue };
-            let is_named = async {
-                let again = services.content.info(&info.digest).await;
-                again.map(|again| snapshots_named(&again).any(|named| named == (name, key)))
-            };
-            if !is_here(&**snapshotter, key).await? && or_gone(is_named.await)?.unwrap_or(false) {
+            if !is_here(&**snapshotter, key).await? && is_still(services.content.info(&info.digest).await, &info)? {
                 let (namespace, snapshotter) = (services.scope.namespace.clone(), name.to_owned());
                 problems.insert(Problem::SnapshotMissing { namespace, snapshotter, key: key.to_owned() });
             }
         }
         let content = services.content.clone();
-        blobs.entry(info.digest).or_insert(Blob { size: info.size, content });
+        blobs.entry(info.digest.clone()).or_insert(Blob { info, content });
     }
     Ok(())
 }
@@ -109,17 +105,18 @@ fn or_gone<T>(looked: Result<T>) -> Result<Option<T>> {
     }
 }
 
+/// Tells whether a record is still the one that it was.
+fn is_still<T: PartialEq>(looked: Result<T>, was: &T) -> Result<bool> {
+    Ok(or_gone(looked)?.is_some_and(|is| is == *was))
+}
+
 async fn look_at_images(services: &Services, problems: &mut BTreeSet<Problem>) -> Result<()> {
     let mut listed = services.images.list(&[]);
     while let Some(image) = listed.try_next().await? {
-        let Image { name, target: Descriptor { digest, size, .. }, .. } = image;
-        if or_gone(services.content.info(&digest).await)?.is_some() {
-            continue;
-        }
-        let again = or_gone(services.images.get(&name).await)?;
-        if again.is_some_and(|again| again.target.digest == digest) {
-            let namespace = services.scope.namespace.clone();
-            problems.insert(Problem::TargetMissing { namespace, name, target: digest, size });
+        let is_here = or_gone(services.content.info(&image.target.digest).await)?.is_some();
+        if !is_here && is_still(services.images.get(&image.name).await, &image)? {
+            let (namespace, Descriptor { digest, size, .. }) = (services.scope.namespace.clone(), image.target);
+            problems.insert(Problem::TargetMissing { namespace, name: image.name, target: digest, size });
         }
     }
     Ok(())
@@ -134,16 +131,13 @@ async fn look_at_snapshots(
 ) -> Result<()> {
     let listed: Vec<snapshot::Info> = snapshotter.walk(&[]).try_collect().await?;
     let keys: BTreeSet<&str> = listed.iter().map(|info| info.key.as_str()).collect();
-    let parents = listed.iter().filter_map(|info| Some((&info.key, info.parent.as_ref()?)));
-    for (key, parent) in parents.filter(|(_, parent)| !keys.contains(parent.as_str())) {
-        let again = or_gone(snapshotter.stat(key).await)?;
-        if again.is_some_and(|again| again.parent.as_ref() == Some(parent))
-            && !is_here(snapshotter, parent.as_str()).await?
-        {
+    let parents = listed.iter().filter_map(|info| Some((info, info.parent.as_ref()?)));
+    for (info, parent) in parents.filter(|(_, parent)| !keys.contains(parent.as_str())) {
+        if !is_here(snapshotter, parent.as_str()).await? && is_still(snapshotter.stat(&info.key).await, info)? {
             problems.insert(Problem::ParentMissing {
                 namespace: services.scope.namespace.clone(),
                 snapshotter: name.to_owned(),
-                key: key.to_string(),
+                key: info.key.to_string(),
                 parent: parent.to_string(),
             });
         }
@@ -153,7 +147,7 @@ async fn look_at_snapshots(
 
 /// Looks at blobs, as many at once as there are processors.
 async fn look_at_blobs(blobs: BTreeMap<Digest, Blob>, depth: Depth, progress: &Tracker) -> Result<Vec<Problem>> {
-    let total = blobs.values().map(|blob| blob.size).sum();
+    let total = blobs.values().map(|blob| blob.info.size).sum();
     let reading = Arc::new(Reading { depth, done: AtomicU64::new(0), total, task: progress.task("blobs") });
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut blobs, mut looks, mut problems) = (blobs.into_iter(), JoinSet::new(), Vec::new());
@@ -163,7 +157,7 @@ async fn look_at_blobs(blobs: BTreeMap<Digest, Blob>, depth: Depth, progress: &T
         {
             let reading = reading.clone();
             // A task of its own, because hashing takes a processor.
-            looks.spawn(async move { reading.look(&digest, &blob).await });
+            looks.spawn(async move { reading.look(digest, &blob).await });
         }
         let Some(looked) = looks.join_next().await else { break };
         problems.extend(looked.map_err(|error| Error::internal("looking at a blob panicked").source(error))??);
@@ -181,20 +175,21 @@ struct Reading {
 }
 
 impl Reading {
-    async fn look(&self, digest: &Digest, blob: &Blob) -> Result<Option<Problem>> {
-        let Blob { size, content } = blob;
-        let (own, size) = (digest.clone(), *size);
-        let problem = match self.read(&**content, digest, size).await {
+    async fn look(&self, digest: Digest, Blob { info, content }: &Blob) -> Result<Option<Problem>> {
+        let size = info.size;
+        let problem = match self.read(&**content, &digest, size).await {
             Ok(Read::Good) => return Ok(None),
-            Ok(Read::Size(found)) => Problem::BlobSize { digest: own, size, found },
-            Ok(Read::Other(found)) => Problem::BlobDigest { digest: own, size, found },
+            Ok(Read::Size(found)) => Problem::BlobSize { digest, size, found },
+            Ok(Read::Other(found)) => Problem::BlobDigest { digest, size, found },
             Err(error) if error.is(Kind::NotFound) || error.code() == BLOB_MISSING => {
-                Problem::BlobMissing { digest: own, size }
+                Problem::BlobMissing { digest, size }
             }
             Err(error) if is_of_the_host(&error) => return Err(error),
-            Err(error) => Problem::BlobUnreadable { digest: own, size, detail: error.to_string() },
+            Err(error) => Problem::BlobUnreadable { digest, size, detail: error.to_string() },
         };
-        Ok(or_gone(content.info(digest).await)?.map(|_| problem))
+        let again = or_gone(content.info(&info.digest).await)?;
+        // Labels may change under a blob that is as it was.
+        Ok(again.filter(|again| again.created_at == info.created_at).map(|_| problem))
     }
 
     async fn read(&self, content: &dyn Store, digest: &Digest, size: u64) -> Result<Read> {

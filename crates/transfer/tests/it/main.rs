@@ -16,5 +16,6 @@ mod plans;
 mod pulls;
 mod pushes;
 mod repair;
+mod scrub;
 mod site;
 mod verification;
