@@ -21,6 +21,7 @@ const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// The name of the field, and its index in the static table.
@@ -162,7 +163,12 @@ impl Default for Authority {
 impl Authority {
     /// Reads what has come, and changes what has to be.
     fn pass(&mut self, mut bytes: &mut [u8]) {
-        while let Some((byte, _)) = bytes.split_first_mut() {
+        loop {
+            if let Some(passed) = self.at.skip(bytes) {
+                bytes = bytes.get_mut(passed..).unwrap_or_default();
+                continue;
+            }
+            let Some((byte, _)) = bytes.split_first_mut() else { return };
             let passed = match &mut self.at {
                 At::Preface(left) => {
                     let passed = (*left).min(bytes.len());
@@ -217,6 +223,20 @@ impl Authority {
 }
 
 impl At {
+    /// Returns how long a frame is that is here as a whole and has nothing to change.
+    fn skip(&self, bytes: &[u8]) -> Option<usize> {
+        let Self::Head(_, 0) = self else { return None };
+        let (head, payload) = bytes.split_first_chunk::<HEAD>()?;
+        let [a, b, c, kind, flags, ..] = *head;
+        let payload = payload.get(..usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?)?;
+        let has_nothing = match kind {
+            // The whole block: where it would end is the end of it.
+            HEADERS => flags & END_HEADERS != 0 && !payload.contains(&b'%'),
+            kind => kind != CONTINUATION,
+        };
+        has_nothing.then_some(HEAD + payload.len())
+    }
+
     /// What follows the head of a frame, and whether a header block begins there.
     fn behind(head: [u8; HEAD]) -> (Self, bool) {
         let [a, b, c, kind, flags, ..] = head;
@@ -346,9 +366,10 @@ mod tests {
             frame(4, 0, b""),
             frame(HEADERS, PADDED | PRIORITY, &padded),
             frame(CONTINUATION, 0, b""),
-            frame(CONTINUATION, 4, &block[100..]),
+            frame(CONTINUATION, END_HEADERS, &block[100..]),
             frame(0, 1, &literal(0x41, PERCENT)),
-            frame(HEADERS, 4, &literal(0x41, authority)),
+            frame(HEADERS, END_HEADERS, &literal(0x41, b"plain")),
+            frame(HEADERS, END_HEADERS, &literal(0x41, authority)),
         ]
         .concat()
     }
@@ -373,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_compressed_authority_stays_as_it_is() {
-        let compressed = [vec![0; PREFACE], frame(HEADERS, 4, &[0x41, 0x82, b'%', b'%'])].concat();
+        let compressed = [vec![0; PREFACE], frame(HEADERS, END_HEADERS, &[0x41, 0x82, b'%', b'%'])].concat();
         let mut bytes = compressed.clone();
         Authority::default().pass(&mut bytes);
         assert_eq!(bytes, compressed);

@@ -16,7 +16,7 @@ use windlass_core::room::{Free, Keeps, Room};
 use windlass_core::snapshot::{Capabilities, Snapshotter};
 use windlass_core::{Error, Host, Kind, Namespace, Result, Scope, Services};
 
-use crate::content::Writers;
+use crate::content::{Peer, Writers};
 use crate::streaming::{self, Stream};
 use crate::{
     CONNECTION_WINDOW, MAX_FRAME, STREAM_WINDOW, containers, content, diff, events, images, introspection, leases,
@@ -34,6 +34,7 @@ const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
 pub struct Client {
     channel: Channel,
     writers: Writers,
+    peer: Peer,
     claims: Claims,
     /// What the daemon has, once it was asked.
     snapshotters: Arc<OnceCell<BTreeMap<String, Capabilities>>>,
@@ -44,9 +45,15 @@ pub struct Client {
 impl Client {
     /// Makes a client on a channel that somebody connected, best of an endpoint that is [tuned](Client::tuned).
     pub fn new(channel: Channel) -> Self {
+        Self::of(channel, Peer::default())
+    }
+
+    /// Makes one that knows whom it is connected to.
+    pub(crate) fn of(channel: Channel, peer: Peer) -> Self {
         Self {
             channel,
             writers: Writers::default(),
+            peer,
             claims: Claims::default(),
             snapshotters: Arc::default(),
             maintained: Arc::default(),
@@ -150,7 +157,7 @@ impl Host for Client {
         let collector = || Arc::new(maintenance::Remote::new(channel(), scope.clone())) as Arc<dyn Collector>;
         Ok(Services {
             scope: scope.clone(),
-            content: Arc::new(content::Remote::of(channel(), scope.clone(), self.writers.clone())),
+            content: Arc::new(content::Remote::of(channel(), scope.clone(), self.writers.clone(), self.peer.clone())),
             images: Arc::new(images::Remote::new(channel(), scope.clone())),
             containers: Arc::new(containers::Remote::new(channel(), scope.clone())),
             leases: Arc::new(leases::Remote::new(channel(), scope.clone())),

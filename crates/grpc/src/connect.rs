@@ -12,6 +12,7 @@ use tonic::transport::Endpoint;
 use tower::service_fn;
 use windlass_core::{Error, Kind, Result};
 
+use crate::content::Peer;
 use crate::{Client, Lingering, Socket, Turn};
 
 /// How many bytes of a connection may be in the kernel; it counts its own bookkeeping twice.
@@ -35,12 +36,13 @@ impl Client {
         let no_path = || Error::invalid_argument(format!("{} cannot be the path of a socket", path.display()));
         // With or without the scheme, as other clients take it.
         let socket = PathBuf::from(text.ok_or_else(no_path)?.trim_start_matches("unix://"));
-        let turn = Turn::here();
-        let connector = service_fn(move |_| open(socket.clone(), turn.clone()));
+        let (turn, peer) = (Turn::here(), Peer::default());
+        let met = peer.clone();
+        let connector = service_fn(move |_| open(socket.clone(), turn.clone(), met.clone()));
         let connect = async {
             let endpoint = Self::tuned(Endpoint::from_static("http://localhost"));
             let channel = endpoint.connect_with_connector(connector).await.map_err(|error| refused(path, error))?;
-            let client = Self::new(channel);
+            let client = Self::of(channel, peer);
             client.has_maintenance().await.map_err(|error| stranger(path, error))?;
             Ok(client)
         };
@@ -55,8 +57,9 @@ impl Client {
 }
 
 /// Connects to a socket, with room for bulk data.
-async fn open(socket: PathBuf, turn: Turn) -> io::Result<TokioIo<Lingering<Socket>>> {
+async fn open(socket: PathBuf, turn: Turn, peer: Peer) -> io::Result<TokioIo<Lingering<Socket>>> {
     let stream = UnixStream::connect(socket).await?;
+    peer.meet(&stream);
     make_room(&stream);
     Ok(TokioIo::new(Lingering::new(Socket::new(stream)?, turn)))
 }

@@ -39,11 +39,15 @@ fn with_content_behind(mut config: Config, socket: &Path) -> Config {
     config
 }
 
+/// Has a daemon keep what nothing refers to, which would be collected at any moment.
+fn without_collections(mut config: Config) -> Config {
+    config.disabled_plugins.insert("io.containerd.gc.v1.scheduler".to_owned());
+    config
+}
+
 /// Starts a daemon whose blobs are behind a socket, which runs as long as the test, and connects to its content.
 async fn in_front_of(directory: &Path, socket: &Path) -> Arc<dyn content::Store> {
-    let mut config = with_content_behind(config_below(directory), socket);
-    // What nothing refers to would be collected at any moment.
-    config.disabled_plugins.insert("io.containerd.gc.v1.scheduler".to_owned());
+    let config = without_collections(with_content_behind(config_below(directory), socket));
     let address = config.grpc.address.clone();
     std::mem::forget(start(config).await);
     Client::new(connect(address).await).services(&Namespace::default().into()).await.unwrap().content
@@ -307,4 +311,84 @@ async fn a_file_that_the_client_has_open_is_read_by_the_daemon() {
     let info = writer.commit(content::Commit::default()).await.unwrap();
     assert_eq!((info.digest, info.size), (Digest::sha256(&bytes), 9 << 20));
     daemon.stop().await;
+}
+
+/// How often this process, which is both ends, has a blob open.
+fn times_open(digest: &Digest) -> usize {
+    let links =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links.filter(|link| link.to_string_lossy().contains(digest.hex())).count()
+}
+
+/// Makes a blob of three MiB.
+async fn sevens(content: &dyn content::Store) -> Descriptor {
+    let bytes = Bytes::from(vec![7; 3 << 20]);
+    let blob = Descriptor::of("application/octet-stream", &bytes);
+    content.write_blob(&blob, bytes, Labels::new()).await.unwrap();
+    blob
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_is_read_on_is_read_from_the_daemons_file() {
+    let place = Place::new();
+    let daemon = start(without_collections(place.config())).await;
+    let client = Client::connect(&place.socket()).await.unwrap();
+    let content = client.services(&Namespace::default().into()).await.unwrap().content;
+    let bytes: Bytes = (0..5_000_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<u8>>().into();
+    let blob = Descriptor::of("application/octet-stream", &bytes);
+    content.write_blob(&blob, bytes.clone(), Labels::new()).await.unwrap();
+    let reader = content.reader(&blob).await.unwrap();
+    assert_eq!(reader.read_at(0, 1_000_000).await.unwrap(), bytes.slice(..1_000_000));
+    assert!(reader.in_file().is_none(), "nobody read on");
+    assert_eq!(reader.read_at(1_000_000, 2_000_000).await.unwrap(), bytes.slice(1_000_000..3_000_000));
+    let place_of_it = reader.in_file().expect("its file is open");
+    assert_eq!((place_of_it.begin, place_of_it.file.metadata().unwrap().len()), (0, 5_000_000));
+    assert!(place_of_it.file.write_at(b"x", 0).is_err(), "it can be read only");
+    content.delete(&blob.digest).await.unwrap();
+    assert_eq!(reader.read_at(3_000_000, 9_000_000).await.unwrap(), bytes.slice(3_000_000..));
+    assert_eq!(reader.read_at(5_000_000, 1).await.unwrap(), Bytes::new());
+    drop((reader, place_of_it));
+    while times_open(&blob.digest) > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_daemon_that_became_shorter_is_an_error() {
+    let place = Place::new();
+    let daemon = start(without_collections(place.config())).await;
+    let client = Client::connect(&place.socket()).await.unwrap();
+    let content = client.services(&Namespace::default().into()).await.unwrap().content;
+    let blob = sevens(&*content).await;
+    let reader = content.reader(&blob).await.unwrap();
+    for offset in [0, 1 << 20] {
+        reader.read_at(offset, 1 << 20).await.unwrap();
+    }
+    let path = place.path("root/content/blobs/sha256").join(blob.digest.hex());
+    std::fs::File::options().write(true).open(path).unwrap().set_len(2 << 20).unwrap();
+    let error = reader.read_at(2 << 20, 1 << 20).await.unwrap_err();
+    assert!(error.is(Kind::DataLoss) && error.to_string().contains(blob.digest.hex()), "{error}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_the_daemon_has_in_no_file_is_read_as_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let [behind, front] =
+        ["behind", "front"].map(|name| without_collections(config_below(&below(directory.path(), name))));
+    let config = with_content_behind(front, &behind.grpc.address);
+    let (socket, behind, front) = (config.grpc.address.clone(), start(behind).await, start(config).await);
+    let client = Client::connect(&socket).await.unwrap();
+    let content = client.services(&Namespace::default().into()).await.unwrap().content;
+    let blob = sevens(&*content).await;
+    for _ in 0..2 {
+        let reader = content.reader(&blob).await.unwrap();
+        for offset in [0, 1 << 20, 2 << 20] {
+            assert_eq!(reader.read_at(offset, 1 << 20).await.unwrap(), vec![7; 1 << 20]);
+        }
+        assert!(reader.in_file().is_none());
+    }
+    front.stop().await;
+    behind.stop().await;
 }

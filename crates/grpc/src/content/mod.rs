@@ -25,6 +25,7 @@ use windlass_proto::containerd::services::content::v1 as wire;
 
 use crate::{time, wire as messages};
 
+pub(crate) use files::Peer;
 pub use remote::Remote;
 pub use server::Server;
 pub(crate) use writers::Writers;

@@ -1,14 +1,15 @@
-//! `Read`: a blob, or a part of it, as a stream of messages.
+//! `Read`: a blob, or a part of it, as a stream of messages; or in which file it is.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tonic::Status;
+use tonic::{Response, Status};
 use windlass_core::content::{ReaderAt, Store};
 use windlass_core::{Descriptor, Digest, Error, MediaType, Result};
 use windlass_proto::containerd::services::content::v1 as wire;
 
-use super::CHUNK;
+use super::{CHUNK, files};
 use crate::error::to_status;
 use crate::wire as messages;
 
@@ -18,30 +19,57 @@ const AT_ONCE: usize = 2;
 /// The messages of a call. What the client does not take is not read.
 pub(super) type Parts = stream::BoxStream<'static, Result<wire::ReadContentResponse, Status>>;
 
-/// Opens a blob and returns the part of it that is asked for.
-///
-/// # Errors
-/// `NotFound` when the blob is not here; `OutOfRange` when the part begins behind its end.
-pub(super) async fn read(store: &dyn Store, request: wire::ReadContentRequest) -> Result<Parts> {
-    let digest: Digest = request.digest.parse()?;
-    let descriptor = Descriptor::new(MediaType::OCTET_STREAM, digest, 0);
-    let reader: Arc<dyn ReaderAt> = store.reader(&descriptor).await?.into();
-    let size = reader.size();
-    // Below zero means the beginning, and the size of nothing the rest, as in containerd.
-    let begin = u64::try_from(request.offset).unwrap_or_default();
-    if begin > size {
-        return Err(Error::out_of_range(format!(
-            "blob {} has {size} bytes and cannot be read from {begin} on",
-            descriptor.digest
-        )));
+/// A blob, and the part of it that a call asks for.
+pub(super) struct Asked {
+    reader: Arc<dyn ReaderAt>,
+    part: Range<u64>,
+}
+
+impl Asked {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// `NotFound` when the blob is not here; `OutOfRange` when the part begins behind its end.
+    pub(super) async fn open(store: &dyn Store, request: wire::ReadContentRequest) -> Result<Self> {
+        let digest: Digest = request.digest.parse()?;
+        let descriptor = Descriptor::new(MediaType::OCTET_STREAM, digest, 0);
+        let reader: Arc<dyn ReaderAt> = store.reader(&descriptor).await?.into();
+        let size = reader.size();
+        // Below zero means the beginning, and the size of nothing the rest, as in containerd.
+        let begin = u64::try_from(request.offset).unwrap_or_default();
+        if begin > size {
+            return Err(Error::out_of_range(format!(
+                "blob {} has {size} bytes and cannot be read from {begin} on",
+                descriptor.digest
+            )));
+        }
+        let wanted = u64::try_from(request.size).ok().filter(|wanted| *wanted > 0).unwrap_or(u64::MAX);
+        let end = begin.saturating_add(wanted).min(size);
+        Ok(Self { reader, part: begin..end })
     }
-    let wanted = u64::try_from(request.size).ok().filter(|wanted| *wanted > 0).unwrap_or(u64::MAX);
-    let end = begin.saturating_add(wanted).min(size);
-    let parts = stream::iter((begin..end).step_by(CHUNK)).map(move |offset| {
-        let length = usize::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
-        part(reader.clone(), offset, length)
-    });
-    Ok(parts.buffered(AT_ONCE).map_err(|error| to_status(&error)).boxed())
+
+    /// Returns the messages of the part.
+    pub(super) fn messages(self) -> Parts {
+        let Self { reader, part: Range { start, end } } = self;
+        let parts = stream::iter((start..end).step_by(CHUNK)).map(move |offset| {
+            let length = usize::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
+            part(reader.clone(), offset, length)
+        });
+        parts.buffered(AT_ONCE).map_err(|error| to_status(&error)).boxed()
+    }
+
+    /// Returns an answer that says in which file the blob is, and brings nothing; none when it is in none.
+    pub(super) fn offer(&self) -> Option<Response<Parts>> {
+        let place = self.reader.in_file()?;
+        let mut answer = Response::new(());
+        let is_offered = files::offer(&mut answer, &place, self.reader.size());
+        // The file is open for as long as the client has not ended the call.
+        let held = async move {
+            let _place = place;
+            std::future::pending().await
+        };
+        is_offered.then(|| answer.map(|()| stream::once(held).boxed()))
+    }
 }
 
 async fn part(reader: Arc<dyn ReaderAt>, offset: u64, length: usize) -> Result<wire::ReadContentResponse> {

@@ -1,30 +1,42 @@
 //! A blob of a daemon, opened for reading at any offset.
 //!
-//! Every read is a call of its own, until two of them follow each other: then a call asks for [`WINDOW`] bytes at once, a
+//! Every read is a call of its own, until two of them follow each other: then the daemon is asked in which file the blob is, which is
+//! read here from then on. Where that does not work a call asks for [`WINDOW`] bytes at once, a
 //! task takes them, and the reads that follow are answered from there. A reader keeps a window at most, and an idle one holds
 //! up nobody else on the connection.
 
+use std::io;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Mutex, mpsc};
-use tonic::Streaming;
-use windlass_core::content::ReaderAt;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use tokio::sync::{Mutex, OnceCell, mpsc};
+use tonic::{Request, Streaming};
+use windlass_core::content::{InFile, ReaderAt};
+use windlass_core::error::IoResultExt as _;
 use windlass_core::{Digest, Error, Result, ResultExt as _};
 use windlass_proto::containerd::services::content::v1 as wire;
 
+use super::files;
 use super::remote::Remote;
 use crate::error::{Answer as _, from_status};
 use crate::{scope, wire as messages};
 
 /// How many bytes are asked for ahead of the reads that follow each other.
 const WINDOW: u64 = 4 << 20;
+/// How many bytes are worth the call that asks in which file they are.
+const WORTH_A_FILE: u64 = 1 << 20;
 
-/// An open blob of a daemon. It is the daemon's to keep: what is deleted there cannot be read on.
+/// An open blob of a daemon. It is the daemon's to keep: what is deleted there cannot be read on, unless its file is open here by then.
 pub(super) struct Reader {
     remote: Remote,
     digest: Digest,
     size: u64,
     ahead: Mutex<Ahead>,
+    /// The file of the blob, if it can be read here, once the daemon was asked.
+    file: OnceCell<Option<InFile>>,
 }
 
 /// What comes ahead of reads that follow each other.
@@ -40,14 +52,61 @@ struct Ahead {
 
 impl Reader {
     pub(super) fn new(remote: Remote, digest: Digest, size: u64) -> Self {
-        Self { remote, digest, size, ahead: Mutex::default() }
+        Self { remote, digest, size, ahead: Mutex::default(), file: OnceCell::new() }
+    }
+
+    fn request(&self, offset: u64, size: u64) -> Result<Request<wire::ReadContentRequest>> {
+        let digest = self.digest.to_string();
+        let (offset, size) = (messages::size_number(offset), messages::size_number(size));
+        scope::request(&self.remote.scope, wire::ReadContentRequest { digest, offset, size })
     }
 
     async fn call(&self, offset: u64, size: u64) -> Result<Streaming<wire::ReadContentResponse>> {
-        let digest = self.digest.to_string();
-        let (offset, size) = (messages::size_number(offset), messages::size_number(size));
-        let request = scope::request(&self.remote.scope, wire::ReadContentRequest { digest, offset, size })?;
-        self.remote.client.clone().read(request).await.answer()
+        self.remote.client.clone().read(self.request(offset, size)?).await.answer()
+    }
+
+    /// Opens the file of the blob, if this process can read it.
+    async fn find_file(&self) -> Option<InFile> {
+        let process = self.remote.peer.process()?;
+        // Who does not know what is asked for sends a byte.
+        let mut request = self.request(0, 1).ok()?;
+        files::ask(request.metadata_mut());
+        // What is wrong with the call is wrong with the next one, too.
+        let answer = self.remote.client.clone().read(request).await.ok()?;
+        let Some(part) = files::offered(answer.metadata()) else {
+            self.remote.peer.leave();
+            return None;
+        };
+        let duplicated = files::duplicate(process, &part);
+        // Only now may the daemon close it.
+        drop(answer);
+        let file = duplicated.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the daemon's file cannot be read from here, so its bytes are to be sent");
+            self.remote.peer.leave();
+            None
+        });
+        let file = file.filter(|_| part.length == self.size)?;
+        Some(InFile { file: Arc::new(file), begin: part.begin })
+    }
+
+    /// Reads from the file.
+    async fn read_file(&self, InFile { file, begin }: InFile, offset: u64, length: usize) -> Result<Bytes> {
+        let read = move || {
+            // Memory that nobody has to clear before.
+            let mut part = Vec::with_capacity(length);
+            while part.len() < length {
+                let at = begin.saturating_add(offset).saturating_add(part.len() as u64);
+                match rustix::io::pread(&*file, spare_capacity(&mut part), at) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            part.truncate(length);
+            Ok(part.into())
+        };
+        let read = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        read.attempt(|| "read the daemon's file".to_owned())
     }
 
     fn short(&self, offset: u64) -> Error {
@@ -97,6 +156,13 @@ impl Reader {
         let rest = rest.saturating_sub(part.len() as u64);
         ahead.coming = (rest > 0).then_some((coming, rest));
         Ok(part)
+    }
+}
+
+impl Ahead {
+    /// Tells whether nothing has come, or is to come.
+    fn is_empty(&self) -> bool {
+        self.left.is_empty() && self.coming.is_none()
     }
 }
 
@@ -162,6 +228,10 @@ impl ReaderAt for Reader {
         self.size
     }
 
+    fn in_file(&self) -> Option<InFile> {
+        self.file.get().cloned().flatten()
+    }
+
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = length.min(left);
@@ -169,11 +239,18 @@ impl ReaderAt for Reader {
             return Ok(Bytes::new());
         }
         let attempt = || format!("read blob {} at {offset}", self.digest);
+        if let Some(Some(file)) = self.file.get() {
+            return self.read_file(file.clone(), offset, length).await.context(attempt);
+        }
         // Whoever reads beside somebody else does not read on.
         let Ok(mut ahead) = self.ahead.try_lock() else {
             return self.read_once(offset, length).await.context(attempt);
         };
         if offset == ahead.next && offset > 0 {
+            let is_worth_it = ahead.is_empty() && self.size - offset >= WORTH_A_FILE;
+            if is_worth_it && let Some(file) = self.file.get_or_init(|| self.find_file()).await {
+                return self.read_file(file.clone(), offset, length).await.context(attempt);
+            }
             let read = self.read_on(&mut ahead, length).await;
             if read.is_err() {
                 *ahead = Ahead::default();

@@ -10,6 +10,7 @@ use windlass_core::{Descriptor, Digest, Listing, Result, Scope};
 use windlass_proto::containerd::services::content::v1 as wire;
 use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
 
+use super::files::Peer;
 use super::reader::Reader;
 use super::writer::RemoteWriter;
 use super::writers::Writers;
@@ -24,19 +25,21 @@ pub struct Remote {
     pub(super) scope: Scope,
     /// The writers of this client: what they have sent and the daemon has not done yet.
     pub(super) writers: Writers,
+    /// Whose files this client may read.
+    pub(super) peer: Peer,
 }
 
 impl Remote {
     /// Makes one on a channel, which need not be connected yet.
     pub fn new(channel: Channel, scope: Scope) -> Self {
-        Self::of(channel, scope, Writers::default())
+        Self::of(channel, scope, Writers::default(), Peer::default())
     }
 
-    /// Makes one of a client that knows its writers.
-    pub(crate) fn of(channel: Channel, scope: Scope, writers: Writers) -> Self {
+    /// Makes one of a client that knows its writers, and whom it is connected to.
+    pub(crate) fn of(channel: Channel, scope: Scope, writers: Writers, peer: Peer) -> Self {
         let client = ContentClient::new(channel);
         let client = client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-        Self { client, scope, writers }
+        Self { client, scope, writers, peer }
     }
 
     /// Asks for the status of an ingest, whatever its writer has sent meanwhile.

@@ -9,9 +9,9 @@ use windlass_proto::containerd::services::content::v1 as wire;
 use windlass_proto::containerd::services::content::v1::content_server::Content;
 
 use super::aborts::Aborts;
-use super::files::Files;
+use super::files::{self, Files};
 use super::list::{Pages, pages};
-use super::read::{Parts, read};
+use super::read::{Asked, Parts};
 use super::write::{Answers, Manners, Place, write};
 use super::{info, info_message, status_message};
 use crate::error::{Reply as _, to_status};
@@ -70,7 +70,10 @@ impl Content for Server {
 
     async fn read(&self, request: Request<wire::ReadContentRequest>) -> Result<Response<Parts>, Status> {
         let store = self.store(&request).await?;
-        read(&*store, request.into_inner()).await.reply()
+        let is_file_asked = files::is_asked(request.metadata());
+        let asked = Asked::open(&*store, request.into_inner()).await.map_err(|error| to_status(&error))?;
+        let offer = is_file_asked.then(|| asked.offer()).flatten();
+        Ok(offer.unwrap_or_else(|| Response::new(asked.messages())))
     }
 
     async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusResponse>, Status> {

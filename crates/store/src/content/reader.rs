@@ -1,8 +1,10 @@
 //! A blob opened for reading.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
-use windlass_core::content::ReaderAt;
+use windlass_core::content::{InFile, ReaderAt};
 use windlass_core::{Digest, Result, ResultExt};
 
 use crate::blocking::blocking;
@@ -29,6 +31,10 @@ impl BlobReader {
 impl ReaderAt for BlobReader {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn in_file(&self) -> Option<InFile> {
+        self.file.duplicate().map(|file| InFile { file: Arc::new(file), begin: 0 })
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {

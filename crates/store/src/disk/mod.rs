@@ -13,6 +13,7 @@ pub(crate) mod log;
 mod real;
 
 use std::fmt;
+use std::fs;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +82,10 @@ pub(crate) trait OpenFile: fmt::Debug + Send + Sync {
     fn sync_all(&self) -> io::Result<()>;
     /// Says what is known of the file.
     fn look(&self) -> io::Result<Look>;
+    /// Opens it once more, for whoever reads it by itself; none where that cannot be done.
+    fn duplicate(&self) -> Option<fs::File> {
+        None
+    }
     /// Starts to write a range back, without waiting. This only hurries what a sync makes sure of.
     fn start_writeback(&self, offset: u64, length: u64);
     /// Changes what [`Look::modified_at`] says. Nothing that matters is told from that.
@@ -399,6 +404,11 @@ impl File {
     /// Says what is known of the file.
     pub(crate) fn look(&self) -> Result<Look> {
         self.attempt("look at", self.inner.look())
+    }
+
+    /// Opens it once more, for whoever reads it by itself; none where that cannot be done.
+    pub(crate) fn duplicate(&self) -> Option<fs::File> {
+        self.inner.duplicate()
     }
 
     /// Starts to write a range back, without waiting. This only hurries what a sync makes sure of.

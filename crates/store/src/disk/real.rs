@@ -139,6 +139,10 @@ impl OpenFile for File {
         look(&self.metadata()?)
     }
 
+    fn duplicate(&self) -> Option<File> {
+        self.try_clone().ok()
+    }
+
     fn set_modified(&self, at: SystemTime) -> io::Result<()> {
         Self::set_modified(self, at)
     }
