@@ -1,6 +1,7 @@
 //! Mirrors that send something else than they were asked for, before a registry that is right: the image comes, who failed is told,
 //! and nothing that was not verified is kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -8,6 +9,7 @@ use windlass::core::content::ProviderExt as _;
 use windlass::core::progress::Tracker;
 use windlass::core::{Descriptor, Error, Host as _, Kind, Namespace, Platform, Reference, Result, snapshot};
 use windlass::registry::{Fallback, Options, PassedOver, Remote, Retry};
+use windlass::transfer::push::Object;
 use windlass::transfer::{self, Content, Parts, Pull, Pulled};
 use windlass::{Engine, OVERLAYFS};
 use windlass_testkit::image::{Bundle, Image, Layer};
@@ -240,4 +242,23 @@ async fn a_copy_goes_on_with_the_registry_when_the_mirror_is_wrong() {
     let copied = transfer::copy(&remote, &from, &to, &transfer::Push::default(), &Tracker::new()).await.unwrap();
     assert_eq!(copied.target, site.bundle.root);
     site.assert_told(&remote.passed_over(), "source-mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_of_what_was_not_kept_goes_on_with_the_registry_when_the_mirror_is_wrong() {
+    let site = Site::new().await;
+    let remote = site.remote(Fallback::Allowed);
+    let pulled = site.pull(&remote, Content::Drop).await.unwrap();
+    assert_eq!(remote.passed_over(), []);
+    let (asked, before) = (site.asked(0), site.mirror.count(&site.path(0)));
+    site.mirror.fault(site.path(0), Fault::CorruptByte(19_000));
+    let to = DockerRegistry::start();
+    let to: Reference = format!("{}/a/b:1", to.host()).parse().unwrap();
+    let object = Object { target: pulled.target, name: Some(pulled.name), alone: false };
+    let (namespace, resolver, options) = (Namespace::default(), Arc::new(remote.clone()), transfer::Push::default());
+    let progress = Tracker::new();
+    let pushed = transfer::push(&site.engine, &namespace, resolver, &object, &to, &options, &progress).await.unwrap();
+    assert_eq!(pushed.target, site.bundle.root);
+    site.assert_told(&remote.passed_over(), "source-mismatch");
+    assert_eq!((site.asked(0), site.mirror.count(&site.path(0))), (asked + 1, before + 1));
 }

@@ -1,13 +1,13 @@
 //! What is pushed from here, and what of it is not here.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use windlass_core::content::{self, DROPPED_LABEL, ProviderExt as _, ReaderAt, Source, Store};
 use windlass_core::field::FieldMask;
-use windlass_core::remote::{Body, ByteRange, Fetcher, Resolver, SOURCE_LABEL};
+use windlass_core::remote::{Body, ByteRange, Fetcher, Resolver, SOURCE_LABEL, Trouble};
 use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Reference, Result, image};
 
 use super::{Missing, Object, Origin};
@@ -24,6 +24,8 @@ pub(super) struct Local {
     missing: Missing,
     /// Host and repository that it goes to, if they are a registry's.
     to: Option<(String, String)>,
+    /// What is not here and was asked for elsewhere.
+    elsewhere: Mutex<BTreeMap<Digest, Elsewhere>>,
 }
 
 impl Local {
@@ -35,7 +37,8 @@ impl Local {
         to: &Reference,
     ) -> Self {
         let to = to.host().zip(to.repository()).map(|(host, repository)| (host.to_owned(), repository.to_owned()));
-        Self { content, resolver, target: object.target.digest.clone(), name: object.name.clone(), missing, to }
+        let (target, name) = (object.target.digest.clone(), object.name.clone());
+        Self { content, resolver, target, name, missing, to, elsewhere: Mutex::default() }
     }
 
     async fn labels(&self, digest: &Digest) -> Result<Option<Labels>> {
@@ -49,6 +52,9 @@ impl Local {
     /// Returns where something can be had that is not here, or says that it is not.
     async fn elsewhere(&self, descriptor: &Descriptor, parent: Option<&Digest>) -> Result<Elsewhere> {
         let digest = &descriptor.digest;
+        if let Some(elsewhere) = self.known_elsewhere().get(digest) {
+            return Ok(elsewhere.clone());
+        }
         let mut labels = Vec::new();
         for referrer in parent.into_iter().chain([&self.target]) {
             labels.extend(self.labels(referrer).await?);
@@ -64,7 +70,13 @@ impl Local {
             return Err(not_here(descriptor));
         }
         tracing::info!(%digest, dropped, "streaming what is not here from where it came");
-        Ok(Elsewhere { resolver: self.resolver.clone(), names, descriptor: descriptor.clone(), fetcher: None })
+        let elsewhere = Elsewhere::new(self.resolver.clone(), descriptor.clone(), names);
+        self.known_elsewhere().insert(digest.clone(), elsewhere.clone());
+        Ok(elsewhere)
+    }
+
+    fn known_elsewhere(&self) -> MutexGuard<'_, BTreeMap<Digest, Elsewhere>> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,10 +100,7 @@ impl Origin for Local {
                 content::changed_at_rest(&descriptor.digest, &descriptor.digest.algorithm().digest(&bytes))?;
                 Ok(bytes)
             }
-            Err(error) if error.is(Kind::NotFound) => {
-                let fetcher = self.elsewhere(descriptor, parent).await?.fetcher().await?;
-                read_document(&*fetcher, descriptor).await
-            }
+            Err(error) if error.is(Kind::NotFound) => self.elsewhere(descriptor, parent).await?.document().await,
             Err(error) => Err(error),
         }
     }
@@ -115,6 +124,14 @@ impl Origin for Local {
             None => self.labels(&self.target).await?.unwrap_or_default(),
         };
         Ok(labels.into_iter().filter(|(key, _)| key.starts_with(SOURCE_LABEL)).collect())
+    }
+
+    fn is_wrong(&self, descriptor: &Descriptor, error: Error) -> Result<()> {
+        match self.known_elsewhere().get(&descriptor.digest) {
+            Some(elsewhere) => elsewhere.is_wrong(error),
+            // What is here is what it is.
+            None => Err(error),
+        }
     }
 
     async fn is_there(&self, descriptor: &Descriptor) -> Result<()> {
@@ -145,47 +162,167 @@ fn with_repository(known: &str, repository: &str, label: usize) -> Option<String
     Some(all.join(",")).filter(|value| value.len() + label <= Labels::MAX_LEN)
 }
 
-/// Content that is not here, and is read where it can be had.
-struct Elsewhere {
+/// Content that is not here, and is read where it can be had. Cheap to clone; a clone is of the same content.
+#[derive(Clone)]
+struct Elsewhere(Arc<Places>);
+
+/// Where some content can be had.
+struct Places {
     resolver: Arc<dyn Resolver>,
-    names: Vec<image::Name>,
     descriptor: Descriptor,
-    fetcher: Option<Arc<dyn Fetcher>>,
+    left: Mutex<Left>,
+}
+
+/// What is left of the places.
+struct Left {
+    /// The names that it can be had under, the likeliest first, and who fetches under them, who knows whom not to ask again.
+    names: Vec<(image::Name, Option<Arc<dyn Fetcher>>)>,
+    /// The name under which it was had last.
+    last: Option<image::Name>,
 }
 
 impl Elsewhere {
-    /// Returns the first place that opens it.
-    async fn fetcher(&self) -> Result<Arc<dyn Fetcher>> {
-        let mut failed = not_here(&self.descriptor);
-        for name in &self.names {
-            let opened = async {
-                let fetcher = self.resolver.fetcher(name).await?;
-                fetcher.fetch(&self.descriptor, ByteRange::default()).await?;
-                Ok(fetcher)
+    fn new(resolver: Arc<dyn Resolver>, descriptor: Descriptor, names: Vec<image::Name>) -> Self {
+        let names = names.into_iter().map(|name| (name, None)).collect();
+        Self(Arc::new(Places { resolver, descriptor, left: Mutex::new(Left { names, last: None }) }))
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.0.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads under one name after another until that succeeds.
+    async fn first<T, R: Future<Output = Result<T>>>(&self, read: impl Fn(Arc<dyn Fetcher>) -> R) -> Result<T> {
+        let mut failed = not_here(&self.0.descriptor);
+        let names = self.left().names.clone();
+        for (name, fetcher) in names {
+            let attempt = async {
+                let fetcher = match fetcher {
+                    Some(fetcher) => fetcher,
+                    None => self.fetcher(&name).await?,
+                };
+                read(fetcher).await
             };
-            match opened.await {
-                Ok(fetcher) => return Ok(fetcher),
+            match attempt.await {
+                Ok(read) => {
+                    self.left().last = Some(name);
+                    return Ok(read);
+                }
                 Err(error) => failed = error,
             }
         }
         Err(failed)
+    }
+
+    async fn fetcher(&self, name: &image::Name) -> Result<Arc<dyn Fetcher>> {
+        let fetcher = self.0.resolver.fetcher(name).await?;
+        let mut left = self.left();
+        if let Some((_, known)) = left.names.iter_mut().find(|(other, _)| other == name) {
+            *known = Some(fetcher.clone());
+        }
+        Ok(fetcher)
+    }
+
+    /// Reads all of a document, and verifies it.
+    async fn document(&self) -> Result<Bytes> {
+        let descriptor = &self.0.descriptor;
+        self.first(|fetcher| async move { read_document(&*fetcher, descriptor).await }).await
+    }
+
+    /// Says that what was read last is not it: somebody else is asked from now on, under the same name or another one.
+    fn is_wrong(&self, error: Error) -> Result<()> {
+        let mut left = self.left();
+        let last = left.names.iter().position(|(name, _)| left.last.as_ref() == Some(name));
+        let Some((at, (_, Some(fetcher)))) = last.and_then(|at| Some((at, left.names.get(at)?))) else {
+            return Err(error);
+        };
+        let passed_over = fetcher.pass_over(&self.0.descriptor.digest, Trouble::Wrong, error);
+        if passed_over.is_err() && left.names.len() > 1 {
+            left.names.remove(at);
+            return Ok(());
+        }
+        passed_over
     }
 }
 
 #[async_trait]
 impl Source for Elsewhere {
     async fn open(&mut self, offset: u64) -> Result<Body> {
-        let fetcher = match &self.fetcher {
-            Some(fetcher) => fetcher.clone(),
-            None => self.fetcher.insert(self.fetcher().await?).clone(),
-        };
-        fetcher.fetch(&self.descriptor, ByteRange::from(offset)).await
+        let descriptor = &self.0.descriptor;
+        self.first(|fetcher| async move { fetcher.fetch(descriptor, ByteRange::from(offset)).await }).await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::{StreamExt as _, TryStreamExt as _, stream};
+    use windlass_core::remote::{Pusher, Resolved};
+
     use super::*;
+
+    /// What is under every name: nothing but lies under those that begin so, and one after the other from two hosts each.
+    struct Liars;
+
+    struct Under {
+        name: image::Name,
+        passed_over: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Resolver for Liars {
+        async fn resolve(&self, _: &Reference) -> Result<Resolved> {
+            Err(Error::unimplemented("nobody asks"))
+        }
+
+        async fn fetcher(&self, name: &image::Name) -> Result<Arc<dyn Fetcher>> {
+            if name.as_str().starts_with("gone") {
+                return Err(Error::unavailable("gone"));
+            }
+            Ok(Arc::new(Under { name: name.clone(), passed_over: AtomicUsize::new(0) }))
+        }
+
+        async fn pusher(&self, _: &image::Name) -> Result<Arc<dyn Pusher>> {
+            Err(Error::unimplemented("nobody asks"))
+        }
+    }
+
+    #[async_trait]
+    impl Fetcher for Under {
+        async fn fetch(&self, _: &Descriptor, _: ByteRange) -> Result<Body> {
+            let bytes = format!("{} {}", self.name, self.passed_over.load(Ordering::Relaxed));
+            Ok(Body { offset: 0, size: None, stream: stream::once(async { Ok(bytes.into()) }).boxed() })
+        }
+
+        fn pass_over(&self, _: &Digest, _: Trouble, error: Error) -> Result<()> {
+            match self.passed_over.fetch_add(1, Ordering::Relaxed) {
+                0 => Ok(()),
+                _ => Err(error),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_is_left_is_asked_host_by_host_and_name_by_name() {
+        let names = ["gone/a", "one", "gone/b", "two"].map(|name| name.parse().unwrap());
+        let descriptor = Descriptor::of("text/plain", b"right");
+        let mut elsewhere = Elsewhere::new(Arc::new(Liars), descriptor, names.into());
+        let wrong = || Error::data_loss("it is another one");
+        assert!(elsewhere.is_wrong(wrong()).is_err(), "nobody was asked");
+        for expected in ["one 0", "one 1", "two 0", "two 1"] {
+            for _ in 0..2 {
+                let body = elsewhere.open(0).await.unwrap();
+                let sent: Vec<Bytes> = body.stream.try_collect().await.unwrap();
+                assert_eq!(sent.concat(), expected.as_bytes());
+            }
+            elsewhere.clone().is_wrong(wrong()).unwrap();
+        }
+        assert!(
+            elsewhere.open(0).await.is_err_and(|error| error.is(Kind::Unavailable)),
+            "those that are gone are left"
+        );
+    }
 
     #[test]
     fn a_repository_is_added_once_and_in_order() {
