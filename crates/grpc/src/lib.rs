@@ -38,7 +38,7 @@ mod wire;
 
 pub use client::Client;
 pub use connect::make_room;
-pub use lingering::{Lingering, Turn};
+pub use lingering::{Lingering, ReadNow, Turn};
 pub use routes::Routes;
 pub use socket::Socket;
 pub use windlass_proto as proto;

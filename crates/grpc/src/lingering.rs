@@ -19,11 +19,22 @@ use tonic::transport::server::Connected;
 
 /// How long a connection looks for what comes next.
 const LONGEST: Duration = Duration::from_micros(100);
+/// How often a connection looks before its thread does what else there may be to do.
+const LOOKS: u32 = 4;
 /// How many chances to look a connection lets pass at most after it has looked for nothing.
 const MOST_SKIPPED: u32 = 256;
 /// How long a frame is at most that is neither a call nor an answer: a ping, or how much more may be sent (RFC 9113, sections 6.7
 /// and 6.9).
 const CONTROL: usize = 17;
+
+/// A connection that can be read whether or not its runtime was told that something has come.
+pub trait ReadNow {
+    /// Reads what there is.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; those of reading.
+    fn read_now(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()>;
+}
 
 /// Which connection looks: one of all that share this at a time. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -170,13 +181,29 @@ impl<S> Drop for Lingering<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
+impl<S: ReadNow> Lingering<S> {
+    /// Looks whether something has come. To be told of it by the runtime takes longer than to read it.
+    fn look(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..LOOKS {
+            match self.inner.read_now(buffer) {
+                Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
+                read => return Poll::Ready(read),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + ReadNow + Unpin> AsyncRead for Lingering<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let mut read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if read.is_pending() && self.since.is_some() {
+            read = self.look(buffer);
+        }
         if read.is_ready() {
             self.read();
         } else {
@@ -240,6 +267,18 @@ mod tests {
     struct Slow {
         asked: usize,
         answers_at: usize,
+        /// What can be read without being told of it.
+        untold: &'static [u8],
+    }
+
+    impl ReadNow for Slow {
+        fn read_now(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+            if self.untold.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            buffer.put_slice(std::mem::take(&mut self.untold));
+            Ok(())
+        }
     }
 
     impl AsyncRead for Slow {
@@ -274,7 +313,7 @@ mod tests {
     }
 
     fn lingering(turn: &Turn, longest: Duration, answers_at: usize) -> Lingering<Slow> {
-        let mut stream = Lingering::new(Slow { asked: 0, answers_at }, turn.clone());
+        let mut stream = Lingering::new(Slow { asked: 0, answers_at, untold: b"" }, turn.clone());
         stream.longest = longest;
         stream
     }
@@ -293,6 +332,18 @@ mod tests {
             assert_eq!(stream.read_u8().await.unwrap(), b'!');
             assert!(!is_taken(&turn), "others may look");
         }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_told_of_is_read_by_who_looks_and_by_nobody_else() {
+        let turn = turn();
+        let mut stream = lingering(&turn, Duration::MAX, usize::MAX);
+        stream.inner.untold = b"?";
+        let told = tokio::time::timeout(Duration::ZERO, stream.read_u8()).await;
+        assert!(told.is_err(), "nothing was written that would be answered");
+        stream.write_all(QUESTION).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'?');
+        assert!(!is_taken(&turn));
     }
 
     #[tokio::test]

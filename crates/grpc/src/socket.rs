@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tonic::transport::server::{Connected, UdsConnectInfo};
 
+use crate::ReadNow;
+
 /// A connected unix socket.
 #[derive(Debug)]
 pub struct Socket {
@@ -71,6 +73,12 @@ impl AsyncRead for Socket {
                 Err(_) => {}
             }
         }
+    }
+}
+
+impl ReadNow for Socket {
+    fn read_now(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        read(self.stream.get_ref(), buffer).map(drop)
     }
 }
 
@@ -174,6 +182,31 @@ mod tests {
         tokio::task::yield_now().await;
         drop(other);
         assert_eq!(reading.await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_it_was_told_of_is_waited_for_no_more() {
+        let [mut one, mut other] = pair();
+        let mut room = [0; 8];
+        let mut read_now = |socket: &mut Socket| {
+            let mut buffer = ReadBuf::new(&mut room);
+            socket.read_now(&mut buffer).map(|()| buffer.filled().to_vec())
+        };
+        assert_eq!(read_now(&mut one).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        for _ in 0..3 {
+            other.write_all(b"now").await.unwrap();
+            assert_eq!(read_now(&mut one).unwrap(), b"now");
+            tokio::task::yield_now().await;
+            let later = async {
+                tokio::task::yield_now().await;
+                other.write_all(b"later").await.unwrap();
+            };
+            let mut read = [0; 5];
+            tokio::join!(later, async { one.read_exact(&mut read).await.unwrap() });
+            assert_eq!(&read, b"later");
+        }
+        drop(other);
+        assert_eq!(read_now(&mut one).unwrap(), b"", "the other end is gone");
     }
 
     #[tokio::test]
