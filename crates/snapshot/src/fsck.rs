@@ -16,7 +16,7 @@ use windlass_core::snapshot::{Info, State, Usage};
 
 use crate::directories;
 use crate::snapshots::measure;
-use crate::tree;
+use crate::tree::{self, Blocks};
 
 use compare::Tables;
 pub use mend::{rebuild, reindex, set_aside};
@@ -84,7 +84,7 @@ pub fn inspect(directory: &Path, snapshotter: &str, depth: Depth) -> Result<Insp
     for found in found {
         let path = directory.join("snapshots").join(&found.name);
         if let Some(problem) = compare::directory(snapshotter, &found, &tables, whole) {
-            let bytes = tree::usage(&path).map_or(0, |usage| usage.bytes);
+            let bytes = tree::usage(&path, Blocks::All).map_or(0, |usage| usage.bytes);
             inspection.findings.push(Finding::new(problem(bytes)));
         }
     }
@@ -112,7 +112,8 @@ fn tree_finding(snapshotter: &str, record: &Snapshot, directory: &Path, depth: D
     let Some(recorded) = record.usage.filter(|_| record.info.state == State::Committed && depth == Depth::Files) else {
         return Ok(None);
     };
-    let found = measure(directory)?;
+    // The record has the blocks of contents alone, so that those of the filesystem itself, which come and go, are none that are missing.
+    let found = measure(directory, Blocks::All)?;
     let changed = compare::changed(recorded, found, compare::blocks_are_stable(&tree)?);
     Ok(changed.then(|| {
         Finding::new(Problem::TreeChanged {

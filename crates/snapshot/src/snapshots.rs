@@ -9,13 +9,13 @@
 //! ```
 
 use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use windlass_core::Listing;
 use windlass_core::error::{Error, IoResultExt as _, Result, ResultExt as _};
 use windlass_core::field::FieldMask;
@@ -30,6 +30,7 @@ use crate::barrier::Barrier;
 use crate::directories::Directories;
 use crate::records::{Begin, Chain, Records, Settle};
 use crate::steps::Steps;
+use crate::tree::Blocks;
 use crate::{in_use, tree};
 
 /// From how many bytes on a few files are brought to the disk by themselves: below that a sync of the filesystem that is
@@ -88,17 +89,17 @@ impl Purpose {
 }
 
 /// Measures the directory of a snapshot: its tree, and the files of an image beside it.
-pub(crate) fn measure(directory: &Path) -> Result<Usage> {
-    let mut usage = tree::usage(&tree_of(directory))?;
+pub(crate) fn measure(directory: &Path, blocks: Blocks) -> Result<Usage> {
+    let mut usage = tree::usage(&tree_of(directory), blocks)?;
     for name in [LAYER_IMAGE, LAYER_DATA] {
         let path = directory.join(name);
-        match std::fs::symlink_metadata(&path) {
-            Ok(metadata) => {
+        match rustix::fs::lstat(&path) {
+            Ok(stat) => {
                 usage.inodes += 1;
-                usage.bytes += metadata.blocks() * 512;
+                usage.bytes += tree::on_disk(&stat, blocks);
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io(format!("look at {}", path.display()), error)),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(Error::io(format!("look at {}", path.display()), error.into())),
         }
     }
     Ok(usage)
@@ -303,10 +304,10 @@ impl<L: Layout> Inner<L> {
         if let Some(files) = self.layout.few_files(directory)? {
             self.sync_files(&files)?;
             // Only now does the filesystem know how many blocks its few files have.
-            return measure(directory);
+            return measure(directory, Blocks::OfContents);
         }
         let (usage, synced) = std::thread::scope(|scope| {
-            let usage = scope.spawn(|| measure(directory));
+            let usage = scope.spawn(|| measure(directory, Blocks::OfContents));
             let synced = self.barrier.pass();
             (usage.join(), synced)
         });
@@ -356,7 +357,8 @@ impl<L: Layout> Inner<L> {
         if let Some(usage) = record.usage {
             return Ok(usage);
         }
-        measure(&self.existing(record.id, &record.info)?).context(|| format!("measure snapshot {key}"))
+        measure(&self.existing(record.id, &record.info)?, Blocks::OfContents)
+            .context(|| format!("measure snapshot {key}"))
     }
 
     fn mounts(&self, chain: &Chain) -> Result<Vec<Mount>> {

@@ -19,7 +19,7 @@ use windlass_core::error::{IoResultExt as _, Result};
 
 pub(crate) use copy::copy;
 pub(crate) use remove::remove;
-pub(crate) use usage::usage;
+pub(crate) use usage::{Blocks, on_disk, usage};
 pub(crate) use walk::Walk;
 
 /// Makes a directory that has exactly that mode, whatever the umask.

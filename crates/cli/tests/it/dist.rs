@@ -133,8 +133,9 @@ impl Run {
     /// Returns standard output of a run that must have succeeded.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
-        assert_eq!(self.code, Some(0), "{}", self.stderr);
-        String::from_utf8(self.stdout).unwrap()
+        let printed = String::from_utf8(self.stdout).unwrap();
+        assert_eq!(self.code, Some(0), "{}{printed}", self.stderr);
+        printed
     }
 
     /// Returns standard error of a run that must have failed as an error does, printing nothing else.

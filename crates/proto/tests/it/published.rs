@@ -74,16 +74,30 @@ fn published(roots: &[&Path], api: &Path) -> FileDescriptorSet {
 
 /// Returns the directory of the client crate's source.
 fn client_crate() -> PathBuf {
-    let cargo = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
-        .arg(home().join("Cargo.toml"))
-        .output()
-        .unwrap();
-    assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&cargo.stdout).unwrap();
+    // What other platforms need was never downloaded.
+    let version = cargo(&["-vV"]);
+    let platform = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let manifest = home().join("Cargo.toml");
+    let metadata = cargo(&[
+        "metadata",
+        "--format-version=1",
+        "--offline",
+        "--filter-platform",
+        platform,
+        "--manifest-path",
+        manifest.to_str().unwrap(),
+    ]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let client = packages.iter().find(|package| package["name"] == "containerd-client").unwrap();
     Path::new(client["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
+}
+
+/// Returns what cargo prints.
+fn cargo(arguments: &[&str]) -> String {
+    let cargo = Command::new(env!("CARGO")).args(arguments).output().unwrap();
+    assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
+    String::from_utf8(cargo.stdout).unwrap()
 }
 
 /// Everything that the wire depends on, by full name: of a field its number, type and label, of a value its number, of a
