@@ -2,8 +2,8 @@
 //! point at, the snapshots that configs name, and those that snapshots stand on.
 //!
 //! Nothing is changed. What seems to be missing counts when the record that refers to it is still the one that it was, with its
-//! times: somebody may have removed both, or be bringing both again. Not here: what only the disk and the databases tell, such as what is left over, which is for the check of a
-//! root that nobody else has.
+//! times: somebody may have removed both, or be bringing both again. Not here: what only the disk and the databases tell, such as
+//! what is left over, which is for the check of a root that nobody else has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -22,6 +23,8 @@ use windlass_core::{Descriptor, Digest, Host as _, Kind, Labels, Namespace, Plat
 use windlass_daemon::config::ProxyKind;
 use windlass_daemon::{Config, Daemon, Process, content_of};
 use windlass_grpc::Client;
+use windlass_proto::containerd::services::content::v1::ReadContentRequest;
+use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
 use windlass_testkit::containerd;
 use windlass_testkit::image::{Bundle, Image, Layer};
 
@@ -283,7 +286,7 @@ async fn what_vanished_behind_is_found_by_checks_and_fetched_again_by_a_repair()
     daemon.stop().await;
 
     let root = front.path("root");
-    let wait = windlass::LockWait::UpTo(std::time::Duration::from_secs(10));
+    let wait = windlass::LockWait::UpTo(Duration::from_secs(10));
     let fsck = || Fsck::new(&root).lock_wait(wait).content(content_of(&root).unwrap().unwrap());
     let found = fsck().check(&Tracker::new()).await.unwrap();
     let missing = Problem::BlobMissing { digest: layer.digest.clone(), size: layer.size };
@@ -320,6 +323,22 @@ fn times_open(digest: &Digest) -> usize {
     links.filter(|link| link.to_string_lossy().contains(digest.hex())).count()
 }
 
+/// Waits until this process has a blob open no more.
+async fn closed(digest: &Digest) {
+    let closed = async {
+        while times_open(digest) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), closed).await.is_ok(), "both ends close it");
+}
+
+/// Connects as the command does, and returns the content of the default namespace.
+async fn content_at(socket: &Path) -> Arc<dyn content::Store> {
+    let client = Client::connect(socket).await.unwrap();
+    client.services(&Namespace::default().into()).await.unwrap().content
+}
+
 /// Makes a blob of three MiB.
 async fn sevens(content: &dyn content::Store) -> Descriptor {
     let bytes = Bytes::from(vec![7; 3 << 20]);
@@ -332,8 +351,7 @@ async fn sevens(content: &dyn content::Store) -> Descriptor {
 async fn a_blob_that_is_read_on_is_read_from_the_daemons_file() {
     let place = Place::new();
     let daemon = start(without_collections(place.config())).await;
-    let client = Client::connect(&place.socket()).await.unwrap();
-    let content = client.services(&Namespace::default().into()).await.unwrap().content;
+    let content = content_at(&place.socket()).await;
     let bytes: Bytes = (0..5_000_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<u8>>().into();
     let blob = Descriptor::of("application/octet-stream", &bytes);
     content.write_blob(&blob, bytes.clone(), Labels::new()).await.unwrap();
@@ -347,10 +365,35 @@ async fn a_blob_that_is_read_on_is_read_from_the_daemons_file() {
     content.delete(&blob.digest).await.unwrap();
     assert_eq!(reader.read_at(3_000_000, 9_000_000).await.unwrap(), bytes.slice(3_000_000..));
     assert_eq!(reader.read_at(5_000_000, 1).await.unwrap(), Bytes::new());
+    assert!(times_open(&blob.digest) > 0, "it is looked for where it is");
     drop((reader, place_of_it));
-    while times_open(&blob.digest) > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    closed(&blob.digest).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_ask_for_files_and_take_none_hold_nobody_up_and_leave_none_open() {
+    let place = Place::new();
+    let daemon = start(without_collections(place.config())).await;
+    let content = content_at(&place.socket()).await;
+    let blob = sevens(&*content).await;
+    let mut client = ContentClient::new(place.channel().await);
+    let mut answers = Vec::new();
+    for _ in 0..200 {
+        let mut request = tonic::Request::new(ReadContentRequest {
+            digest: blob.digest.to_string(),
+            ..ReadContentRequest::default()
+        });
+        request.metadata_mut().insert("containerd-namespace", "default".parse().unwrap());
+        request.metadata_mut().insert("windlass-file", "1".parse().unwrap());
+        let answer = client.read(request).await.unwrap();
+        assert!(answer.metadata().get_bin("windlass-file-bin").is_some());
+        answers.push(answer);
     }
+    assert_eq!(times_open(&blob.digest), 200);
+    assert_eq!(content.info(&blob.digest).await.unwrap().size, blob.size);
+    drop(answers);
+    closed(&blob.digest).await;
     daemon.stop().await;
 }
 
@@ -358,8 +401,7 @@ async fn a_blob_that_is_read_on_is_read_from_the_daemons_file() {
 async fn a_file_of_the_daemon_that_became_shorter_is_an_error() {
     let place = Place::new();
     let daemon = start(without_collections(place.config())).await;
-    let client = Client::connect(&place.socket()).await.unwrap();
-    let content = client.services(&Namespace::default().into()).await.unwrap().content;
+    let content = content_at(&place.socket()).await;
     let blob = sevens(&*content).await;
     let reader = content.reader(&blob).await.unwrap();
     for offset in [0, 1 << 20] {
@@ -379,8 +421,7 @@ async fn a_blob_that_the_daemon_has_in_no_file_is_read_as_ever() {
         ["behind", "front"].map(|name| without_collections(config_below(&below(directory.path(), name))));
     let config = with_content_behind(front, &behind.grpc.address);
     let (socket, behind, front) = (config.grpc.address.clone(), start(behind).await, start(config).await);
-    let client = Client::connect(&socket).await.unwrap();
-    let content = client.services(&Namespace::default().into()).await.unwrap().content;
+    let content = content_at(&socket).await;
     let blob = sevens(&*content).await;
     for _ in 0..2 {
         let reader = content.reader(&blob).await.unwrap();

@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    /// What is under every name: nothing but lies under those that begin so, and one after the other from two hosts each.
+    /// Has something else than was asked for under every name, by two hosts each, and nothing under those that begin with `gone`.
     struct Liars;
 
     struct Under {
