@@ -56,7 +56,16 @@ impl Manager for Leases {
     }
 
     async fn resources(&self, id: &Id) -> Result<Vec<Resource>> {
-        self.shared.db.read(|view| resources(view, &self.namespace, id))
+        // Looked at first: what comes to the disk meanwhile has a record then, and is in both.
+        let unborn = self.shared.ingests.unborn_of(&self.namespace, id);
+        let mut resources = self.shared.db.read(|view| resources(view, &self.namespace, id))?;
+        for ingest in unborn {
+            let resource = Resource { kind: ResourceKind::Ingest, id: ingest.to_string() };
+            if !resources.contains(&resource) {
+                resources.push(resource);
+            }
+        }
+        Ok(resources)
     }
 }
 

@@ -6,7 +6,8 @@
 //! - `STAT` asks where the ingest stands.
 //! - `WRITE` appends its bytes, which have to begin where the ingest ends; offset zero begins anew.
 //! - [`WRITE_FILE`], of clients of ours, appends bytes of a file that the client has open.
-//! - `COMMIT` appends its bytes, if any, and ends the conversation: the ingest is a blob, or the status says why not.
+//! - `COMMIT` appends its bytes, if any, and ends the conversation: the ingest is a blob, or the status says why not. For a client
+//!   of ours it began when the record did: one that is new, with the labels that came with the commit, was also updated then.
 //!
 //! When the client ends the stream, or is gone, the writer is dropped at once: the ref is free, and what was written stays. So it is
 //! when another call aborts the ingest of a client of others ([`Aborts`]).
@@ -262,9 +263,13 @@ impl Session {
             _ => error.context(format!("write {ingest}")),
         })?;
         let size = messages::size_number(info.size);
+        let begun_at = match manners {
+            Manners::Containerd => started_at,
+            Manners::Contract => info.created_at,
+        };
         Ok(wire::WriteContentResponse {
             action: WriteAction::Commit.into(),
-            started_at: time::to_wire(started_at),
+            started_at: time::to_wire(begun_at),
             updated_at: time::to_wire(info.updated_at),
             offset: size,
             total: size,

@@ -104,7 +104,8 @@ impl Finish {
         if self.content.shared.depot.place_small(buffer.clone(), &digest, self.old(&digest)).await.is_ok() {
             return self.record(digest, size).await;
         }
-        // The disk is full, or worse: an ingest keeps what it can, and says what is wrong.
+        // The disk is full, or worse: an ingest keeps what it can, and says what is wrong. The lease does not hold it, because a
+        // commit of the database that fails is worse than an ingest that is kept for a day.
         drop(turn);
         let (sink, _) = blocking(move || unborn.open()).await?;
         self.large(sink, buffer, held).await

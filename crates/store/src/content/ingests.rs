@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use windlass_core::content::{Expected, IngestRef, Status};
-use windlass_core::{Digest, Error, Namespace, Result};
+use windlass_core::{Digest, Error, Namespace, Result, Scope, lease};
 
 use super::open_refs::{Held, OpenRefs};
 use super::sink::Sink;
@@ -94,16 +94,16 @@ impl Ingests {
     pub(super) async fn continued(
         &self,
         held: Held,
-        namespace: Namespace,
+        scope: Scope,
         ingest: IngestRef,
         expected: Expected,
     ) -> Result<Opened> {
         let started_at = SystemTime::now();
-        let (ingests, declared) = (self.clone(), expected);
+        let (ingests, declared, namespace) = (self.clone(), expected, scope.namespace.clone());
         let unborn = Box::new(Unborn { ingests, namespace, ingest, declared, started_at });
         if !self.exists(&unborn.namespace, &unborn.ingest) {
             let status = unborn.status();
-            held.announce(unborn.namespace.clone(), status.clone());
+            held.announce(scope, status.clone());
             return Ok(Opened { held, start: Start::Unborn(unborn), status });
         }
         blocking(move || {
@@ -165,6 +165,11 @@ impl Ingests {
             }
         }
         Ok(all)
+    }
+
+    /// Returns the ingests that a lease holds and of which nothing is on the disk yet.
+    pub(crate) fn unborn_of(&self, namespace: &Namespace, lease: &lease::Id) -> Vec<IngestRef> {
+        self.open.announced_for(namespace, lease)
     }
 
     /// Discards an ingest whose ref is locked by `held`, and tells whether there was one.

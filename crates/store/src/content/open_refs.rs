@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use windlass_core::Namespace;
-use windlass_core::content::Status;
+use windlass_core::content::{IngestRef, Status};
+use windlass_core::{Namespace, Scope, lease};
 
 /// The table of ingests that have a writer, by the name of their directory.
 #[derive(Clone, Default)]
@@ -31,8 +31,16 @@ struct Entry {
     announced: Option<Announced>,
 }
 
+/// An ingest of which nothing is on the disk yet.
+#[derive(Clone)]
+struct Announced {
+    /// Who opened it: the lease holds it, and has no record of that.
+    scope: Scope,
+    status: Status,
+}
+
 /// Whose an ingest is, and where it stands.
-pub(super) type Announced = (Namespace, Status);
+pub(super) type Owned = (Namespace, Status);
 
 /// The lock of one ingest; dropping it unlocks.
 pub(crate) struct Held {
@@ -91,13 +99,21 @@ impl OpenRefs {
     }
 
     /// Returns what is said of an ingest that has a writer and of which nothing is on the disk yet.
-    pub(super) fn announced(&self, id: &str) -> Option<Announced> {
+    pub(super) fn announced(&self, id: &str) -> Option<Owned> {
         self.writers().get(id).and_then(Entry::announced)
     }
 
     /// Returns what is said of all of them, by the name that their directory will have.
-    pub(super) fn all_announced(&self) -> Vec<(String, Announced)> {
+    pub(super) fn all_announced(&self) -> Vec<(String, Owned)> {
         self.writers().iter().filter_map(|(id, entry)| Some((id.clone(), entry.announced()?))).collect()
+    }
+
+    /// Returns those of them that a lease holds.
+    pub(super) fn announced_for(&self, namespace: &Namespace, lease: &lease::Id) -> Vec<IngestRef> {
+        let writers = self.writers();
+        let all = writers.values().filter_map(|entry| entry.announced.as_ref());
+        let held = all.filter(|it| it.scope.namespace == *namespace && it.scope.lease.as_ref() == Some(lease));
+        held.map(|it| it.status.ingest.clone()).collect()
     }
 
     fn writers(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -111,10 +127,10 @@ impl Entry {
         Holder { age: self.since.elapsed(), offset: self.offset.load(Ordering::Relaxed) }
     }
 
-    fn announced(&self) -> Option<Announced> {
-        let (namespace, mut status) = self.announced.clone()?;
+    fn announced(&self) -> Option<Owned> {
+        let Announced { scope, mut status } = self.announced.clone()?;
         status.offset = self.offset.load(Ordering::Relaxed);
-        Some((namespace, status))
+        Some((scope.namespace, status))
     }
 }
 
@@ -130,9 +146,9 @@ impl Held {
     }
 
     /// Tells others of an ingest of which nothing is on the disk yet.
-    pub(super) fn announce(&self, namespace: Namespace, status: Status) {
+    pub(super) fn announce(&self, scope: Scope, status: Status) {
         if let Some(entry) = self.table.writers().get_mut(&self.id) {
-            entry.announced = Some((namespace, status));
+            entry.announced = Some(Announced { scope, status });
         }
     }
 

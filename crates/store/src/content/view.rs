@@ -12,7 +12,7 @@ use windlass_core::filter::{Filter, any_matches};
 use windlass_core::gc::Node;
 use windlass_core::{Descriptor, Digest, Error, Kind, Labels, Listing, Result, ResultExt, Scope};
 
-use super::ingests::not_found;
+use super::ingests::{Start, not_found};
 use super::open_refs::Held;
 use super::records::{content_key, not_here};
 use super::writer::IngestWriter;
@@ -74,15 +74,31 @@ impl Content {
         self.shared.db.write(hold).await
     }
 
+    /// Lets the scope's lease hold an ingest, whose ref is locked, before anything of it comes to the disk. Until then there is
+    /// nothing to hold, and one that becomes a blob at once is spared the record.
+    pub(super) async fn hold_ingest(&self, ingest: &IngestRef) -> Result<()> {
+        let Some(key) = self.resource(ingest) else { return Ok(()) };
+        if self.shared.db.read(|view| RESOURCES.contains(view, &key))? {
+            return Ok(());
+        }
+        let (scope, node) = (self.scope.clone(), Node::Ingest(ingest.to_string()));
+        self.shared.db.write(move |tx| hold(tx, &scope, std::slice::from_ref(&node))).await
+    }
+
     /// Lets the scope's lease no longer hold an ingest that is about to be discarded; its ref is locked.
     pub(super) async fn release(&self, ingest: &IngestRef) -> Result<()> {
-        let Some(lease) = &self.scope.lease else { return Ok(()) };
-        let node = text_of(&Node::Ingest(ingest.to_string()));
-        let key = Key::of([self.scope.namespace.as_str(), lease.as_str(), &node]);
+        let Some(key) = self.resource(ingest) else { return Ok(()) };
         if !self.shared.db.read(|view| RESOURCES.contains(view, &key))? {
             return Ok(());
         }
         self.shared.db.write(move |tx| RESOURCES.remove(tx, &key).map(|_| ())).await
+    }
+
+    /// Returns the key of the record that the scope's lease, if there is one, holds an ingest.
+    fn resource(&self, ingest: &IngestRef) -> Option<String> {
+        let lease = self.scope.lease.as_ref()?;
+        let node = text_of(&Node::Ingest(ingest.to_string()));
+        Some(Key::of([self.scope.namespace.as_str(), lease.as_str(), &node]))
     }
 
     /// Records a blob whose bytes are here already; `false` when they have gone meanwhile.
@@ -172,12 +188,15 @@ impl Ingester for Content {
                 self.give_up(held, ingest).await?;
                 return Err(self.already_exists(digest));
             }
-            let (scope, node) = (self.scope.clone(), Node::Ingest(ingest.to_string()));
+            let scope = self.scope.clone();
             if !self.shared.db.read(|view| is_open_to(view, &scope))? {
-                self.shared.db.write(move |tx| admit(tx, &scope, std::slice::from_ref(&node))).await?;
+                self.shared.db.write(move |tx| admit(tx, &scope, &[])).await?;
             }
-            let namespace = self.scope.namespace.clone();
-            let opened = self.shared.ingests.continued(held, namespace, ingest.clone(), expected.clone()).await?;
+            let scope = self.scope.clone();
+            let opened = self.shared.ingests.continued(held, scope, ingest.clone(), expected.clone()).await?;
+            if matches!(opened.start, Start::Sink(_)) {
+                self.hold_ingest(ingest).await?;
+            }
             Ok(Box::new(IngestWriter::new(self.clone(), opened)) as Box<dyn Writer>)
         };
         open.await.context(|| format!("open ingest {ingest}"))

@@ -89,12 +89,15 @@ impl IngestWriter {
     /// Hands over what was gathered to be written and hashed, once what was before is written.
     async fn hand_over(&mut self) -> Result<()> {
         self.settle().await?;
-        self.begin(|_| Ok(()))
+        self.begin(|_| Ok(())).await
     }
 
     /// Begins to append what was gathered and to do something afterwards. It goes on when the writer is dropped, and the ref
     /// is locked until it is over; nothing is under way when this is called.
-    fn begin(&mut self, afterwards: impl FnOnce(&mut Sink) -> Result<()> + Send + 'static) -> Result<()> {
+    async fn begin(&mut self, afterwards: impl FnOnce(&mut Sink) -> Result<()> + Send + 'static) -> Result<()> {
+        if matches!(self.stage, Stage::Here(Start::Unborn(_))) {
+            self.content.hold_ingest(&self.ingest).await?;
+        }
         let start = self.take_here()?;
         let Gathered { parts, .. } = std::mem::take(&mut self.gathered);
         let append = move |sink: &mut Sink| sink.append_parts(&parts.into()).and_then(|()| afterwards(sink));
@@ -208,7 +211,7 @@ impl Writer for IngestWriter {
                 // Hashed as the bytes get there, in whatever order they come.
                 Stage::Sparse(_) => return Ok(None),
                 Stage::Here(Start::Unborn(_)) => return Ok(Some(self.gathered.digest(algorithm))),
-                _ => self.begin(move |sink| sink.digest(algorithm).map(drop))?,
+                _ => self.begin(move |sink| sink.digest(algorithm).map(drop)).await?,
             }
             self.settle().await?;
             match &mut self.stage {
@@ -253,7 +256,7 @@ impl Writer for IngestWriter {
         let file = file.clone();
         let appended = async {
             self.settle().await?;
-            self.begin(move |sink| sink.append_file(&file, range))?;
+            self.begin(move |sink| sink.append_file(&file, range)).await?;
             self.settle().await
         };
         appended.await.context(|| format!("write ingest {}", self.ingest))?;
@@ -277,7 +280,8 @@ impl Writer for IngestWriter {
                     sink.follow(None);
                 }
                 sink.truncate(size)
-            })?;
+            })
+            .await?;
             self.settle().await
         };
         truncated.await.context(|| format!("truncate ingest {}", self.ingest))
@@ -347,7 +351,7 @@ impl IngestWriter {
 
     async fn at_several_places(&mut self, total: u64) -> Result<Arc<Sparse>> {
         self.settle().await?;
-        self.begin(Sink::open_gaps)?;
+        self.begin(Sink::open_gaps).await?;
         self.settle().await?;
         let (stage, held) = (std::mem::replace(&mut self.stage, Stage::Gone), self.held.as_ref());
         let (Stage::Here(Start::Sink(sink)), Some(held)) = (stage, held) else { return Err(lost(&self.ingest)) };
@@ -378,6 +382,21 @@ impl Drop for IngestWriter {
         let updated_at = self.status.updated_at;
         let content = self.content.clone();
         match std::mem::replace(&mut self.stage, Stage::Gone) {
+            Stage::Here(start @ Start::Unborn(_)) if content.scope.lease.is_some() => {
+                // Without a runtime it is kept like one that no lease holds.
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+                    return close(start, &gathered, updated_at, held);
+                };
+                held.closing();
+                let ingest = self.ingest.clone();
+                runtime.spawn(async move {
+                    if let Err(error) = content.hold_ingest(&ingest).await {
+                        tracing::debug!(%ingest, %error, "the lease does not hold an abandoned ingest");
+                    }
+                    drop(tokio::task::spawn_blocking(move || close(start, &gathered, updated_at, held)).await);
+                    drop(content);
+                });
+            }
             // At most one chunk into the page cache, and only when a write was given up: not worth a detour.
             Stage::Here(start) => close(start, &gathered, updated_at, held),
             Stage::Working(mut work) => {

@@ -25,9 +25,14 @@ pub(crate) fn admit(tx: &Transaction, scope: &Scope, created: &[Node]) -> Result
     hold(tx, scope, created)
 }
 
-/// Tells whether [`admit`] would have nothing to write: there is the namespace, and no lease to hold anything.
+/// Tells whether [`admit`] would have nothing to write when nothing is created yet: namespace and lease are there.
 pub(crate) fn is_open_to(view: &impl View, scope: &Scope) -> Result<bool> {
-    Ok(scope.lease.is_none() && NAMESPACES.contains(view, scope.namespace.as_str())?)
+    let namespace = scope.namespace.as_str();
+    let leased = match &scope.lease {
+        Some(lease) => LEASES.contains(view, &Key::of([namespace, lease.as_str()]))?,
+        None => true,
+    };
+    Ok(leased && NAMESPACES.contains(view, namespace)?)
 }
 
 /// Lets the scope's lease, if it has one, hold things that exist.

@@ -80,6 +80,8 @@ pub(super) fn age_ingests(root: &Path) {
 /// file that nobody knows.
 pub(super) async fn collected(store: &Store, snapshotter: &dyn Snapshotter) {
     let root = store.root().to_owned();
+    // Writers that were dropped have closed then.
+    store.content(&Scope::default()).statuses(&[]).await.unwrap();
     age_ingests(&root);
     store.collect().await.unwrap();
     records(store).await;
