@@ -54,7 +54,7 @@ pub struct Services {
     /// Namespaces; the only service that sees all of them.
     pub namespaces: Arc<dyn namespace::Store>,
     /// Snapshotters by name.
-    pub snapshotters: BTreeMap<String, Arc<dyn snapshot::Snapshotter>>,
+    pub snapshotters: Arc<BTreeMap<String, Arc<dyn snapshot::Snapshotter>>>,
     /// The snapshotter to use when none is named.
     pub default_snapshotter: String,
     /// Applies layers.

@@ -1,7 +1,9 @@
 //! Points in time as RFC 3339 text, for `#[serde(with = "timestamp")]`, for labels and for people.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use serde::de::Visitor;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
 
@@ -65,8 +67,22 @@ pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::O
 
 /// Reads RFC 3339.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_rfc3339_weak(&text).map_err(serde::de::Error::custom)
+    deserializer.deserialize_str(Text)
+}
+
+/// Reads RFC 3339 where the text lies.
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = SystemTime;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a point in time as RFC 3339 has it")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SystemTime, E> {
+        humantime::parse_rfc3339_weak(text).map_err(E::custom)
+    }
 }
 
 /// The same for a point in time that may be absent.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_core::event::{self, Envelope, Event};
 use windlass_core::filter::Filter;
+use windlass_core::snapshot::Snapshotter;
 use windlass_core::{Listing, Namespace, Result, Services};
 
 pub(crate) use collected::Collected;
@@ -28,15 +29,16 @@ pub use exchange::Exchange;
 /// Returns services that publish what is changed through them.
 pub(crate) fn emitting(services: Services, exchange: &Exchange) -> Services {
     let emitter = Emitter { exchange: exchange.clone(), namespace: services.scope.namespace.clone() };
-    let snapshotters = services.snapshotters.into_iter();
+    let snapshotters = services.snapshotters.iter();
+    let watched = |(name, inner): (&String, &Arc<dyn Snapshotter>)| {
+        (name.clone(), snapshots::emitting(inner.clone(), name.clone(), emitter.clone()))
+    };
     Services {
         content: Arc::new(content::Emitting::new(services.content, emitter.clone())),
         images: Arc::new(images::Emitting::new(services.images, services.collector.clone(), emitter.clone())),
         containers: Arc::new(containers::Emitting::new(services.containers, emitter.clone())),
         namespaces: Arc::new(namespaces::Emitting::new(services.namespaces, exchange.clone())),
-        snapshotters: snapshotters
-            .map(|(name, inner)| (name.clone(), snapshots::emitting(inner, name, emitter.clone())))
-            .collect(),
+        snapshotters: Arc::new(snapshotters.map(watched).collect()),
         ..services
     }
 }

@@ -288,7 +288,7 @@ impl Engine {
             containers: self.store.containers(scope),
             leases: self.store.leases(&scope.namespace),
             namespaces: self.store.namespaces(),
-            snapshotters: self.store.snapshotters(scope),
+            snapshotters: self.store.snapshotters(scope).into(),
             default_snapshotter: self.default_snapshotter.clone(),
             applier: self.applier.clone(),
             comparer: Arc::new(Comparer::new(self.store.content(scope), self.mounter.clone())),

@@ -162,7 +162,7 @@ impl Host for Client {
             containers: Arc::new(containers::Remote::new(channel(), scope.clone())),
             leases: Arc::new(leases::Remote::new(channel(), scope.clone())),
             namespaces: Arc::new(namespaces::Remote::new(channel(), scope.clone())),
-            snapshotters: there.iter().map(snapshotter).collect(),
+            snapshotters: Arc::new(there.iter().map(snapshotter).collect()),
             default_snapshotter,
             applier: Arc::new(diff::Remote::new(channel(), scope.clone())),
             comparer: Arc::new(diff::Remote::new(channel(), scope.clone())),

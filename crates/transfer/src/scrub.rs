@@ -40,7 +40,7 @@ pub async fn scrub(host: &dyn Host, depth: Depth, progress: &Tracker) -> Result<
     for services in &of_all {
         look_at_content(services, &mut blobs, &mut problems).await?;
         look_at_images(services, &mut problems).await?;
-        for (name, snapshotter) in &services.snapshotters {
+        for (name, snapshotter) in services.snapshotters.iter() {
             look_at_snapshots(services, name, &**snapshotter, &mut problems).await?;
         }
     }

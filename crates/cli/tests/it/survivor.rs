@@ -382,7 +382,7 @@ async fn assert_blobs(services: &Services, root: &Path) -> BTreeSet<Digest> {
 /// Returns the trees behind every committed snapshot. There must be no other.
 async fn trees(services: &Services) -> BTreeMap<(String, String), Vec<Tree>> {
     let mut found = BTreeMap::new();
-    for (name, snapshotter) in &services.snapshotters {
+    for (name, snapshotter) in services.snapshotters.iter() {
         let infos: Vec<_> = snapshotter.walk(&[]).try_collect().await.unwrap();
         for info in infos {
             assert_eq!(info.state, State::Committed, "{name} {} was left", info.key);

@@ -88,7 +88,7 @@ windlass_testkit::image_suite!(
 windlass_testkit::lease_suite!(lease, async |directory: &Path| services(directory).await.leases);
 windlass_testkit::container_suite!(container, async |directory: &Path| services(directory).await.containers);
 windlass_testkit::snapshotter_suite!(snapshotter, async |directory: &Path| {
-    services(directory).await.snapshotters.remove(memory::SNAPSHOTTER).unwrap()
+    services(directory).await.snapshotter(Some(memory::SNAPSHOTTER)).unwrap().1.clone()
 });
 windlass_testkit::event_suite!(event, async |directory: &Path| services(directory).await.events);
 windlass_testkit::comparer_suite!(comparer, async |directory: &Path| Arc::new(client(directory).await));

@@ -9,6 +9,7 @@ pub(crate) mod damage;
 mod file;
 #[cfg(test)]
 mod golden;
+mod latest;
 mod links;
 mod listing;
 mod records;
@@ -37,6 +38,7 @@ pub(crate) use writer::again;
 use crate::disk::{Disk, How};
 use crate::unsynced::Trust;
 use file::{DatabaseFile, Failure};
+use latest::{Latest, Opened};
 use schema::{FORMAT, META};
 use writer::Writer;
 
@@ -49,8 +51,9 @@ pub(crate) const FILE: &str = "meta.redb";
 
 /// The open database.
 pub(crate) struct Database {
-    // Before `reader`: the writer thread ends first.
+    // Before `reader`: the writer thread ends first, and what is read of it is closed.
     writer: Writer,
+    latest: Arc<Latest>,
     reader: Arc<redb::Database>,
     activity: Arc<Activity>,
     failure: Failure,
@@ -71,8 +74,9 @@ impl Database {
         let database = guarded(|| open_file(disk, root, &path, failure.clone(), trust));
         let database = Arc::new(database.context(|| format!("open {}", path.display()))?);
         let activity = Arc::<Activity>::default();
-        let this =
-            Self { writer: Writer::start(database.clone(), activity.clone())?, reader: database, activity, failure };
+        let latest = Arc::<Latest>::default();
+        let writer = Writer::start(database.clone(), activity.clone(), latest.clone())?;
+        let this = Self { writer, reader: database, latest, activity, failure };
         check_format(&this.reader, root)?;
         Ok(this)
     }
@@ -83,11 +87,15 @@ impl Database {
     }
 
     /// Reads the last commit. What is read inline should be a few records: this runs on the caller's thread.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
-        guarded(|| read(&self.snapshot()?))
+    ///
+    /// # Errors
+    /// As [`Database::snapshot`], and those of reading.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Opened) -> Result<T>) -> Result<T> {
+        self.check()?;
+        guarded(|| read(&*self.latest.of(&self.reader)?))
     }
 
-    /// Returns the last commit, to be read for as long as it is kept.
+    /// Returns the last commit, to be read for as long as it is kept: for whoever reads for long.
     ///
     /// # Errors
     /// `Aborted` after the disk failed a commit: it may have reached the disk or not, so nobody may act on what the last

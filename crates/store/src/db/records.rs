@@ -53,7 +53,7 @@ impl<T> Records<T> {
 
     /// Tells whether there is a record.
     pub(crate) fn contains(&self, view: &impl View, key: &str) -> Result<bool> {
-        Ok(view.readable(self.table)?.get(key).map_err(failed)?.is_some())
+        view.with_table(self.table, |table| Ok(table.get(key).map_err(failed)?.is_some()))
     }
 
     /// Returns up to `limit` keys with a prefix, after a key, in order.
@@ -113,25 +113,27 @@ impl<T> Records<T> {
         limit: usize,
         mut visit: impl FnMut(&str, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let table = view.readable(self.table)?;
         let lower = after.map_or(Bound::Included(prefix), Bound::Excluded);
         // A prefix ends with NUL, so whatever begins with it lies before the same with the next character.
         let end = prefix.strip_suffix('\0').map(|begin| format!("{begin}\u{1}"));
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        for entry in table.range::<&str>((lower, upper)).map_err(failed)?.take(limit) {
-            let (key, value) = entry.map_err(failed)?;
-            visit(key.value(), value.value())?;
-        }
-        Ok(())
+        view.with_table(self.table, |table| {
+            for entry in table.range::<&str>((lower, upper)).map_err(failed)?.take(limit) {
+                let (key, value) = entry.map_err(failed)?;
+                visit(key.value(), value.value())?;
+            }
+            Ok(())
+        })
     }
 }
 
 impl<T: Serialize + DeserializeOwned> Records<T> {
     /// Returns a record.
     pub(crate) fn get(&self, view: &impl View, key: &str) -> Result<Option<T>> {
-        let table = view.readable(self.table)?;
-        let value = table.get(key).map_err(failed)?;
-        value.map(|value| self.decode(key, value.value())).transpose()
+        view.with_table(self.table, |table| {
+            let value = table.get(key).map_err(failed)?;
+            value.map(|value| self.decode(key, value.value())).transpose()
+        })
     }
 
     /// Returns up to `limit` records with a prefix, after a key, in the order of the keys.

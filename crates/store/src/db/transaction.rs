@@ -1,25 +1,32 @@
-//! The two kinds of transactions, as one view for those who only read.
+//! Transactions, as one view for those who only read.
 
 use std::cell::Cell;
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use windlass_core::Result;
 
 use super::{Activity, failed};
 
 /// Every table: composite text keys, encoded values.
-type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
+pub(super) type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
 
 /// Something that tables can be read in: the last commit, or a change under way.
 pub(crate) trait View {
-    /// Opens a table for reading.
-    fn readable(&self, table: &'static str) -> Result<impl ReadableTable<&'static str, &'static [u8]>>;
+    /// A table that is open.
+    type Table<'a>: ReadableTable<&'static str, &'static [u8]>
+    where
+        Self: 'a;
+
+    /// Reads in a table.
+    fn with_table<R>(&self, table: &'static str, read: impl FnOnce(&Self::Table<'_>) -> Result<R>) -> Result<R>;
 }
 
 impl View for ReadTransaction {
-    fn readable(&self, table: &'static str) -> Result<impl ReadableTable<&'static str, &'static [u8]>> {
-        self.open_table(Definition::new(table)).map_err(failed)
+    type Table<'a> = ReadOnlyTable<&'static str, &'static [u8]>;
+
+    fn with_table<R>(&self, table: &'static str, read: impl FnOnce(&Self::Table<'_>) -> Result<R>) -> Result<R> {
+        read(&self.open_table(Definition::new(table)).map_err(failed)?)
     }
 }
 
@@ -87,7 +94,9 @@ impl Transaction {
 }
 
 impl View for Transaction {
-    fn readable(&self, table: &'static str) -> Result<impl ReadableTable<&'static str, &'static [u8]>> {
-        self.table(table)
+    type Table<'a> = Table<'a, &'static str, &'static [u8]>;
+
+    fn with_table<R>(&self, table: &'static str, read: impl FnOnce(&Self::Table<'_>) -> Result<R>) -> Result<R> {
+        read(&self.table(table)?)
     }
 }

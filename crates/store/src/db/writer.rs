@@ -13,6 +13,7 @@ use windlass_core::{Error, Result};
 
 use super::barrier::{Barrier, Passed};
 use super::damage::guarded;
+use super::latest::Latest;
 use super::{Activity, Transaction};
 
 /// How many changes share a commit at most, so that nobody waits for an endless queue.
@@ -25,11 +26,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(database: Arc<redb::Database>, activity: Arc<Activity>) -> Result<Self> {
+    pub(super) fn start(database: Arc<redb::Database>, activity: Arc<Activity>, latest: Arc<Latest>) -> Result<Self> {
         let (queue, queued) = channel();
         let thread = std::thread::Builder::new()
             .name("windlass-meta".to_owned())
-            .spawn(move || run(&database, &activity, &queued))
+            .spawn(move || run(&Committing { database, activity, latest }, &queued))
             .attempt(|| "start the thread of the metadata database".to_owned())?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
@@ -59,11 +60,18 @@ impl Drop for Writer {
     }
 }
 
-fn run(database: &redb::Database, activity: &Arc<Activity>, queued: &Receiver<Box<dyn Change>>) {
+/// What the thread commits to.
+struct Committing {
+    database: Arc<redb::Database>,
+    activity: Arc<Activity>,
+    latest: Arc<Latest>,
+}
+
+fn run(to: &Committing, queued: &Receiver<Box<dyn Change>>) {
     while let Ok(first) = queued.recv() {
         let mut group = vec![first];
         group.extend(queued.try_iter().take(MAX_GROUP - 1));
-        commit_together(database, activity, behind_barriers(group));
+        commit_together(to, behind_barriers(group));
     }
 }
 
@@ -82,10 +90,10 @@ fn behind_barriers(group: Vec<Box<dyn Change>>) -> Vec<Box<dyn Change>> {
 
 /// Carries out a group in one transaction. A change that fails after it wrote something, or panics, leaves the group, and
 /// the others start over without it.
-fn commit_together(database: &redb::Database, activity: &Arc<Activity>, mut group: Vec<Box<dyn Change>>) {
+fn commit_together(to: &Committing, mut group: Vec<Box<dyn Change>>) {
     while !group.is_empty() {
         let committed = guarded(|| {
-            let transaction = Transaction::begin(database, activity)?;
+            let transaction = Transaction::begin(&to.database, &to.activity)?;
             let mut mutations = 0;
             let spoils = |change: &mut Box<dyn Change>| {
                 let before = transaction.writes();
@@ -96,8 +104,12 @@ fn commit_together(database: &redb::Database, activity: &Arc<Activity>, mut grou
             match group.iter_mut().position(spoils) {
                 None => {
                     let deletions = transaction.deletions();
-                    transaction.commit()?;
-                    activity.committed(mutations, deletions);
+                    // Before, so that nothing is kept for who does not read at the moment; after, for who read meanwhile.
+                    to.latest.is_over();
+                    let committed = transaction.commit();
+                    to.latest.is_over();
+                    committed?;
+                    to.activity.committed(mutations, deletions);
                     Ok(None)
                 }
                 Some(spoiler) => transaction.abort().map(|()| Some(spoiler)),
@@ -191,8 +203,10 @@ mod tests {
         let database = redb::Database::create(directory.path().join("db")).unwrap();
         let (changes, mut answers): (Vec<_>, Vec<_>) =
             [put("a", false), put("b", true), put("c", false), put("d", true)].into_iter().unzip();
-        let activity = Arc::default();
-        commit_together(&database, &activity, changes);
+        let activity = Arc::<Activity>::default();
+        let database = Arc::new(database);
+        let to = Committing { database: database.clone(), activity: activity.clone(), latest: Arc::default() };
+        commit_together(&to, changes);
         let failed: Vec<bool> = answers.iter_mut().map(|answer| answer.try_recv().unwrap().is_err()).collect();
         assert_eq!(failed, [false, true, false, true]);
         assert_eq!(activity.count().mutations, 2);

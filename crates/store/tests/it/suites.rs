@@ -38,7 +38,7 @@ impl Host for StoreHost {
             containers: self.0.containers(scope),
             leases: self.0.leases(&scope.namespace),
             namespaces: self.0.namespaces(),
-            snapshotters: self.0.snapshotters(scope),
+            snapshotters: self.0.snapshotters(scope).into(),
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::new(Applier::new()),
             comparer: Arc::new(Comparer::new(self.0.content(scope))),

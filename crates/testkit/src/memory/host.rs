@@ -81,7 +81,7 @@ impl windlass_core::Host for Host {
             containers: Arc::new(Containers(scoped.clone())),
             leases: Arc::new(Leases(scoped.clone())),
             namespaces: Arc::new(self.namespaces.clone()),
-            snapshotters: BTreeMap::from([(SNAPSHOTTER.to_owned(), Arc::new(snapshotter) as _)]),
+            snapshotters: BTreeMap::from([(SNAPSHOTTER.to_owned(), Arc::new(snapshotter) as _)]).into(),
             default_snapshotter: SNAPSHOTTER.to_owned(),
             applier: Arc::clone(&self.applier),
             comparer: Arc::new(Comparer::new(Arc::new(Content(scoped.clone())))),

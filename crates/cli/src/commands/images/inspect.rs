@@ -53,7 +53,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Outcome {
 
 async fn find_snapshots(services: &Services, layer: &mut Layer) -> Result<()> {
     let name = snapshot::Name::from(&layer.chain_id);
-    for (snapshotter, snapshots) in &services.snapshotters {
+    for (snapshotter, snapshots) in services.snapshotters.iter() {
         match snapshots.stat(name.as_key()).await {
             Ok(_) => layer.snapshotters.push(snapshotter.clone()),
             Err(error) if error.is(Kind::NotFound) => {}

@@ -96,7 +96,7 @@ pub(super) async fn remove_view(services: &Services, key: &Key) -> Result<()> {
 
 /// Finds the view of a key in whichever snapshotter has it.
 async fn find_view(services: &Services, key: &Key) -> Result<Option<(String, Info)>> {
-    for (name, snapshotter) in &services.snapshotters {
+    for (name, snapshotter) in services.snapshotters.iter() {
         match snapshotter.stat(key).await {
             Ok(info) if info.labels.get(VIEW_LABEL).is_some() => return Ok(Some((name.clone(), info))),
             Ok(_) => {}
