@@ -18,14 +18,12 @@ use windlass_grpc::Client;
 
 const USAGE: &str = "\
 usage: load get SOCKET IMAGE COUNT             how long it takes to look up an image, so many times
-       load beside SOCKET IMAGE COUNT WRITERS RATE
-                                               the same while so many writers make blobs of 64 KiB, so many a second
-                                               in all, or as many as they can when that is 0
-       load write SOCKET WRITERS RATE          makes blobs until the input ends
+       load beside SOCKET IMAGE COUNT WRITERS RATE KIB
+                                               the same while so many writers make blobs of so many KiB, so many a
+                                               second in all, or as many as they can when that is 0
+       load write SOCKET WRITERS RATE KIB      makes blobs until the input ends
        load ready SOCKET COMMAND...            how long a daemon takes from its start to its first answer";
 
-/// How large a blob is that a writer makes.
-const SIZE: usize = 64 << 10;
 /// How long to wait before asking again whether a daemon answers.
 const STEP: Duration = Duration::from_micros(500);
 /// How long a daemon may take to answer.
@@ -38,10 +36,12 @@ async fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let measured = match arguments.as_slice() {
         ["get", socket, image, count] => get(Path::new(socket), image, number(count)).await,
-        ["beside", socket, image, count, writers, rate] => {
-            beside(Path::new(socket), image, number(count), &[writers, rate]).await
+        ["beside", socket, image, count, writers, rate, kib] => {
+            beside(Path::new(socket), image, number(count), &[writers, rate, kib]).await
         }
-        ["write", socket, writers, rate] => write(Path::new(socket), number(writers), number(rate)).await,
+        ["write", socket, writers, rate, kib] => {
+            write(Path::new(socket), number(writers), number(rate), number(kib)).await
+        }
         ["ready", socket, program, arguments @ ..] => ready(Path::new(socket), program, arguments).await,
         _ => Err(Error::invalid_argument(USAGE)),
     };
@@ -100,7 +100,8 @@ async fn beside(socket: &Path, image: &str, count: u64, writers: &[&str]) -> Res
 }
 
 /// Makes blobs with so many writers, and so many a second, until the input ends; says so when all of them are at work.
-async fn write(socket: &Path, writers: u64, rate: u64) -> Result<Value> {
+async fn write(socket: &Path, writers: u64, rate: u64, kib: u64) -> Result<Value> {
+    let size = usize::try_from(kib << 10).map_err(|_| Error::invalid_argument(USAGE))?;
     let start = Instant::now();
     let client = Client::connect(socket).await?;
     let leased = Leased::acquire(&client, &Namespace::default(), lease::Options::default()).await?;
@@ -117,7 +118,7 @@ async fn write(socket: &Path, writers: u64, rate: u64) -> Result<Value> {
                 if let Some(after) = (number * 1000).checked_div(rate) {
                     tokio::time::sleep_until((start + Duration::from_millis(after)).into()).await;
                 }
-                make(&services, number).await?;
+                make(&services, number, size).await?;
             }
             Ok(())
         });
@@ -141,9 +142,9 @@ async fn write(socket: &Path, writers: u64, rate: u64) -> Result<Value> {
 }
 
 /// Makes a blob that no other call makes.
-async fn make(services: &Services, number: u64) -> Result<()> {
+async fn make(services: &Services, number: u64, size: usize) -> Result<()> {
     let mut bytes = format!("blob {number} of {}\n", std::process::id()).into_bytes();
-    bytes.resize(SIZE, b'.');
+    bytes.resize(size, b'.');
     let descriptor = Descriptor::of("application/octet-stream", &bytes);
     services.content.write_blob(&descriptor, Bytes::from(bytes), Labels::new()).await
 }

@@ -291,7 +291,8 @@ impl Writer for RemoteWriter {
         let digest = digest(&answer.digest)?.ok_or_else(|| unanswered(&self.ingest))?;
         if self.contract && answer.started_at == answer.updated_at {
             // A new record, of which the client has said the rest itself.
-            let (size, at) = (messages::size("the size of a blob,", answer.offset)?, time::from_wire(answer.updated_at)?);
+            let (size, at) =
+                (messages::size("the size of a blob,", answer.offset)?, time::from_wire(answer.updated_at)?);
             return Ok(Info { digest, size, created_at: at, updated_at: at, labels });
         }
         match self.remote.info(&digest).await {

@@ -27,8 +27,13 @@ use side::{Client, Running, Side, Whose};
 /// How often a short command or call is measured, with its outliers.
 const SHORT: usize = 21;
 const CALLS: &str = "2000";
+/// How many calls are made beside writers: enough for some hundred blobs meanwhile.
+const CALLS_BESIDE: &str = "20000";
 /// How many writers are at work beside the calls.
 const WRITERS: &str = "64";
+/// How large the blobs are that they make, in KiB: one that is committed before anything of it comes to the disk, and a layer that
+/// is not large.
+const BLOBS: [&str; 2] = ["64", "1024"];
 /// After how long a daemon that has nothing to do is looked at.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -139,15 +144,15 @@ impl Bench<'_> {
         let (our_get, their_get) = in_turn(self.options.rounds, || get(ours), || get(theirs))?;
         ratio(report, "images get, median".to_owned(), our_get, their_get, 0.5);
         report.add("  ours, µs", our_get * 1e6, Bar::None);
-        self.beside(report, ours, theirs)
+        BLOBS.iter().try_for_each(|kib| self.beside(report, ours, theirs, kib))
     }
 
     /// First the writers make as many blobs as they can, and then, with our daemon, as many as they could with containerd: a
     /// daemon that does more work has more of it to wait for.
-    fn beside(&self, report: &mut Report, ours: &Side, theirs: &Side) -> Result<()> {
+    fn beside(&self, report: &mut Report, ours: &Side, theirs: &Side, kib: &str) -> Result<()> {
         let beside = |side: &Side, rate: f64| -> Result<(f64, f64)> {
             let rate = format!("{rate:.0}");
-            let measured = self.helper("beside", side, &[containerd::BASE, CALLS, WRITERS, &rate])?;
+            let measured = self.helper("beside", side, &[containerd::BASE, CALLS_BESIDE, WRITERS, &rate, kib])?;
             Ok((spread(&measured, "/get")?.p99, number(&measured, "/written/blobs_per_second")?))
         };
         let mut measured: [Vec<(f64, f64)>; 3] = Default::default();
@@ -162,12 +167,12 @@ impl Bench<'_> {
             let (tails, rates): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
             (median(&tails), median(&rates))
         });
-        let what = format!("images get beside {WRITERS} writers, 99 of 100");
+        let what = format!("images get beside {WRITERS} writers of {kib} KiB, 99 of 100");
         ratio(report, format!("{what}, the same work"), same.0, theirs.0, 0.3);
-        report.add("  blobs of 64 KiB a second meanwhile, ours", same.1, Bar::None);
-        report.add("  blobs of 64 KiB a second meanwhile, containerd's", theirs.1, Bar::None);
+        report.add("  blobs a second meanwhile, ours", same.1, Bar::None);
+        report.add("  blobs a second meanwhile, containerd's", theirs.1, Bar::None);
         ratio(report, format!("{what}, as much work as they can"), most.0, theirs.0, 0.3);
-        report.add("  blobs of 64 KiB a second meanwhile, ours", most.1, Bar::None);
+        report.add("  blobs a second meanwhile, ours", most.1, Bar::None);
         Ok(())
     }
 

@@ -1,13 +1,18 @@
 //! Blobs that are brought to their places together: power cuts and failures at every operation, and when they are not.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use windlass_core::{Durability, Kind};
+use windlass_core::content::IngesterExt as _;
+use windlass_core::lease::{self, Lease, Resource, ResourceKind};
+use windlass_core::{Descriptor, Durability, Kind, Labels, Namespace, Scope};
 
 use super::*;
 use crate::disk::cut::{Keep, Model, Variant};
 use crate::disk::fault::{Failure, Faulty};
 use crate::disk::log::{Log, Op};
+use crate::lock::{LockWait, RootLock};
+use crate::store::{Options, Store};
 
 const BATCH: usize = LEAST;
 
@@ -172,4 +177,59 @@ fn without_syncs_there_is_none_of_the_filesystem_either() {
     assert!(bring(&places, BATCH).iter().all(|(_, outcome)| matches!(outcome, Outcome::Done(Ok(())))));
     assert!(!log.ops().iter().any(|op| matches!(op, Op::SyncAll(_) | Op::SyncData(_) | Op::SyncDir(_))));
     assert_eq!(whole_blobs(root.path(), "unsynced").len(), BATCH);
+}
+
+async fn open(disk: &Disk, root: &Path) -> Store {
+    let lock = RootLock::acquire(root, LockWait::Forever).await.unwrap();
+    Store::open_on(disk.clone(), lock, BTreeMap::new(), Options::default()).await.unwrap()
+}
+
+/// Makes a lease, and returns what it holds things in.
+async fn leased(store: &Store) -> Scope {
+    let Lease { id, .. } = store.leases(&Namespace::default()).create(lease::Options::default()).await.unwrap();
+    Scope { lease: Some(id), ..Scope::default() }
+}
+
+async fn resources(store: &Store, scope: &Scope) -> Vec<Resource> {
+    store.leases(&scope.namespace).resources(scope.lease.as_ref().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_blob_that_a_lease_holds_is_one_commit_of_the_database_as_any_other() {
+    let root = tempfile::tempdir().unwrap();
+    let log = Log::of(root.path());
+    let store = open(&log.disk(), root.path()).await;
+    let leased = leased(&store).await;
+    let mut syncs = Vec::new();
+    for (scope, bytes) in [Scope::default(), leased.clone()].iter().zip(samples(2)) {
+        let before = log.len();
+        let descriptor = Descriptor::of("application/octet-stream", &bytes);
+        store.content(scope).write_blob(&descriptor, bytes, Labels::new()).await.unwrap();
+        // Only the database syncs data alone.
+        syncs.push(log.ops()[before..].iter().filter(|op| matches!(op, Op::SyncData(_))).count());
+    }
+    assert!(syncs[0] > 0);
+    assert_eq!(syncs[0], syncs[1]);
+    let kinds: Vec<_> = resources(&store, &leased).await.into_iter().map(|resource| resource.kind).collect();
+    assert_eq!(kinds, [ResourceKind::Content]);
+}
+
+#[tokio::test]
+async fn what_a_writer_leaves_is_held_by_its_lease_from_the_time_it_was_opened() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(&Disk::real(), root.path()).await;
+    let leased = leased(&store).await;
+    let held = [Resource { kind: ResourceKind::Ingest, id: "left".to_owned() }];
+    let content = store.content(&leased);
+    let mut writer = content.writer(&"left".parse().unwrap(), Expected::default()).await.unwrap();
+    writer.write(Bytes::from_static(b"some bytes")).await.unwrap();
+    assert_eq!(resources(&store, &leased).await, held, "nothing of it is on the disk");
+    drop(writer);
+    assert_eq!(resources(&store, &leased).await, held, "it comes to the disk");
+    assert_eq!(content.statuses(&[]).await.unwrap()[0].offset, 10);
+    drop((content, store));
+    let store = open(&Disk::real(), root.path()).await;
+    assert_eq!(resources(&store, &leased).await, held, "it is on the disk");
+    store.content(&leased).abort(&"left".parse().unwrap()).await.unwrap();
+    assert_eq!(resources(&store, &leased).await, []);
 }
