@@ -255,6 +255,27 @@ fn a_removal_that_dies_after_the_record_leaves_the_snapshot_to_the_collection() 
 }
 
 #[test]
+fn a_snapshot_whose_maker_stopped_waiting_is_removed_once_it_is_made() {
+    let machine = Machine::new();
+    machine.run(async |store| {
+        let (view, key) = (snapshots(&store), "given up".parse().unwrap());
+        let faults = &store.shared().faults;
+        faults.arm("prepare: made");
+        tokio::select! {
+            _ = view.prepare(&key, None, Labels::new()) => panic!("it is stopped"),
+            () = faults.stopped() => {}
+        }
+        let mut removed = std::pin::pin!(view.remove(&key));
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut removed).await;
+        assert!(early.is_err(), "it waits for what was begun: {early:?}");
+        faults.resume();
+        removed.await.unwrap();
+        assert_eq!(view.walk(&[]).try_collect::<Vec<_>>().await.unwrap(), []);
+        assert_eq!(machine.behind().await, 0);
+    });
+}
+
+#[test]
 fn work_of_a_caller_that_stopped_waiting_is_finished() {
     let machine = Machine::new();
     machine.run(async |store| {

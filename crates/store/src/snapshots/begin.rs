@@ -7,8 +7,10 @@ use windlass_core::{Error, Kind, Labels, Result};
 
 use super::Snapshots;
 use super::records::Place;
+use crate::blocking::to_the_end;
 use crate::db::schema::SnapshotRecord;
 use crate::db::{Transaction, View, admit, require_lease};
+use crate::turns::Turn;
 
 /// A snapshot to begin.
 pub(super) struct Begin {
@@ -26,6 +28,13 @@ impl Begin {
     /// A crash between the two leaves a snapshot without a record that the sweep removes.
     pub(super) async fn run(self, snapshots: Snapshots) -> Result<Vec<Mount>> {
         self.labels.validate()?;
+        // Who begins it may be gone at any time, and what it began removed: whoever does that waits for this. Taken before anything
+        // goes on without the caller.
+        let beginning = snapshots.beginning(&self.key).await;
+        to_the_end(self.carry_out(snapshots, beginning)).await
+    }
+
+    async fn carry_out(self, snapshots: Snapshots, _beginning: Turn) -> Result<Vec<Mount>> {
         if let Some(target) = self.target()? {
             // Whoever commits the target right now is waited for.
             let _turn = snapshots.turn(&target).await;
@@ -126,8 +135,13 @@ impl Snapshots {
     }
 
     /// Waits for a committed snapshot's name: who has the turn is alone in making it appear.
-    pub(super) async fn turn(&self, name: &Name) -> crate::turns::Turn {
+    pub(super) async fn turn(&self, name: &Name) -> Turn {
         self.shared.turns.take(format!("snapshot {}", self.place.key(name.as_key()).replace('\0', " "))).await
+    }
+
+    /// Waits until nobody is beginning a snapshot of that key.
+    pub(super) async fn beginning(&self, key: &Key) -> Turn {
+        self.shared.turns.take(format!("beginning of snapshot {}", self.place.key(key).replace('\0', " "))).await
     }
 
     /// Tells whether the namespace has a committed snapshot, which the scope's lease then holds, or takes it over from

@@ -72,6 +72,7 @@ impl Snapshots {
     async fn remove_to_the_end(self, key: Key) -> Result<()> {
         // 1. remove the record  2. remove the snapshot behind, if this was the last record of it.
         // A crash between the two leaves a snapshot without a record that the sweep removes.
+        let _beginning = self.beginning(&key).await;
         let (place, scope, removed_key) = (self.place.clone(), self.scope.clone(), key.clone());
         let remove = move |tx: &Transaction| {
             let record = place.require(tx, &removed_key)?;
@@ -151,12 +152,12 @@ impl Snapshotter for Snapshots {
 
     async fn prepare(&self, key: &Key, parent: Option<&Name>, labels: Labels) -> Result<Vec<Mount>> {
         let begin = Begin { state: State::Active, key: key.clone(), parent: parent.cloned(), labels };
-        to_the_end(begin.run(self.clone())).await.context(|| format!("prepare snapshot {key}"))
+        begin.run(self.clone()).await.context(|| format!("prepare snapshot {key}"))
     }
 
     async fn view(&self, key: &Key, parent: Option<&Name>, labels: Labels) -> Result<Vec<Mount>> {
         let begin = Begin { state: State::View, key: key.clone(), parent: parent.cloned(), labels };
-        to_the_end(begin.run(self.clone())).await.context(|| format!("view snapshot {key}"))
+        begin.run(self.clone()).await.context(|| format!("view snapshot {key}"))
     }
 
     async fn commit(&self, name: &Name, key: &Key, commit: Commit) -> Result<()> {
