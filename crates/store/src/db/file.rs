@@ -12,6 +12,10 @@ use windlass_core::{Error, Result};
 
 use crate::disk::{Disk, File};
 
+/// For how many bytes of growth there is room at least, and at most: the database doubles when it grows, until it is large, and gives
+/// back what it does not need when it is closed. Removing something is a write, too, and a full disk is when it has to work.
+const ROOM: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
+
 /// What failed first when the database was written: from then on nobody knows what of it is on the disk.
 pub(super) type Failure = Arc<OnceLock<String>>;
 
@@ -36,7 +40,10 @@ enum Syncs {
 impl DatabaseFile {
     /// Returns the file of a database in use.
     pub(super) fn in_use(file: File, disk: &Disk, directory: PathBuf, failure: Failure) -> Self {
-        Self { file, syncs: Syncs::Done { disk: disk.clone(), directory, first: AtomicBool::new(true) }, failure }
+        let this =
+            Self { file, syncs: Syncs::Done { disk: disk.clone(), directory, first: AtomicBool::new(true) }, failure };
+        this.keep_room();
+        this
     }
 
     /// Returns the file of a database that is being made.
@@ -52,6 +59,13 @@ impl DatabaseFile {
             first.store(false, Ordering::Release);
         }
         self.file.sync_data()
+    }
+
+    /// Keeps room to grow once more.
+    fn keep_room(&self) {
+        if let (Syncs::Done { .. }, Ok(look)) = (&self.syncs, self.file.look()) {
+            self.file.keep_room(look.length.clamp(*ROOM.start(), *ROOM.end()));
+        }
     }
 
     /// Remembers the first failure.
@@ -73,7 +87,9 @@ impl StorageBackend for DatabaseFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.noted(self.file.set_len(length))
+        self.noted(self.file.set_len(length))?;
+        self.keep_room();
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -76,6 +76,8 @@ pub(crate) trait OpenFile: fmt::Debug + Send + Sync {
     }
     /// Cuts the file, or extends it with zeros, for which there is room then.
     fn set_len(&self, length: u64) -> io::Result<()>;
+    /// Keeps room for the file to grow by so many bytes, as far as there is some. Whoever cuts it gives that up.
+    fn keep_room(&self, _length: u64) {}
     /// Makes data and length durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Makes data, length and everything said about the file durable.
@@ -383,6 +385,11 @@ impl File {
     /// Cuts the file, or extends it with zeros.
     pub(crate) fn set_len(&self, length: u64) -> Result<()> {
         self.attempt("set the length of", self.inner.set_len(length))
+    }
+
+    /// Keeps room for the file to grow by so many bytes, as far as there is some: it can when the disk is full later on.
+    pub(crate) fn keep_room(&self, length: u64) {
+        self.inner.keep_room(length);
     }
 
     /// Makes data and length durable.

@@ -127,6 +127,12 @@ impl OpenFile for File {
         Self::set_len(self, length)
     }
 
+    fn keep_room(&self, length: u64) {
+        let Ok(metadata) = self.metadata() else { return };
+        // Where this cannot be done, or where there is no room, the file grows when it has to.
+        let _ = rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, metadata.len(), length);
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Self::sync_data(self)
     }
