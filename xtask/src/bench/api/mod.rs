@@ -26,9 +26,10 @@ use side::{Client, Running, Side, Whose};
 
 /// How often a short command or call is measured, with its outliers.
 const SHORT: usize = 21;
-const CALLS: &str = "2000";
-/// How many calls are made beside writers: enough for some hundred blobs meanwhile.
-const CALLS_BESIDE: &str = "20000";
+/// How many calls are made in a row: a second of them, and enough for some hundred blobs of the writers beside them.
+const CALLS: &str = "20000";
+/// How many such rows of calls alone are a round: the machine is faster in one second than in the next.
+const ROWS: u8 = 3;
 /// How many writers are at work beside the calls.
 const WRITERS: &str = "64";
 /// How large the blobs are that they make, in KiB: one that is committed before anything of it comes to the disk, and a layer that
@@ -141,7 +142,8 @@ impl Bench<'_> {
     fn calls(&self, report: &mut Report, ours: &Side, theirs: &Side) -> Result<()> {
         let (_our_daemon, _their_daemon) = (ours.start()?, theirs.start()?);
         let get = |side| spread(&self.helper("get", side, &[containerd::BASE, CALLS])?, "/get").map(|it| it.p50);
-        let (our_get, their_get) = in_turn(self.options.rounds, || get(ours), || get(theirs))?;
+        let rows = self.options.rounds.saturating_mul(ROWS);
+        let (our_get, their_get) = in_turn(rows, || get(ours), || get(theirs))?;
         ratio(report, "images get, median".to_owned(), our_get, their_get, 0.5);
         report.add("  ours, µs", our_get * 1e6, Bar::None);
         BLOBS.iter().try_for_each(|kib| self.beside(report, ours, theirs, kib))
@@ -152,7 +154,7 @@ impl Bench<'_> {
     fn beside(&self, report: &mut Report, ours: &Side, theirs: &Side, kib: &str) -> Result<()> {
         let beside = |side: &Side, rate: f64| -> Result<(f64, f64)> {
             let rate = format!("{rate:.0}");
-            let measured = self.helper("beside", side, &[containerd::BASE, CALLS_BESIDE, WRITERS, &rate, kib])?;
+            let measured = self.helper("beside", side, &[containerd::BASE, CALLS, WRITERS, &rate, kib])?;
             Ok((spread(&measured, "/get")?.p99, number(&measured, "/written/blobs_per_second")?))
         };
         let mut measured: [Vec<(f64, f64)>; 3] = Default::default();
