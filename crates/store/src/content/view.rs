@@ -74,8 +74,8 @@ impl Content {
         self.shared.db.write(hold).await
     }
 
-    /// Lets the scope's lease hold an ingest, whose ref is locked, before anything of it comes to the disk. Until then there is
-    /// nothing to hold, and one that becomes a blob at once is spared the record.
+    /// Lets the scope's lease hold an ingest, whose ref is locked: before anything of it comes to the disk, or right after when its writer
+    /// was dropped. Until then there is nothing to hold, and one that becomes a blob at once is spared the record.
     pub(super) async fn hold_ingest(&self, ingest: &IngestRef) -> Result<()> {
         let Some(key) = self.resource(ingest) else { return Ok(()) };
         if self.shared.db.read(|view| RESOURCES.contains(view, &key))? {

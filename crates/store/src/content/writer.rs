@@ -382,23 +382,24 @@ impl Drop for IngestWriter {
         let updated_at = self.status.updated_at;
         let content = self.content.clone();
         match std::mem::replace(&mut self.stage, Stage::Gone) {
-            Stage::Here(start @ Start::Unborn(_)) if content.scope.lease.is_some() => {
-                // Without a runtime it is kept like one that no lease holds.
-                let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-                    return close(start, &gathered, updated_at, held);
-                };
+            // At most one chunk into the page cache, and only when a write was given up: not worth a detour.
+            Stage::Here(start) => {
+                let is_born = matches!(start, Start::Sink(_));
+                close(start, &gathered, updated_at);
+                if is_born || content.scope.lease.is_none() {
+                    return;
+                }
+                // Without a runtime, or when that ends before, it is kept like one that no lease holds.
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 held.closing();
                 let ingest = self.ingest.clone();
                 runtime.spawn(async move {
                     if let Err(error) = content.hold_ingest(&ingest).await {
                         tracing::debug!(%ingest, %error, "the lease does not hold an abandoned ingest");
                     }
-                    drop(tokio::task::spawn_blocking(move || close(start, &gathered, updated_at, held)).await);
-                    drop(content);
+                    drop((held, content));
                 });
             }
-            // At most one chunk into the page cache, and only when a write was given up: not worth a detour.
-            Stage::Here(start) => close(start, &gathered, updated_at, held),
             Stage::Working(mut work) => {
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 held.closing();
@@ -406,7 +407,11 @@ impl Drop for IngestWriter {
                 // wants the root.
                 runtime.spawn(async move {
                     if let Ok((start, Ok(()))) = work.done().await {
-                        drop(tokio::task::spawn_blocking(move || close(start, &gathered, updated_at, held)).await);
+                        let close = move || {
+                            close(start, &gathered, updated_at);
+                            drop(held);
+                        };
+                        drop(tokio::task::spawn_blocking(close).await);
                     }
                     drop(content);
                 });
@@ -417,7 +422,7 @@ impl Drop for IngestWriter {
     }
 }
 
-fn close(start: Start, gathered: &Gathered, updated_at: SystemTime, held: Held) {
+fn close(start: Start, gathered: &Gathered, updated_at: SystemTime) {
     let kept = start.sink().map_err(|(_, error)| error).and_then(|mut sink| {
         let appended = sink.append_parts(&gathered.parts.as_slice().into());
         sink.settle();
@@ -429,5 +434,4 @@ fn close(start: Start, gathered: &Gathered, updated_at: SystemTime, held: Held) 
         // Nobody is left to tell; the next writer sees the offset that was reached.
         tracing::debug!(%error, "the last bytes of an abandoned ingest were not written");
     }
-    drop(held);
 }

@@ -225,11 +225,12 @@ async fn what_a_writer_leaves_is_held_by_its_lease_from_the_time_it_was_opened()
     writer.write(Bytes::from_static(b"some bytes")).await.unwrap();
     assert_eq!(resources(&store, &leased).await, held, "nothing of it is on the disk");
     drop(writer);
-    assert_eq!(resources(&store, &leased).await, held, "it comes to the disk");
+    assert_eq!(files(&root.path().join("content/ingest")).len(), 1, "it is on the disk at once, whoever ends now");
+    assert_eq!(resources(&store, &leased).await, held, "whether that is recorded yet or not");
     assert_eq!(content.statuses(&[]).await.unwrap()[0].offset, 10);
     drop((content, store));
     let store = open(&Disk::real(), root.path()).await;
-    assert_eq!(resources(&store, &leased).await, held, "it is on the disk");
+    assert_eq!(resources(&store, &leased).await, held, "it is recorded");
     store.content(&leased).abort(&"left".parse().unwrap()).await.unwrap();
     assert_eq!(resources(&store, &leased).await, []);
 }
