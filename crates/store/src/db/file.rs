@@ -16,7 +16,7 @@ use crate::disk::{Disk, File};
 /// back what it does not need when it is closed. Removing something is a write, too, and a full disk is when it has to work.
 const ROOM: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
 
-/// What failed first when the database was written: from then on nobody knows what of it is on the disk.
+/// What failed first. From then on redb reads and writes nothing more, and after a write nobody knows what of it is on the disk.
 pub(super) type Failure = Arc<OnceLock<String>>;
 
 /// The file of a database.
@@ -79,11 +79,11 @@ impl DatabaseFile {
 
 impl StorageBackend for DatabaseFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.look().map_err(io::Error::other)?.length)
+        Ok(self.noted(self.file.look())?.length)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, offset).map_err(io::Error::other)
+        self.noted(self.file.read_exact_at(out, offset))
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

@@ -92,7 +92,7 @@ impl Database {
     /// As [`Database::snapshot`], and those of reading.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Opened) -> Result<T>) -> Result<T> {
         self.check()?;
-        guarded(|| read(&*self.latest.of(&self.reader)?))
+        self.with_reason(guarded(|| read(&*self.latest.of(&self.reader)?)))
     }
 
     /// Returns the last commit, to be read for as long as it is kept: for whoever reads for long.
@@ -102,7 +102,7 @@ impl Database {
     /// commit was.
     pub(crate) fn snapshot(&self) -> Result<ReadTransaction> {
         self.check()?;
-        self.reader.begin_read().map_err(failed)
+        self.with_reason(self.reader.begin_read().map_err(failed))
     }
 
     /// Carries out a change and returns when it is durable. Changes that are queued at the same time share one commit.
@@ -136,10 +136,18 @@ impl Database {
         change: impl Fn(&Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.check()?;
-        self.writer.submit(barrier, change).await
+        self.with_reason(self.writer.submit(barrier, change).await)
     }
 
-    /// Fails when nobody knows what was recorded last: a commit failed in the middle.
+    /// Tells whoever began before the database stopped what stopped it, as those are told who come afterwards.
+    fn with_reason<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match self.check() {
+            Err(stopped) if error.is(Kind::Aborted) => stopped,
+            _ => error,
+        })
+    }
+
+    /// Fails when the disk failed the database: of a commit that was in the middle nobody knows what was recorded.
     pub(crate) fn check(&self) -> Result<()> {
         match self.failure.get() {
             None => Ok(()),
