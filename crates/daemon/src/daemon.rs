@@ -23,6 +23,7 @@ use crate::assemble::{self, Assembly};
 use crate::calls::Calls;
 use crate::config::{Config, Grpc, Registry};
 use crate::introspection::About;
+use crate::processor::Reservation;
 use crate::signals::Signals;
 use crate::socket::{self, Socket};
 use crate::verified::Verified;
@@ -44,6 +45,8 @@ pub struct Process {
     pub proxies: Proxies,
     /// What is called when no call has ended for a second after one did: to give memory back that is not used any more.
     pub rest: Option<fn()>,
+    /// Whether the process is the daemon's alone, so that its threads may keep off a processor for a while.
+    pub alone: bool,
 }
 
 /// Runs a daemon until a signal ends it: the first one lets calls that run end, the second one does not.
@@ -138,7 +141,11 @@ impl Daemon {
         let hosts = transfer::Hosts { bringing: host, naming: served };
         let routes = transfer::added_to(routes, limits, hosts, pull, remote, calls.clone());
         let (listening, until) = oneshot::channel();
-        let grpc = serve::grpc(listener, routes, &calls, until)?;
+        let reservation = Arc::<Reservation>::default();
+        if process.alone {
+            others.spawn(reservation.clone().keep());
+        }
+        let grpc = serve::grpc(listener, routes, &calls, &reservation, until)?;
         // Who reads it works in another directory.
         let address = std::path::absolute(&config.grpc.address).attempt(|| "find the working directory".to_owned())?;
         engine.announce(Some(&address))?;

@@ -17,6 +17,7 @@ mod introspection;
 mod metrics;
 mod notify;
 mod plugins;
+mod processor;
 mod proxy;
 mod rest;
 mod serve;

@@ -6,6 +6,7 @@
 //! and whole transfers, is done on other threads.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{future, stream};
@@ -20,6 +21,7 @@ use windlass_grpc::{Lingering, Routes, Socket, Turn, make_room, server};
 use crate::authority::Lenient;
 use crate::calls::Calls;
 use crate::gathering::Gathering;
+use crate::processor::{Pace, Reservation};
 
 /// The pause after a connection could not be accepted, because no file could be opened for instance.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
@@ -38,10 +40,11 @@ pub(crate) fn grpc(
     listener: UnixListener,
     routes: Routes,
     calls: &Calls,
+    reservation: &Arc<Reservation>,
     until: oneshot::Receiver<()>,
 ) -> Result<JoinHandle<Result<()>>> {
     let (turn, all, ending) = (Turn::default(), Vec::new(), JoinSet::new());
-    let mut lanes = Lanes { routes, calls: calls.clone(), turn, all, ending };
+    let mut lanes = Lanes { routes, calls: calls.clone(), reservation: reservation.clone(), turn, all, ending };
     lanes.start_one()?;
     Ok(tokio::spawn(async move {
         tokio::select! {
@@ -57,6 +60,7 @@ pub(crate) fn grpc(
 struct Lanes {
     routes: Routes,
     calls: Calls,
+    reservation: Arc<Reservation>,
     turn: Turn,
     all: Vec<Lane>,
     /// Those that no connection is given to any more.
@@ -65,7 +69,8 @@ struct Lanes {
 
 impl Lanes {
     fn start_one(&mut self) -> Result<()> {
-        self.all.push(Lane::start(self.routes.clone(), self.calls.clone(), self.turn.of_another_thread())?);
+        let pace = Pace::new(&self.reservation);
+        self.all.push(Lane::start(self.routes.clone(), self.calls.clone(), pace, self.turn.of_another_thread())?);
         Ok(())
     }
 
@@ -146,14 +151,14 @@ struct Lane {
 }
 
 impl Lane {
-    fn start(routes: Routes, calls: Calls, turn: Turn) -> Result<Self> {
+    fn start(routes: Routes, calls: Calls, pace: Pace, turn: Turn) -> Result<Self> {
         let (connections, arriving) = mpsc::unbounded_channel();
         let (ends, ended) = oneshot::channel();
         let (cut, is_cut) = oneshot::channel();
         let runtime = runtime::Builder::new_current_thread().enable_all().build().attempt(starting)?;
         let serve = move || {
             // Nobody may be waiting for it any more.
-            let _ = ends.send(serve(&runtime, routes, calls, arriving, is_cut));
+            let _ = ends.send(serve(&runtime, routes, calls, pace, arriving, is_cut));
             // What is still being done for a call that was cut off is not waited for.
             runtime.shutdown_background();
         };
@@ -198,6 +203,7 @@ fn serve(
     runtime: &Runtime,
     routes: Routes,
     calls: Calls,
+    pace: Pace,
     arriving: mpsc::UnboundedReceiver<Connection>,
     is_cut: oneshot::Receiver<()>,
 ) -> Result<()> {
@@ -208,7 +214,7 @@ fn serve(
         Some((stream, arriving))
     });
     // With a signal, be it one that never comes, connections are served to the end of their calls.
-    let server = server::builder().layer(calls);
+    let server = server::builder().layer(calls).layer(pace);
     let served = server.serve_with_incoming_shutdown(routes, connections, future::pending());
     let to_the_end = async {
         served.await.map_err(|error| Error::internal("serve connections").source(error))?;

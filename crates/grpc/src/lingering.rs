@@ -3,8 +3,9 @@
 //! To wake a thread that sleeps takes about 40 µs on a virtual machine, because the processor that it slept on sleeps too. That is
 //! as long as many calls take to be answered, and clients make them one after another. So a connection that wrote something asks
 //! again and again whether something has come, for as long as [`LONGEST`], and then waits as others do. Where the other end is
-//! slower than that, or what comes is nothing that is answered, such as how much more may be sent, it does so ever more rarely. One
-//! of a process does it at a time, and none where there is one processor, which the other end needs.
+//! slower than that, or what comes is nothing that is answered, such as how much more may be sent, it does so ever more rarely. So it
+//! does where others want the processor: who gives way has it back when they have done what they were about, but who sleeps is woken
+//! wherever there is room. One of a process does it at a time, and none where there is one processor, which the other end needs.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -19,6 +20,8 @@ use tonic::transport::server::Connected;
 
 /// How long a connection looks for what comes next.
 const LONGEST: Duration = Duration::from_micros(100);
+/// How long it takes at most until a thread that gave way goes on, when the other end alone went first.
+const AWAY: Duration = Duration::from_micros(60);
 /// How often a connection looks before its thread does what else there may be to do.
 const LOOKS: u32 = 4;
 /// How many chances to look a connection lets pass at most after it has looked for nothing.
@@ -90,6 +93,7 @@ pub struct Lingering<S> {
     inner: S,
     turn: Turn,
     longest: Duration,
+    away: Duration,
     /// Since when it looks, if it does.
     since: Option<Instant>,
     /// Since when something is here that came while it looked, and that nothing was written for yet.
@@ -103,7 +107,8 @@ pub struct Lingering<S> {
 impl<S> Lingering<S> {
     /// Makes a connection linger.
     pub fn new(inner: S, turn: Turn) -> Self {
-        Self { inner, turn, longest: LONGEST, since: None, unanswered: None, skips: 0, next_skips: 1 }
+        let (longest, away) = (LONGEST, AWAY);
+        Self { inner, turn, longest, away, since: None, unanswered: None, skips: 0, next_skips: 1 }
     }
 
     /// So many bytes were written: an answer to it may come soon.
@@ -140,19 +145,20 @@ impl<S> Lingering<S> {
         }
     }
 
-    /// Nothing is there.
+    /// Nothing is there: others go first, and then it looks again, unless they took long or nothing has come for long.
     fn waits(&mut self, context: &mut Context<'_>) {
-        match self.since {
-            Some(since) if since.elapsed() < self.longest => {
-                // The other end may be waiting for this very processor.
-                std::thread::yield_now();
-                look_again(context);
-            }
-            Some(_) => {
-                self.looked_for_nothing();
-                self.rest();
-            }
-            None => {}
+        let Some(since) = self.since else { return };
+        let goes_on = since.elapsed() < self.longest && {
+            let left = Instant::now();
+            // The other end may be waiting for this very processor.
+            std::thread::yield_now();
+            left.elapsed() <= self.away
+        };
+        if goes_on {
+            look_again(context);
+        } else {
+            self.looked_for_nothing();
+            self.rest();
         }
     }
 
@@ -314,7 +320,7 @@ mod tests {
 
     fn lingering(turn: &Turn, longest: Duration, answers_at: usize) -> Lingering<Slow> {
         let mut stream = Lingering::new(Slow { asked: 0, answers_at, untold: b"" }, turn.clone());
-        stream.longest = longest;
+        (stream.longest, stream.away) = (longest, Duration::MAX);
         stream
     }
 
@@ -366,6 +372,18 @@ mod tests {
             assert!(is_taken(&turn));
             stream.read_u8().await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn who_gave_way_to_others_sleeps() {
+        let turn = turn();
+        let mut stream = lingering(&turn, Duration::MAX, 50);
+        stream.away = Duration::ZERO;
+        stream.write_all(QUESTION).await.unwrap();
+        let nothing = tokio::time::timeout(Duration::ZERO, stream.read_u8()).await;
+        assert!(nothing.is_err() && !is_taken(&turn));
+        stream.write_all(QUESTION).await.unwrap();
+        assert!(!is_taken(&turn), "and lets a chance pass");
     }
 
     #[tokio::test]

@@ -95,6 +95,7 @@ async fn serve(context: &Context, flags: &Flags) -> Outcome {
         notify: std::env::var_os("NOTIFY_SOCKET"),
         proxies: proxies()?,
         rest: Some(allocator::give_back),
+        alone: true,
     };
     windlass_daemon::run(loaded.config, process).await?;
     Ok(())

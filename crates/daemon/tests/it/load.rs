@@ -1,5 +1,6 @@
 //! Many clients, and clients that do not do their part.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use windlass_core::any::Any;
 use windlass_core::content::{Expected, IngesterExt as _};
 use windlass_core::event::{Envelope, Event, Missed};
 use windlass_core::{Descriptor, Digest, Host as _, Labels, MediaType, Namespace, Services};
+use windlass_daemon::{Daemon, Process};
 use windlass_proto::containerd::services::content::v1::ReadContentRequest;
 use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
 
@@ -220,6 +222,41 @@ async fn many_connections_share_threads_which_end_when_nobody_needs_them() {
     place.services().await.namespaces.list().await.unwrap();
     daemon.stop().await;
     assert_threads(0).await;
+}
+
+/// How many different sets of processors the threads of this process have.
+fn sets_of_processors() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
+    let sets = statuses.filter_map(|status| {
+        let line = status.lines().find(|line| line.starts_with("Cpus_allowed:"))?;
+        Some(line.to_owned())
+    });
+    sets.collect::<BTreeSet<_>>().len()
+}
+
+#[tokio::test]
+async fn who_makes_one_call_after_another_has_a_processor_for_as_long_as_he_does() {
+    if std::thread::available_parallelism().unwrap().get() == 1 {
+        // There is none to keep off.
+        return;
+    }
+    let place = Place::new();
+    let process = Process { alone: true, ..Process::default() };
+    let daemon = Daemon::start(place.config(), process).await.unwrap();
+    let services = place.services().await;
+    let began = Instant::now();
+    while sets_of_processors() == 1 {
+        for _ in 0..100 {
+            services.namespaces.list().await.unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(30));
+    }
+    while sets_of_processors() > 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(began.elapsed() < Duration::from_mins(1));
+    }
+    daemon.stop().await;
 }
 
 /// Waits until there are so many: a thread has its name some time after it was started.
