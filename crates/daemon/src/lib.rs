@@ -12,7 +12,6 @@ mod authority;
 mod calls;
 pub mod config;
 mod daemon;
-mod gathering;
 mod introspection;
 mod metrics;
 mod notify;

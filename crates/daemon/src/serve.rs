@@ -16,11 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use windlass_core::error::IoResultExt as _;
 use windlass_core::{Error, Result};
-use windlass_grpc::{Lingering, Routes, Socket, Turn, make_room, server};
+use windlass_grpc::{Gathering, Lingering, Routes, Socket, Turn, make_room, server};
 
 use crate::authority::Lenient;
 use crate::calls::Calls;
-use crate::gathering::Gathering;
 use crate::processor::{Pace, Reservation};
 
 /// The pause after a connection could not be accepted, because no file could be opened for instance.

@@ -13,7 +13,7 @@ use tower::service_fn;
 use windlass_core::{Error, Kind, Result};
 
 use crate::content::Peer;
-use crate::{Client, Lingering, Socket, Turn};
+use crate::{Client, Gathering, Lingering, Socket, Turn};
 
 /// How many bytes of a connection may be in the kernel; it counts its own bookkeeping twice.
 const SEND_BUFFER: usize = 512 << 10;
@@ -57,11 +57,11 @@ impl Client {
 }
 
 /// Connects to a socket, with room for bulk data.
-async fn open(socket: PathBuf, turn: Turn, peer: Peer) -> io::Result<TokioIo<Lingering<Socket>>> {
+async fn open(socket: PathBuf, turn: Turn, peer: Peer) -> io::Result<TokioIo<Gathering<Lingering<Socket>>>> {
     let stream = UnixStream::connect(socket).await?;
     peer.meet(&stream);
     make_room(&stream);
-    Ok(TokioIo::new(Lingering::new(Socket::new(stream)?, turn)))
+    Ok(TokioIo::new(Gathering::new(Lingering::new(Socket::new(stream)?, turn))))
 }
 
 /// Lets more be on its way through a socket than the kernel does by default, about 200 KiB, which is less than a frame and its

@@ -16,6 +16,7 @@ pub mod content;
 pub mod diff;
 pub mod error;
 pub mod events;
+mod gathering;
 pub mod health;
 pub mod images;
 pub mod introspection;
@@ -38,6 +39,7 @@ mod wire;
 
 pub use client::Client;
 pub use connect::make_room;
+pub use gathering::Gathering;
 pub use lingering::{Lingering, ReadNow, Turn};
 pub use routes::Routes;
 pub use socket::Socket;

@@ -3,8 +3,9 @@
 //! HTTP/2 cuts content into frames as large as the other end takes, which with clients written in Go is 16 KiB, and hands over
 //! one after the other. Each would be a call of the system and wake the client, who reads a part and waits for the next one. So
 //! frames with content are kept for as long as more is coming: whatever is written otherwise takes them along, and so does a
-//! flush that nothing was written before. The answer to a ping is kept as well, because those clients send one with each call:
-//! it goes with what the call is answered, if that comes by the time that the connection's task is woken.
+//! flush that nothing was written before. The head of a call is kept as well, because hyper hands over what it is the head of a
+//! moment later, and so is the answer to a ping, because clients written in Go send one with each call: it goes with what the
+//! call is answered, if that comes by the time that the connection's task is woken.
 //!
 //! A flush right behind such a frame is put off. Who writes has more, or flushes again; should it do neither, a task of the
 //! connection's wakes it, and it does.
@@ -30,8 +31,22 @@ const PONG: &[u8] = &[0, 0, 8, 6, 1];
 /// How long it is.
 const PONG_LENGTH: usize = 17;
 
+/// How long the head of a frame is, and the type of the one that a call begins with; whether nothing follows it is one of its
+/// flags (RFC 9113, sections 4.1 and 6.2).
+const FRAME_HEAD: usize = 9;
+const HEADERS: u8 = 1;
+const END_STREAM: u8 = 1;
+
+/// Tells whether something is to follow what begins a call, or an answer, and is all that is written.
+fn is_followed(bytes: &[u8]) -> bool {
+    let &[high, middle, low, HEADERS, flags, ..] = bytes else { return false };
+    let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+    flags & END_STREAM == 0 && bytes.len() == FRAME_HEAD + length
+}
+
 /// A connection that gathers what is written.
-pub(crate) struct Gathering<S> {
+#[derive(Debug)]
+pub struct Gathering<S> {
     inner: S,
     kept: BytesMut,
     /// Whether something was kept since the last flush.
@@ -44,7 +59,7 @@ pub(crate) struct Gathering<S> {
 }
 
 /// Who is to be woken because of a flush that was put off.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Reminder {
     asked: Notify,
     writer: Mutex<Option<Waker>>,
@@ -79,7 +94,8 @@ impl Reminder {
 
 impl<S: AsyncWrite + Unpin> Gathering<S> {
     /// Gathers what is written to a stream. Called within a runtime.
-    pub(crate) fn new(inner: S) -> Self {
+    #[must_use]
+    pub fn new(inner: S) -> Self {
         let reminder = Arc::<Reminder>::default();
         let mut reminding = JoinSet::new();
         let reminds = reminder.clone();
@@ -146,7 +162,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
         // A head and what it is the head of; what is small, such as the end of an answer, is in one part.
         let is_content = parts.iter().filter(|part| !part.is_empty()).count() > 1;
         let is_pong = length == PONG_LENGTH && parts.iter().any(|part| part.starts_with(PONG));
-        if !(is_content || is_pong) || length > LARGEST || this.kept.len() + length > MOST {
+        let is_head = !is_content && parts.iter().any(|part| is_followed(part));
+        if !(is_content || is_pong || is_head) || length > LARGEST || this.kept.len() + length > MOST {
             return this.poll_write_with(context, parts);
         }
         for part in parts {
@@ -305,6 +322,23 @@ mod tests {
         }
         stream.flush().await.unwrap();
         assert_eq!(stream.inner.calls, 2);
+    }
+
+    #[tokio::test]
+    async fn the_head_of_a_call_goes_with_what_it_is_the_head_of() {
+        let head = |flags: u8| [0, 0, 3, HEADERS, flags, 0, 0, 0, 1, b'a', b'b', b'c'];
+        let mut stream = counting(usize::MAX);
+        frame(&mut stream, &head(0x4), b"").await;
+        stream.flush().await.unwrap();
+        assert_eq!(stream.inner.calls, 0);
+        frame(&mut stream, b"message", b"").await;
+        assert_eq!((stream.inner.calls, stream.inner.written.len()), (1, 12 + 7));
+        // Which a call without a message has none of; and two frames are not looked at.
+        for written in [head(0x4 | END_STREAM).to_vec(), [head(0x4), head(0x4)].concat(), head(0x4)[..11].to_vec()] {
+            let before = stream.inner.calls;
+            frame(&mut stream, &written, b"").await;
+            assert_eq!(stream.inner.calls, before + 1, "{written:?}");
+        }
     }
 
     #[tokio::test]
