@@ -84,6 +84,10 @@ impl Reservation {
                     continue;
                 }
             };
+            tracing::debug!(
+                processor = asked.processor,
+                "somebody makes one call after another: other threads keep off"
+            );
             while self.current().is_some_and(|asked| asked.thread == confined.except) {
                 // Threads that were made meanwhile have the processors of those that made them.
                 confined.confine_all();
