@@ -102,7 +102,9 @@ impl Daemon {
         let assembly = Assembly::plan(&config)?;
         let verifier = config.verifier()?;
         let foreign = proxy::foreign(&assembly)?;
-        let engine = assembly.apply(Engine::builder(&config.root), &config, foreign).open().await?;
+        let reservation = Arc::<Reservation>::default();
+        let builder = assembly.apply(Engine::builder(&config.root), &config, foreign);
+        let engine = builder.precedence(reservation.precedence().clone()).open().await?;
         let host: Arc<dyn Host> = Arc::new(engine.clone());
         let differing = proxy::differing(&assembly, &config.diff.default, &engine)?;
         let plugins = assembly.finish(&engine, &config).await?;
@@ -141,7 +143,6 @@ impl Daemon {
         let hosts = transfer::Hosts { bringing: host, naming: served };
         let routes = transfer::added_to(routes, limits, hosts, pull, remote, calls.clone());
         let (listening, until) = oneshot::channel();
-        let reservation = Arc::<Reservation>::default();
         if process.alone {
             others.spawn(reservation.clone().keep());
         }

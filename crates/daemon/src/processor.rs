@@ -21,8 +21,9 @@ use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched
 use tokio::sync::Notify;
 use tonic::codegen::{Service, http};
 use tower::Layer;
+use windlass::Precedence;
 
-/// The call that brings content. Who makes many of those is no reason for others to keep off.
+/// The call that brings content, which ends a row. Who makes those is no reason for others to keep off, whatever he asks in between.
 const BRINGS: &str = "/containerd.services.content.v1.Content/Write";
 /// How many calls a thread answers before it is looked at how long they took.
 const ROW: u32 = 32;
@@ -36,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Reservation {
     asked: Mutex<Option<Asked>>,
     wake: Notify,
+    /// Goes with it.
+    precedence: Precedence,
 }
 
 /// Somebody makes one call after another.
@@ -58,6 +61,11 @@ impl Reservation {
         }
         *latest = Some(asked);
         self.wake.notify_one();
+    }
+
+    /// Returns what is taken for as long as a processor is reserved.
+    pub(crate) fn precedence(&self) -> &Precedence {
+        &self.precedence
     }
 
     /// Returns for whom a processor is to be reserved now.
@@ -88,11 +96,13 @@ impl Reservation {
                 processor = asked.processor,
                 "somebody makes one call after another: other threads keep off"
             );
+            let first = self.precedence.take();
             while self.current().is_some_and(|asked| asked.thread == confined.except) {
                 // Threads that were made meanwhile have the processors of those that made them.
                 confined.confine_all();
                 tokio::time::sleep(LOOK).await;
             }
+            drop(first);
             confined.release();
             // Once more: one that was just being made by one that kept off keeps off as well.
             tokio::time::sleep(LOOK).await;
@@ -168,9 +178,13 @@ impl Pace {
     }
 
     /// A call begins on this thread.
-    fn begins(&self) {
+    fn begins(&self, path: &str) {
         // Two numbers, of which any are right; only the thread itself comes here.
         let mut row = self.row.lock().unwrap_or_else(PoisonError::into_inner);
+        if path == BRINGS {
+            *row = Row { calls: 0, since: Instant::now() };
+            return;
+        }
         row.calls += 1;
         if row.calls < ROW {
             return;
@@ -210,9 +224,7 @@ impl<S: Service<http::Request<B>>, B> Service<http::Request<B>> for Paced<S> {
     }
 
     fn call(&mut self, request: http::Request<B>) -> S::Future {
-        if request.uri().path() != BRINGS {
-            self.pace.begins();
-        }
+        self.pace.begins(request.uri().path());
         self.inner.call(request)
     }
 }
@@ -224,6 +236,8 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    const ASKS: &str = "/containerd.services.images.v1.Images/Get";
 
     fn processors(thread: Option<Pid>) -> CpuSet {
         sched_getaffinity(thread).unwrap()
@@ -255,7 +269,7 @@ mod tests {
                 });
                 says.send((gettid(), child_said.recv().unwrap())).unwrap();
                 while !enough.load(Ordering::Relaxed) {
-                    pace.begins();
+                    pace.begins(ASKS);
                 }
             });
             // Threads are made all the time.
@@ -271,6 +285,7 @@ mod tests {
                     [None, Some(its_child)].iter().all(|thread| processors(*thread).count() == all.count() - 1)
                 });
                 assert!(processors(Some(serving)) == all, "who serves is not bound to it");
+                until("somebody goes first", || reservation.precedence().is_taken());
                 until("a new thread keeps off, too", || thread::spawn(|| processors(None)).join().unwrap() != all);
             }
             enough.store(true, Ordering::Relaxed);
@@ -278,6 +293,7 @@ mod tests {
                 threads().into_iter().all(|thread| sched_getaffinity(Some(thread)).is_ok_and(|its| its == all))
             });
         });
+        until("nobody does", || !reservation.precedence().is_taken());
         if all.count() > 1 {
             assert!(!keeping.is_finished(), "the next one is waited for");
         } else {
@@ -289,12 +305,12 @@ mod tests {
     fn calls_that_follow_each_other_slowly_ask_for_nothing() {
         let reservation = Arc::<Reservation>::default();
         let pace = Pace::new(&reservation);
-        (1..ROW).for_each(|_| pace.begins());
+        (1..ROW).for_each(|_| pace.begins(ASKS));
         thread::sleep(QUICK);
-        pace.begins();
+        pace.begins(ASKS);
         assert!(reservation.current().is_none());
         until("calls that follow each other ask", || {
-            (0..ROW).for_each(|_| pace.begins());
+            (0..ROW).for_each(|_| pace.begins(ASKS));
             reservation.current().is_some()
         });
         thread::sleep(LOOK * 2);
@@ -322,7 +338,8 @@ mod tests {
     fn who_brings_content_is_not_who_makes_calls() {
         let reservation = Arc::<Reservation>::default();
         let answer = tower::service_fn(|_| async { Ok::<_, Infallible>(()) });
-        let mut paced = Pace::new(&reservation).layer(answer);
+        let pace = Pace::new(&reservation);
+        let mut paced = pace.layer(answer);
         let mut row = |path: &str| {
             for _ in 0..ROW {
                 drop(paced.call(http::Request::builder().uri(path).body(()).unwrap()));
@@ -330,8 +347,13 @@ mod tests {
         };
         (0..10).for_each(|_| row(BRINGS));
         assert!(reservation.lock().is_none());
+        for _ in 0..10 * ROW {
+            pace.begins(BRINGS);
+            (1..ROW).for_each(|_| pace.begins(ASKS));
+        }
+        assert!(reservation.lock().is_none(), "nor is who asks in between");
         until("others ask", || {
-            row("/containerd.services.images.v1.Images/Get");
+            row(ASKS);
             reservation.lock().is_some()
         });
     }

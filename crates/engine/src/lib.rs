@@ -44,7 +44,7 @@ pub use windlass_core as core;
 pub use windlass_layer as layer;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::{activations, mount};
-pub use windlass_store::{Collections, Elsewhere, Group, LockWait, Owner, Policy, Sharing};
+pub use windlass_store::{Collections, Elsewhere, Group, LockWait, Owner, Policy, Precedence, Sharing};
 pub use windlass_transfer as transfer;
 
 use events::Exchange;
@@ -71,6 +71,7 @@ pub struct Builder {
     sharing: Sharing,
     durability: Durability,
     content: Option<Elsewhere>,
+    precedence: Precedence,
     layers: layer::Options,
     choice: Choice,
 }
@@ -119,6 +120,13 @@ impl Builder {
         self
     }
 
+    /// Takes what says whether others go before those who bring many small blobs: for programs that know of such others. By default
+    /// nobody does.
+    pub fn precedence(mut self, precedence: Precedence) -> Self {
+        self.precedence = precedence;
+        self
+    }
+
     /// Says what may come out of a layer: how much, how many entries, and whether device nodes.
     pub fn layers(mut self, limits: layer::Options) -> Self {
         self.layers = limits;
@@ -157,7 +165,7 @@ impl Builder {
     async fn assemble(&self) -> Result<Engine> {
         let lock = RootLock::acquire(&self.root, self.lock_wait).await?;
         let (sharing, durability, content) = (self.sharing, self.durability, self.content.clone());
-        let options = windlass_store::Options { sharing, durability, content };
+        let options = windlass_store::Options { sharing, durability, content, precedence: self.precedence.clone() };
         let mut engine = Parts::open(lock, options, self.choice.clone()).await?.host();
         engine.applier = Arc::new(Differ::new(self.layers.clone()));
         if let Some(name) = &self.default_snapshotter {
@@ -209,6 +217,7 @@ impl Engine {
             sharing: Sharing::default(),
             durability: Durability::default(),
             content: None,
+            precedence: Precedence::default(),
             layers: layer::Options::default(),
             choice: Choice::default(),
         }

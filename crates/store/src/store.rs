@@ -24,6 +24,7 @@ use crate::images::Images;
 use crate::leases::Leases;
 use crate::lock::RootLock;
 use crate::namespaces::Namespaces;
+use crate::precedence::Precedence;
 use crate::sharing::Sharing;
 use crate::snapshots::{Building, Snapshots};
 use crate::turns::Turns;
@@ -45,6 +46,8 @@ pub struct Options {
     pub durability: Durability,
     /// Where the bytes of blobs are kept; in the root when nothing is said.
     pub content: Option<Elsewhere>,
+    /// Whether somebody goes before those who bring content.
+    pub precedence: Precedence,
 }
 
 /// What everything that a store hands out works on.
@@ -241,7 +244,7 @@ impl Shared {
             elsewhere::require(disk, root, options.content.as_ref())?;
             // The database first: it is what refuses a root of a newer format.
             let db = Database::open(disk, root, trust)?;
-            let (blobs, small, ingests) = crate::content::open(disk, root)?;
+            let (blobs, small, ingests) = crate::content::open(disk, root, options.precedence.clone())?;
             let depot = match &options.content {
                 None => Depot::Here { blobs, small },
                 Some(chosen) => {

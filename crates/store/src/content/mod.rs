@@ -33,6 +33,7 @@ use std::path::Path;
 use windlass_core::Result;
 
 use crate::disk::Disk;
+use crate::precedence::Precedence;
 
 pub(crate) use behind::Behind;
 pub(crate) use blobs::Blobs;
@@ -43,11 +44,11 @@ pub(crate) use small::SmallBlobs;
 pub(crate) use view::Content;
 
 /// Opens what is on disk below a root, or makes it. Blocking.
-pub(crate) fn open(disk: &Disk, root: &Path) -> Result<(Blobs, SmallBlobs, Ingests)> {
+pub(crate) fn open(disk: &Disk, root: &Path, precedence: Precedence) -> Result<(Blobs, SmallBlobs, Ingests)> {
     let content = root.join("content");
     blobs::make_directories(disk, root, &["content"])?;
     blobs::make_directories(disk, &content, &["blobs", "ingest", "small"])?;
     let blobs = Blobs::open(disk, &content)?;
-    let small = SmallBlobs::open(disk, &content, &blobs)?;
+    let small = SmallBlobs::open(disk, &content, &blobs, precedence)?;
     Ok((blobs, small, Ingests::open(disk, &content)))
 }

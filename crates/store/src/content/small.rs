@@ -30,6 +30,7 @@ use super::commit::{Verdict, wrong_digest, wrong_size};
 use crate::blocking::{blocking, wait_for_turns};
 use crate::db::again;
 use crate::disk::{Disk, File, How};
+use crate::precedence::{Precedence, REST};
 
 /// The mode of a committed blob.
 const MODE: u32 = 0o444;
@@ -71,13 +72,15 @@ struct Places {
     /// The name of the next one.
     next: AtomicU64,
     blobs: Blobs,
+    precedence: Precedence,
 }
 
 impl SmallBlobs {
     /// Removes what a process left that is gone, and starts the thread. Blocking.
-    pub(super) fn open(disk: &Disk, content: &Path, blobs: &Blobs) -> Result<Self> {
+    pub(super) fn open(disk: &Disk, content: &Path, blobs: &Blobs, precedence: Precedence) -> Result<Self> {
         let (directory, next) = (content.join("small"), AtomicU64::new(0));
-        let places = Arc::new(Places { disk: disk.clone(), directory, next, blobs: blobs.clone() });
+        let (disk, blobs) = (disk.clone(), blobs.clone());
+        let places = Arc::new(Places { disk, directory, next, blobs, precedence });
         places.clear()?;
         let (queue, queued) = channel();
         let run = {
@@ -142,9 +145,15 @@ impl Places {
                 several if self.is_worth_it(several.len()) => self.place_together(several),
                 several => several.iter().map(|_| Outcome::Apart).collect(),
             };
+            // Before those are awake whom this answers.
+            let rests = batch.len() >= LEAST && self.precedence.is_needed();
             for (one, outcome) in batch.into_iter().zip(outcomes) {
                 // A caller that is gone does not want to know.
                 let _ = one.reply.send(outcome);
+            }
+            // Meanwhile others come, and share the next batch.
+            if rests {
+                std::thread::sleep(REST);
             }
         }
     }

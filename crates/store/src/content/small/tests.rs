@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use windlass_core::content::IngesterExt as _;
 use windlass_core::lease::{self, Lease, Resource, ResourceKind};
@@ -12,14 +13,16 @@ use crate::disk::cut::{Keep, Model, Variant};
 use crate::disk::fault::{Failure, Faulty};
 use crate::disk::log::{Log, Op};
 use crate::lock::{LockWait, RootLock};
+use crate::precedence::tests::while_all_are_busy;
 use crate::store::{Options, Store};
 
 const BATCH: usize = LEAST;
 
 /// Makes the directories below a root, and what works in them.
 fn places(disk: &Disk, root: &Path) -> Places {
-    let (blobs, ..) = crate::content::open(disk, root).unwrap();
-    Places { disk: disk.clone(), directory: root.join("content/small"), next: AtomicU64::new(0), blobs }
+    let precedence = Precedence::default();
+    let (blobs, ..) = crate::content::open(disk, root, precedence.clone()).unwrap();
+    Places { disk: disk.clone(), directory: root.join("content/small"), next: AtomicU64::new(0), blobs, precedence }
 }
 
 /// Returns different bytes, each a few pages and a bit.
@@ -163,7 +166,7 @@ async fn blobs_that_are_not_brought_together_are_brought_all_the_same() {
     let root = tempfile::tempdir().unwrap();
     let faulty = Faulty::default();
     faulty.has_unwritten(u64::MAX);
-    let (_, small, _) = crate::content::open(&faulty.disk(), root.path()).unwrap();
+    let (_, small, _) = crate::content::open(&faulty.disk(), root.path(), Precedence::default()).unwrap();
     let each = samples(BATCH).into_iter().map(|bytes| small.place(Digest::sha256(&bytes), bytes));
     futures::future::try_join_all(each).await.unwrap();
     assert_eq!(whole_blobs(root.path(), "apart").len(), BATCH);
@@ -233,4 +236,23 @@ async fn what_a_writer_leaves_is_held_by_its_lease_from_the_time_it_was_opened()
     assert_eq!(resources(&store, &leased).await, held, "it is recorded");
     store.content(&leased).abort(&"left".parse().unwrap()).await.unwrap();
     assert_eq!(resources(&store, &leased).await, []);
+}
+
+#[test]
+fn a_crowd_leaves_time_to_whoever_goes_first() {
+    let root = tempfile::tempdir().unwrap();
+    let places = places(&Disk::real(), root.path());
+    let takes = |count| {
+        let began = Instant::now();
+        bring(&places, count);
+        began.elapsed()
+    };
+    // However slow the machine is at times.
+    let is_short_once = |count| (0..100).any(|_| takes(count) < REST);
+    while_all_are_busy(|| {
+        assert!(is_short_once(BATCH), "nobody goes first");
+        let _first = places.precedence.take();
+        assert!(takes(BATCH) >= REST);
+        assert!(is_short_once(1), "one alone is no crowd");
+    });
 }
