@@ -64,7 +64,9 @@ pub async fn view(
     match snapshotter.view(key, Some(&snapshot::Name::from(&chain_id)), labels).await {
         Err(error) if error.is(Kind::NotFound) => {
             Err(Error::failed_precondition(format!("image {name} is not unpacked in snapshotter {snapshotter_name}"))
-                .hint(format!("`dist pull {name}` unpacks it; what is here is not downloaded again")))
+                .hint(format!(
+                    "`dist snapshots unpack {name}` unpacks what is here; `dist pull {name}` also brings what is not"
+                )))
         }
         viewed => viewed,
     }
