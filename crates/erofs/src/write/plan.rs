@@ -97,7 +97,9 @@ impl Plan {
         let (end, directory_blocks) = plan.place_inodes(tree)?;
         plan.directory_block = end.div_ceil(BLOCK);
         plan.shared_block = plan.directory_block + directory_blocks;
-        let blocks = plan.shared_block + shared.div_ceil(BLOCK);
+        // `fsck.erofs` 1.5 reads the head of the attributes of every inode, of those that have none, too.
+        let least = (end + xattr::HEADER as u64).div_ceil(BLOCK);
+        let blocks = least.max(plan.shared_block + shared.div_ceil(BLOCK));
         plan.bytes = blocks * BLOCK;
         let own = u32::try_from(blocks).ok().filter(|own| own.checked_add(volume.data_blocks).is_some());
         let own = own.ok_or_else(|| too_large("the image has more blocks than the format can count"))?;
