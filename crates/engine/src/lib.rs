@@ -44,7 +44,7 @@ pub use windlass_core as core;
 pub use windlass_layer as layer;
 pub use windlass_registry as registry;
 pub use windlass_snapshot::{activations, mount};
-pub use windlass_store::{Collections, Elsewhere, Group, LockWait, Owner, Policy, Precedence, Sharing};
+pub use windlass_store::{Collections, Elsewhere, Group, LockWait, Owner, Policy, Precedence, Sharing, Taken};
 pub use windlass_transfer as transfer;
 
 use events::Exchange;

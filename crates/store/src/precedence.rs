@@ -3,7 +3,7 @@
 use std::fs;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ pub(crate) const REST: Duration = Duration::from_millis(80);
 /// hold back. Nobody goes first unless that is said. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Precedence {
-    taken: Arc<AtomicBool>,
+    /// How many have it.
+    taken: Arc<AtomicUsize>,
 }
 
 /// Precedence that somebody has, until this is dropped.
@@ -24,16 +25,16 @@ pub struct Precedence {
 pub struct Taken(Precedence);
 
 impl Precedence {
-    /// Says that somebody goes first. One at a time: whoever gives it back does so for all.
+    /// Says that somebody goes first.
     #[must_use = "it is given back when this is dropped"]
     pub fn take(&self) -> Taken {
-        self.taken.store(true, Ordering::Relaxed);
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Taken(self.clone())
     }
 
     /// Says whether somebody goes first.
     pub fn is_taken(&self) -> bool {
-        self.taken.load(Ordering::Relaxed)
+        self.taken.load(Ordering::Relaxed) > 0
     }
 
     /// Says whether somebody goes first, and every processor has something to do.
@@ -44,11 +45,11 @@ impl Precedence {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.taken.store(false, Ordering::Relaxed);
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Says whether every processor has something to do, this thread included.
+/// Says whether every processor has something to do, this thread included; not so where the kernel does not tell.
 fn all_are_busy() -> bool {
     let runnable = fs::read_to_string("/proc/loadavg").ok().and_then(|text| runnable(&text));
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
@@ -62,6 +63,8 @@ fn runnable(loadavg: &str) -> Option<usize> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     /// Has threads end, whatever becomes of what they are there for.
@@ -97,9 +100,10 @@ pub(crate) mod tests {
         let precedence = Precedence::default();
         while_all_are_busy(|| {
             assert!(!precedence.is_needed());
-            let taken = precedence.clone().take();
-            assert!(precedence.is_needed());
-            drop(taken);
+            let (one, other) = (precedence.clone().take(), precedence.take());
+            drop(one);
+            assert!(precedence.is_needed(), "the other one still does");
+            drop(other);
             assert!(!precedence.is_needed());
         });
     }
