@@ -57,6 +57,19 @@ fn archives_of_skopeo_are_imported() {
 }
 
 #[test]
+fn an_image_that_is_not_unpacked_is_unpacked_by_what_its_error_says() {
+    let dist = Dist::new();
+    let archive = written_by_skopeo(&dist, "docker-archive", "busybox:2");
+    dist.ok(&format!("images import --no-unpack {}", archive.display()));
+    let refused = dist.run(&format!("images mount busybox:2 {}", dist.path("mounted").display()));
+    assert!(refused.code != Some(0) && refused.stderr.contains("is not unpacked"), "{}", refused.stderr);
+    let unpack = refused.stderr.split('`').find_map(|said| said.strip_prefix("dist ")).unwrap();
+    assert!(unpack.starts_with("snapshots unpack "), "{unpack}");
+    dist.ok(unpack);
+    assert_eq!(greeting(&dist, "busybox:2"), "hello from above\n");
+}
+
+#[test]
 fn standard_input_is_imported_and_standard_output_is_exported_to() {
     let (dist, other) = (Dist::new(), Dist::new());
     let reference = fixture::layout(&dist);
