@@ -175,7 +175,8 @@ impl Bench<'_> {
         ratio(report, format!("images get beside {WRITERS} writers of {kib} KiB, 99 of 100"), most.0, theirs.0, 0.3);
         report.add("  blobs a second meanwhile, ours", most.1, Bar::None);
         report.add("  blobs a second meanwhile, containerd's", theirs.1, Bar::None);
-        report.add("  ours with as many blobs as containerd's, evenly, ratio", same.0 / theirs.0, Bar::None);
+        let evenly = format!("images get beside as many blobs of {kib} KiB as containerd's, evenly");
+        ratio(report, evenly, same.0, theirs.0, 0.3);
         Ok(())
     }
 
